@@ -1,0 +1,47 @@
+"""Data sets, splits and scalers: from files and a person's own arrays to a :class:`~jaxopt_nn.types.Batch`.
+
+A data set is ``Batch(x, y, weight=None)`` of NumPy arrays on the host: float32 features ``[N, ...]``, int32 class
+labels or float32 targets. Everything here runs on the host and wants concrete arrays, except :func:`transform` and
+:func:`inverse_transform`, which are plain arithmetic and may be traced, vmapped and differentiated, and
+:func:`check_batch`, which lets traced values pass.
+
+Import from ``jaxopt_nn.data``, not from the modules within it.
+"""
+
+from jaxopt_nn.data.arrays import from_arrays
+from jaxopt_nn.data.bundled import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
+from jaxopt_nn.data.checks import check_batch
+from jaxopt_nn.data.fashion_mnist import load_fashion_mnist
+from jaxopt_nn.data.idx import read_idx
+from jaxopt_nn.data.scaling import (
+    Scaler,
+    fit_minmax_scaler,
+    fit_robust_scaler,
+    fit_standard_scaler,
+    inverse_transform,
+    transform,
+)
+from jaxopt_nn.data.splitting import kfold, split
+from jaxopt_nn.data.tables import CsvData, load_csv
+
+__all__ = [
+    "CsvData",
+    "Scaler",
+    "check_batch",
+    "fit_minmax_scaler",
+    "fit_robust_scaler",
+    "fit_standard_scaler",
+    "from_arrays",
+    "inverse_transform",
+    "kfold",
+    "load_breast_cancer",
+    "load_csv",
+    "load_diabetes",
+    "load_digits",
+    "load_fashion_mnist",
+    "load_iris",
+    "load_wine",
+    "read_idx",
+    "split",
+    "transform",
+]
