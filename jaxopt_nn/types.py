@@ -6,6 +6,7 @@ This module imports nothing of ours.
 """
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import chex
@@ -90,11 +91,24 @@ class LossFn(Protocol):
 
 
 @jax.tree_util.register_static
-class Static(NamedTuple):
+@dataclass(frozen=True)
+class Static:
     """Marks a hyperparameter that is not a number to trace but a Python value: a width, a batch size, an activation.
 
     ``run(key, {"width": Static(64), "learning_rate": 1e-3}, ...)``: the recipe sees ``hp["width"] == 64``, a plain
     ``int``, and ``hp["learning_rate"]``, a tracer. A new static value is a new trace.
+
+    Attributes:
+        value: any hashable value.
+
+    Raises:
+        TypeError: the value is not hashable, such as a list: what was compiled for it could go stale.
     """
 
     value: Hashable
+
+    def __post_init__(self) -> None:
+        try:
+            hash(self.value)
+        except TypeError as error:
+            raise TypeError(f"Static: expected a hashable value (a tuple for a list), got {self.value!r}") from error

@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import pytest
 
 from jaxopt_nn.types import Batch, Layer, Static, TrainState
 
@@ -40,3 +41,8 @@ def test_a_static_value_is_no_leaf_and_reaches_a_compiled_function_as_it_is():
     assert jax.vmap(width, in_axes=({"width": None, "learning_rate": 0},))(
         {"width": Static(3), "learning_rate": jnp.ones(7)}
     ).shape == (7, 3)
+
+
+def test_a_static_value_that_could_change_is_refused():
+    with pytest.raises(TypeError, match=r"^Static: expected a hashable value .*got \[3\]"):
+        Static([3])

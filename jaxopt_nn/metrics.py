@@ -1,0 +1,312 @@
+"""Metrics: of single examples, to be averaged with weights over any batches; and of a whole set of predictions.
+
+The first kind are plain functions ``metric(outputs, targets) -> [N]``, as losses are: their weighted mean over padded
+batches is exact. Fix a number with ``functools.partial(top_k_accuracy, k=3)``. The first axis counts examples; a metric
+is averaged over the axes behind it, and nothing broadcasts. A row with a NaN output or target is never correct.
+
+The second kind take the truth first, as scikit-learn does, and go with what ``predict`` returns.
+
+Integer classes out of range raise ``ValueError``; in a compiled program they are never correct, and counted nowhere.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxopt_nn._arguments import check_class_labels, check_number, check_positive_int, check_same_shape, check_weight
+from jaxopt_nn.types import Array, ArrayLike
+
+__all__ = [
+    "ClassScores",
+    "Metric",
+    "absolute_error",
+    "accuracy",
+    "binary_accuracy",
+    "confusion_matrix",
+    "precision_recall_f1",
+    "r2_score",
+    "squared_error",
+    "top_k_accuracy",
+]
+
+Metric = Callable[[Array, Array], Array]
+"""``metric(outputs, targets) -> [N]``."""
+
+
+def accuracy(outputs: ArrayLike, labels: ArrayLike) -> Array:
+    """1 where the largest output is that of the true class, else 0. Of equal outputs the first counts as the largest.
+
+    Args:
+        outputs: ``[N, ..., C]``: logits or probabilities.
+        labels: integer classes ``[N, ...]``, or one-hot rows or distributions ``[N, ..., C]``, of which the largest
+            (the first of equals) is the true class.
+
+    Returns:
+        ``[N]`` float32.
+
+    Raises:
+        TypeError: classes are not integers.
+        ValueError: shapes do not match, or a concrete class is out of range.
+
+    >>> accuracy(jnp.array([[1.0, 3.0], [2.0, 2.0]]), jnp.array([1, 1])).tolist()
+    [1.0, 0.0]
+    """
+    return top_k_accuracy(outputs, labels, k=1)
+
+
+def top_k_accuracy(outputs: ArrayLike, labels: ArrayLike, *, k: int = 5) -> Array:
+    """1 where the true class is among the k largest outputs, else 0. Of equal outputs the first rank higher.
+
+    Args:
+        outputs: ``[N, ..., C]``: logits or probabilities.
+        labels: as for :func:`accuracy`.
+        k: in [1, C]; static.
+
+    Returns:
+        ``[N]`` float32.
+
+    Raises:
+        TypeError: classes are not integers.
+        ValueError: shapes do not match, a concrete class is out of range, or k is not in [1, C].
+
+    Differs from ``sklearn.metrics.top_k_accuracy_score`` in ties: there the last rank higher.
+
+    >>> top_k_accuracy(jnp.array([[1.0, 3.0, 2.0]]), jnp.array([2]), k=2).tolist()
+    [1.0]
+    """
+    o = jnp.asarray(outputs)
+    if o.ndim < 2:
+        raise ValueError(f"outputs: expected [N, ..., C], got {list(o.shape)}")
+    check_positive_int("k", k, high=o.shape[-1])
+    classes, defined = _true_classes(labels, o)
+    index, true_index = lax.broadcasted_iota(classes.dtype, o.shape, o.ndim - 1), classes[..., None]
+    true_output = jnp.sum(jnp.where(index == true_index, o, 0), axis=-1, keepdims=True)
+    higher = (o > true_output) | ((o == true_output) & (index < true_index))
+    exists = (index == true_index).any(-1)
+    return _mean_of_trailing((higher.sum(-1) < k) & exists & defined & ~jnp.isnan(o).any(-1))
+
+
+def binary_accuracy(logits: ArrayLike, targets: ArrayLike, *, threshold: ArrayLike = 0.0) -> Array:
+    """1 where a logit lies above the threshold just when its target is 1 (above 1/2), else 0.
+
+    Args:
+        logits: ``[N, ...]``; with several an example (multi-label) their mean is taken.
+        targets: ``[N, ...]``: booleans, 0 and 1, or probabilities.
+        threshold: a logit; 0 is the probability 1/2; may be traced. For outputs that are probabilities give 0.5.
+
+    Returns:
+        ``[N]`` float32.
+
+    Raises:
+        ValueError: shapes differ.
+
+    >>> binary_accuracy(jnp.array([2.0, -1.0]), jnp.array([1, 1])).tolist()
+    [1.0, 0.0]
+    """
+    check_number("threshold", threshold)
+    z, t = _pair("logits", logits, targets)
+    return _mean_of_trailing(((z > jnp.asarray(threshold, z.dtype)) == (t > 0.5)) & ~jnp.isnan(z) & ~jnp.isnan(t))
+
+
+def absolute_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Absolute error, averaged over an example's outputs: mean abs(o - t).
+
+    Args:
+        outputs: ``[N, ...]``.
+        targets: ``[N, ...]``.
+
+    Returns:
+        ``[N]`` float32 (float64 if ``outputs`` are).
+
+    Raises:
+        ValueError: shapes differ.
+
+    >>> absolute_error(jnp.array([[1.0, 3.0]]), jnp.array([[0.0, 0.0]])).tolist()
+    [2.0]
+    """
+    o, t = _pair("outputs", outputs, targets)
+    return _mean_of_trailing(jnp.abs(o - t))
+
+
+def squared_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Squared error, averaged over an example's outputs: mean (o - t)².
+
+    Args:
+        outputs: ``[N, ...]``.
+        targets: ``[N, ...]``.
+
+    Returns:
+        ``[N]`` float32 (float64 if ``outputs`` are).
+
+    Raises:
+        ValueError: shapes differ.
+
+    >>> squared_error(jnp.array([[1.0, 3.0]]), jnp.array([[0.0, 0.0]])).tolist()
+    [5.0]
+    """
+    o, t = _pair("outputs", outputs, targets)
+    return _mean_of_trailing(jnp.square(o - t))
+
+
+def confusion_matrix(
+    labels: ArrayLike, predictions: ArrayLike, num_classes: int, weight: ArrayLike | None = None
+) -> Array:
+    """How often each true class (row) was predicted as each class (column).
+
+    Args:
+        labels: ``[N]`` integer true classes.
+        predictions: ``[N]`` integer predicted classes, ``outputs.argmax(-1)``.
+        num_classes: C; static.
+        weight: ``[N]`` non-negative, or None.
+
+    Returns:
+        ``[C, C]``: int32 counts, or float sums of weights.
+
+    Raises:
+        TypeError: classes are not integers.
+        ValueError: not ``[N]``; a concrete class is out of range; a concrete weight is negative or not finite.
+
+    >>> confusion_matrix(jnp.array([0, 0, 1]), jnp.array([0, 1, 1]), 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    check_positive_int("num_classes", num_classes)
+    check_class_labels("labels", labels, num_classes)
+    check_class_labels("predictions", predictions, num_classes)
+    check_same_shape("predictions", predictions, "labels", labels)
+    if np.ndim(labels) != 1:
+        raise ValueError(f"labels: expected [N], got {list(np.shape(labels))}")
+    rows, columns = _indices(labels), _indices(predictions)
+    if weight is None:
+        amount = jnp.ones(rows.shape, jnp.int32)
+    else:
+        check_weight("weight", weight, rows.size)
+        amount = jnp.asarray(weight)
+        amount = amount.astype(jnp.promote_types(amount.dtype, jnp.float32))
+    # JAX takes a negative index as one from the end; one that is too large it drops.
+    rows, columns = jnp.where(rows >= 0, rows, num_classes), jnp.where(columns >= 0, columns, num_classes)
+    return jnp.zeros((num_classes, num_classes), amount.dtype).at[rows, columns].add(amount, mode="drop")
+
+
+class ClassScores(NamedTuple):
+    """Scores of each class; their plain mean is the macro average, that weighted by ``support`` the weighted one.
+
+    Attributes:
+        precision: ``[C]`` share of the predictions of a class that are right; 0 where it was never predicted.
+        recall: ``[C]`` share of the examples of a class that were found; 0 where there are none.
+        f1: ``[C]`` harmonic mean of both; 0 where a class neither occurs nor was predicted.
+        support: ``[C]`` number (or weight) of the examples of a class, in the dtype of the confusion matrix.
+    """
+
+    precision: Array
+    recall: Array
+    f1: Array
+    support: Array
+
+
+def precision_recall_f1(confusion: ArrayLike) -> ClassScores:
+    """Precision, recall and F1 of each class: TP/(TP + FP), TP/(TP + FN), 2·TP/(2·TP + FP + FN).
+
+    Args:
+        confusion: ``[C, C]``, from :func:`confusion_matrix`: rows are true classes.
+
+    Returns:
+        ``[C]`` scores of the classes, in float32 or wider. The accuracy is ``trace(confusion) / sum(confusion)``.
+
+    Raises:
+        ValueError: not a square matrix.
+
+    >>> scores = precision_recall_f1(jnp.array([[1, 1], [0, 1]]))
+    >>> scores.precision.tolist(), scores.recall.tolist()
+    ([1.0, 0.5], [0.5, 1.0])
+    """
+    counts = jnp.asarray(confusion)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
+        raise ValueError(f"confusion: expected a square matrix [C, C], got {list(counts.shape)}")
+    hits, predicted, support = jnp.diagonal(counts), counts.sum(0), counts.sum(1)
+    return ClassScores(
+        precision=_ratio(hits, predicted),
+        recall=_ratio(hits, support),
+        f1=_ratio(2 * hits, predicted + support),
+        support=support,
+    )
+
+
+def r2_score(targets: ArrayLike, outputs: ArrayLike, weight: ArrayLike | None = None) -> Array:
+    """Coefficient of determination R² = 1 - Σ w·(t - o)² / Σ w·(t - t̄)², averaged over outputs. 1 is best.
+
+    Where targets are constant it is 1 for exact outputs and 0 for all others.
+
+    Args:
+        targets: ``[N, ...]``, the truth.
+        outputs: ``[N, ...]``, the predictions.
+        weight: ``[N]`` non-negative, or None. Rows of weight 0 count nowhere, even if they hold NaN.
+
+    Returns:
+        A scalar, float32 (float64 if ``outputs`` are); NaN if all weights are 0.
+
+    Raises:
+        ValueError: no examples; shapes differ; a concrete weight is negative or not finite.
+
+    >>> float(r2_score(jnp.array([1.0, 2.0, 3.0]), jnp.array([2.0, 2.0, 2.0])))
+    0.0
+    """
+    o, t = _pair("outputs", outputs, targets)
+    if o.shape[0] == 0:
+        raise ValueError(f"outputs: expected at least one example, got {list(o.shape)}")
+    o, t = o.reshape((o.shape[0], -1)), t.reshape((o.shape[0], -1))
+    if weight is None:
+        w = jnp.ones((o.shape[0], 1), o.dtype)
+    else:
+        check_weight("weight", weight, o.shape[0])
+        w = jnp.asarray(weight, o.dtype)[:, None]
+        o, t = jnp.where(w > 0, o, 0), jnp.where(w > 0, t, 0)
+    error = jnp.sum(w * jnp.square(t - o), axis=0)
+    t = t - t[jnp.argmax(w[:, 0] > 0)][None]  # so that constant targets have the variance 0 exactly
+    mean = jnp.sum(w * t, axis=0) / jnp.sum(w)
+    spread = jnp.sum(w * jnp.square(t - mean[None]), axis=0)
+    constant = spread == 0
+    score = 1 - error / jnp.where(constant, 1, spread)
+    return jnp.mean(jnp.where(constant & (error > 0), 0, score))
+
+
+def _true_classes(labels: ArrayLike, outputs: Array) -> tuple[Array, Array]:
+    """Class indices ``[N, ...]`` from labels of either form, and where they are defined (hold no NaN)."""
+    num_classes, shape = outputs.shape[-1], np.shape(labels)
+    if shape == outputs.shape[:-1]:
+        check_class_labels("labels", labels, num_classes)
+        return _indices(labels), jnp.ones(shape, bool)
+    if shape == outputs.shape:
+        rows = jnp.asarray(labels)
+        return jnp.argmax(rows, axis=-1), ~jnp.isnan(rows).any(-1)
+    raise ValueError(
+        f"labels: expected classes {list(outputs.shape[:-1])} or rows {list(outputs.shape)} "
+        f"for outputs {list(outputs.shape)}, got {list(shape)}"
+    )
+
+
+def _pair(name: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array]:
+    """Outputs and targets of one shape ``[N, ...]``, as floats of one dtype, float32 or wider."""
+    o = jnp.asarray(outputs)
+    if o.ndim < 1:
+        raise ValueError(f"{name}: expected [N, ...], got a scalar")
+    check_same_shape("targets", targets, name, outputs)
+    dtype = jnp.promote_types(o.dtype, jnp.float32)
+    return o.astype(dtype), jnp.asarray(targets).astype(dtype)
+
+
+def _indices(classes: ArrayLike) -> Array:
+    array = jnp.asarray(classes)
+    return array.astype(jnp.result_type(array, jnp.int32))  # uint8 cannot hold 256, the number of classes
+
+
+def _mean_of_trailing(values: Array) -> Array:
+    values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    return jnp.mean(values, axis=tuple(range(1, values.ndim)))
+
+
+def _ratio(part: Any, whole: Any) -> Array:
+    """``part / whole``, and 0 where ``whole`` is 0."""
+    return jnp.where(whole == 0, 0, part / jnp.where(whole == 0, 1, whole))

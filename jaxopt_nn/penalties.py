@@ -1,0 +1,130 @@
+"""Penalties on the size of parameters: factories of functions ``penalty(params) -> scalar``, added to the mean loss.
+
+A strength may be traced. A mask ``(path, leaf) -> bool`` says which leaves count, by default kernels only: no biases,
+no scales of normalizations. Sums are taken and returned in float32, or in float64 if a penalized leaf is float64.
+
+The gradient of a penalty passes through the optimizer like that of the loss; decoupled weight decay (AdamW) does not.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxopt_nn._arguments import check_number
+from jaxopt_nn.trees import Mask, kernels_only, named_leaves
+from jaxopt_nn.types import Array, ArrayLike, Params
+
+__all__ = ["Penalty", "elastic_net", "l1", "l2"]
+
+Penalty = Callable[[Params], Array]
+"""``penalty(params) -> scalar``."""
+
+
+def l1(strength: ArrayLike, mask: Mask = kernels_only) -> Penalty:
+    """L1 (lasso): strength·Σ abs(w). Its gradient is strength·sign(w), 0 at w = 0.
+
+    Args:
+        strength: >= 0; may be traced.
+        mask: which leaves count; static.
+
+    Returns:
+        ``penalty(params) -> scalar``. It raises ``ValueError`` if the mask selects no leaf, and ``TypeError`` if it
+        selects one that is not of a float dtype.
+
+    Raises:
+        ValueError: ``strength`` is negative or not finite.
+
+    >>> penalty = l1(0.5)
+    >>> float(penalty({"kernel": jnp.array([1.0, -3.0]), "bias": jnp.array([100.0])}))
+    2.0
+    """
+    check_number("strength", strength, 0.0)
+
+    def penalty(params: Params) -> Array:
+        return _sum(_abs, params, mask, strength)
+
+    return penalty
+
+
+def l2(strength: ArrayLike, mask: Mask = kernels_only) -> Penalty:
+    """L2 (ridge): strength·Σ w². Its gradient is 2·strength·w.
+
+    Args:
+        strength: >= 0; may be traced.
+        mask: which leaves count; static.
+
+    Returns:
+        ``penalty(params) -> scalar``. It raises ``ValueError`` if the mask selects no leaf, and ``TypeError`` if it
+        selects one that is not of a float dtype.
+
+    Raises:
+        ValueError: ``strength`` is negative or not finite.
+
+    Differs from PyTorch, whose ``weight_decay=λ`` of SGD or Adam adds λ·w to the gradient of every parameter: that is
+    ``l2(λ / 2, every_leaf)``. The same as Keras's ``regularizers.L2(strength)`` on kernels.
+
+    >>> penalty = l2(0.5)
+    >>> float(penalty({"kernel": jnp.array([1.0, -3.0]), "bias": jnp.array([100.0])}))
+    5.0
+    """
+    check_number("strength", strength, 0.0)
+
+    def penalty(params: Params) -> Array:
+        return _sum(jnp.square, params, mask, strength)
+
+    return penalty
+
+
+def elastic_net(l1_strength: ArrayLike, l2_strength: ArrayLike, mask: Mask = kernels_only) -> Penalty:
+    """Elastic net: l1_strength·Σ abs(w) + l2_strength·Σ w².
+
+    Args:
+        l1_strength: >= 0; may be traced.
+        l2_strength: >= 0; may be traced.
+        mask: which leaves count; static.
+
+    Returns:
+        ``penalty(params) -> scalar``, with the errors of :func:`l1`.
+
+    Raises:
+        ValueError: a strength is negative or not finite.
+
+    References:
+        Zou and Hastie, "Regularization and variable selection via the elastic net", 2005, eq. 3.
+
+    Differs from scikit-learn's ``ElasticNet(alpha, l1_ratio)`` in the parametrization: there ``l1_strength`` is
+    alpha·l1_ratio and ``l2_strength`` alpha·(1 - l1_ratio)/2, beside a loss that is *half* the mean squared error.
+
+    >>> penalty = elastic_net(1.0, 0.5)
+    >>> float(penalty({"kernel": jnp.array([1.0, -3.0])}))
+    9.0
+    """
+    check_number("l1_strength", l1_strength, 0.0)
+    check_number("l2_strength", l2_strength, 0.0)
+
+    def penalty(params: Params) -> Array:
+        return _sum(_abs, params, mask, l1_strength) + _sum(jnp.square, params, mask, l2_strength)
+
+    return penalty
+
+
+def _sum(size: Callable[[Array], Array], params: Params, mask: Mask, strength: ArrayLike) -> Array:
+    """``strength·Σ size(w)`` over the selected leaves."""
+    selected = [_leaf(path, leaf) for path, leaf in named_leaves(params) if mask(path, leaf)]
+    if not selected:
+        paths = [path for path, _ in named_leaves(params)]
+        raise ValueError(f"mask: expected to select a leaf of params, selected none of {paths}")
+    total = sum(jnp.sum(size(leaf)) for leaf in selected)
+    return jnp.asarray(strength, jnp.result_type(total)) * total
+
+
+def _abs(w: Array) -> Array:
+    return w * jnp.sign(w)  # jnp.abs has the derivative 1 at 0 in JAX, which would push zero weights away from 0
+
+
+def _leaf(path: str, leaf: Any) -> Array:
+    dtype = jnp.result_type(leaf)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"params[{path}]: expected a float dtype to penalize, got {dtype}")
+    return jnp.asarray(leaf).astype(jnp.promote_types(dtype, jnp.float32))

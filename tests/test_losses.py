@@ -1,0 +1,387 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.special
+
+from jaxopt_nn import losses
+
+RNG = np.random.default_rng(3)
+LOGITS = RNG.normal(size=(6, 5)).astype(np.float32) * 3
+LABELS = np.array([0, 4, 2, 2, 1, 3])
+ROWS = scipy.special.softmax(RNG.normal(size=(6, 5)), axis=-1).astype(np.float32)
+BITS = (RNG.random((6, 5)) < 0.5).astype(np.float32)
+VALUES = RNG.normal(size=(6, 5)).astype(np.float32) * 2
+
+# name, loss, outputs, targets, what optax says of each element before it is averaged over an example
+LOSSES = [
+    (
+        "softmax_labels",
+        losses.softmax_cross_entropy,
+        LOGITS,
+        LABELS,
+        lambda: optax.softmax_cross_entropy_with_integer_labels(LOGITS, LABELS),
+    ),
+    ("softmax_rows", losses.softmax_cross_entropy, LOGITS, ROWS, lambda: optax.softmax_cross_entropy(LOGITS, ROWS)),
+    (
+        "softmax_smooth",
+        functools.partial(losses.softmax_cross_entropy, label_smoothing=0.2),
+        LOGITS,
+        LABELS,
+        lambda: optax.softmax_cross_entropy(LOGITS, optax.smooth_labels(jax.nn.one_hot(LABELS, 5), 0.2)),
+    ),
+    (
+        "softmax_rows_smooth",
+        functools.partial(losses.softmax_cross_entropy, label_smoothing=0.2),
+        LOGITS,
+        ROWS,
+        lambda: optax.softmax_cross_entropy(LOGITS, optax.smooth_labels(ROWS, 0.2)),
+    ),
+    ("sigmoid", losses.sigmoid_cross_entropy, LOGITS, BITS, lambda: optax.sigmoid_binary_cross_entropy(LOGITS, BITS)),
+    (
+        "sigmoid_soft",
+        losses.sigmoid_cross_entropy,
+        LOGITS,
+        ROWS,
+        lambda: optax.sigmoid_binary_cross_entropy(LOGITS, ROWS),
+    ),
+    (
+        "sigmoid_vector",
+        losses.sigmoid_cross_entropy,
+        LOGITS[:, 0],
+        BITS[:, 0],
+        lambda: optax.sigmoid_binary_cross_entropy(LOGITS[:, 0], BITS[:, 0]),
+    ),
+    ("squared", losses.mean_squared_error, LOGITS, VALUES, lambda: optax.squared_error(LOGITS, VALUES)),
+    ("huber", losses.huber, LOGITS, VALUES, lambda: optax.huber_loss(LOGITS, VALUES)),
+    (
+        "huber_wide",
+        functools.partial(losses.huber, delta=2.5),
+        LOGITS,
+        VALUES,
+        lambda: optax.huber_loss(LOGITS, VALUES, delta=2.5),
+    ),
+]
+TABLE = pytest.mark.parametrize(("name", "loss", "outputs", "targets", "expected"), LOSSES, ids=[r[0] for r in LOSSES])
+
+
+@TABLE
+def test_values_are_those_of_optax(name, loss, outputs, targets, expected):
+    del name
+    got = loss(outputs, targets)
+    assert got.shape == (6,) and got.dtype == jnp.float32
+    np.testing.assert_allclose(got, np.asarray(expected()).reshape(6, -1).mean(1), rtol=2e-6, atol=1e-7)
+
+
+@TABLE
+def test_compiled_and_swept_equal_eager_and_one_trace(name, loss, outputs, targets, expected):
+    del name, expected
+    traces = []
+
+    @jax.jit
+    def compiled(o, t):
+        traces.append(1)
+        return loss(o, t)
+
+    np.testing.assert_allclose(compiled(outputs, targets), loss(outputs, targets), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(compiled(-outputs, targets), loss(-outputs, targets), rtol=1e-6, atol=1e-7)
+    assert len(traces) == 1
+    lanes = jax.vmap(loss, in_axes=(0, None))(jnp.stack([outputs, -outputs]), targets)
+    np.testing.assert_allclose(lanes[1], loss(-outputs, targets), rtol=1e-6, atol=1e-7)
+
+
+@TABLE
+def test_gradients_are_central_differences(name, loss, outputs, targets, expected):
+    del name, expected
+    with jax.enable_x64(True):
+        o = jnp.asarray(outputs, jnp.float64)
+        total = jax.jit(lambda o: jnp.sum(jnp.arange(1.0, 7.0) * loss(o, targets)))
+        assert loss(o, targets).dtype == jnp.float64
+        gradient, h = np.asarray(jax.grad(total)(o)), 1e-5
+        for index in np.ndindex(*o.shape):
+            difference = (total(o.at[index].add(h)) - total(o.at[index].add(-h))) / (2 * h)
+            np.testing.assert_allclose(gradient[index], difference, rtol=1e-6, atol=1e-8)
+
+
+@TABLE
+def test_extreme_outputs_are_finite(name, loss, outputs, targets, expected):
+    del name, expected
+    for factor in (1e4, -1e4, 0.0):
+        value, gradient = jax.value_and_grad(lambda o: jnp.sum(loss(o, targets)))(outputs * np.float32(factor))
+        assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
+@TABLE
+def test_low_precision_is_computed_in_float32(name, loss, outputs, targets, expected):
+    del expected
+    dtype = jnp.float16 if "soft" in name else jnp.bfloat16
+    low = jnp.asarray(outputs, dtype)
+    got = loss(low, targets)
+    assert got.dtype == jnp.float32
+    np.testing.assert_array_equal(got, loss(low.astype(jnp.float32), targets))
+
+
+@TABLE
+def test_targets_do_not_widen_the_loss(name, loss, outputs, targets, expected):
+    del name, expected
+    with jax.enable_x64(True):
+        assert loss(jnp.asarray(outputs, jnp.float32), np.asarray(targets, np.result_type(targets, "i8"))).dtype == "f4"
+
+
+@TABLE
+def test_axes_behind_the_first_are_averaged(name, loss, outputs, targets, expected):
+    """``[2, 3, ...]`` has as losses the means of three of those of ``[6, ...]``."""
+    del name, expected
+    got = loss(outputs.reshape(2, 3, *outputs.shape[1:]), targets.reshape(2, 3, *targets.shape[1:]))
+    np.testing.assert_allclose(got, loss(outputs, targets).reshape(2, 3).mean(1), rtol=1e-6)
+
+
+@TABLE
+def test_outputs_must_be_floats_and_targets_real(name, loss, outputs, targets, expected):
+    del name, expected
+    with pytest.raises(TypeError, match=r"^(logits|outputs): expected a float dtype, got int32\[6"):
+        loss(outputs.astype(np.int32), targets)
+    if targets is not LABELS:
+        with pytest.raises(TypeError, match=r"^(labels|targets): expected real numbers, got complex64\[6"):
+            jax.eval_shape(loss, outputs, targets.astype(np.complex64))
+
+
+@pytest.mark.parametrize(
+    "loss", [losses.sigmoid_cross_entropy, losses.mean_squared_error, losses.huber], ids=["sigmoid", "squared", "huber"]
+)
+def test_nothing_broadcasts(loss):
+    column, vector = np.zeros((6, 1), np.float32), np.zeros(6, np.float32)
+    with pytest.raises(
+        ValueError, match=r"^targets: expected the shape \[6, 1\] of .*, got \[6\]; drop or add the axis"
+    ):
+        loss(column, vector)
+    with pytest.raises(
+        ValueError, match=r"^targets: expected the shape \[6\] of .*, got \[6, 1\]; drop or add the axis"
+    ):
+        loss(vector, column)
+    with pytest.raises(ValueError, match=r"^targets: expected the shape \[6\] of .*, got \[5\]$"):
+        loss(vector, vector[:5])
+    with pytest.raises(ValueError, match=r"^(outputs|logits): expected \[N, \.\.\.\], got a scalar"):
+        loss(np.float32(1), np.float32(1))
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "error", "message"),
+    [
+        (LOGITS, LABELS.astype(float), TypeError, r"^labels: expected integer class labels, got float32\[6\]"),
+        (LOGITS, LABELS == 0, TypeError, r"^labels: expected integer class labels, got bool\[6\]"),
+        (LOGITS, np.array([0, 1, 2, 5, 0, -1]), ValueError, r"^labels\[3\]: .* label in \[0, 5\), got 5"),
+        (LOGITS, np.array([0, 1, 2, 3, 0, -1]), ValueError, r"^labels\[5\]: .* label in \[0, 5\), got -1"),
+        (LOGITS, jnp.array([0, 9, 2, 3, 0, 1]), ValueError, r"^labels\[1\]: .* label in \[0, 5\), got 9"),
+        (LOGITS, LABELS[:5], ValueError, r"^labels: expected classes \[6\] or distributions \[6, 5\] .* got \[5\]"),
+        (LOGITS, LABELS[:, None], ValueError, r"^labels: expected classes \[6\] or .* got \[6, 1\]"),
+        (LOGITS, ROWS[:, :4], ValueError, r"^labels: expected classes \[6\] or .* got \[6, 4\]"),
+        (LOGITS, np.ones((6, 5)), ValueError, r"^labels\[0\]: expected probabilities that sum to 1, got \[1\. 1\."),
+        (LOGITS, ROWS * [[1], [1], [0], [1], [1], [1]], ValueError, r"^labels\[2\]: expected probabilities"),
+        (LOGITS, np.tile([1.5, -0.5, 0, 0, 0], (6, 1)), ValueError, r"^labels\[0\]: expected probabilities"),
+        (LOGITS, ROWS * np.nan, ValueError, r"^labels\[0\]: expected probabilities"),
+        (LOGITS[:, 0], LABELS, ValueError, r"^logits: expected \[N, \.\.\., C\] with .*, got \[6\]; .*sigmoid"),
+        (LOGITS[:, :1], LABELS * 0, ValueError, r"^logits: expected .* two classes, got \[6, 1\]; .*sigmoid"),
+    ],
+)
+def test_wrong_classes_are_refused(logits, labels, error, message):
+    with pytest.raises(error, match=message):
+        losses.softmax_cross_entropy(logits, labels)
+
+
+def test_wrong_probabilities_are_refused():
+    with pytest.raises(ValueError, match=r"^targets\[1\]: expected a probability in \[0, 1\], got -1"):
+        losses.sigmoid_cross_entropy(np.zeros(3, np.float32), np.array([1, -1, 1]))
+    with pytest.raises(ValueError, match=r"^targets\[2, 0\]: expected a probability in \[0, 1\], got 7"):
+        losses.sigmoid_cross_entropy(np.zeros((3, 1), np.float32), np.array([[1], [0], [7]]))
+    with pytest.raises(ValueError, match=r"^targets\[0\]: expected a probability in \[0, 1\], got nan"):
+        losses.sigmoid_cross_entropy(np.zeros(1, np.float32), np.array([np.nan]))
+
+
+@pytest.mark.parametrize(
+    ("loss", "logits", "good", "bad"),
+    [
+        (losses.softmax_cross_entropy, LOGITS, LABELS, np.array([0, 4, 5, 2, -1, 3])),
+        (losses.softmax_cross_entropy, LOGITS, ROWS, ROWS * [[1], [1], [0], [1], [2], [1]]),
+        (
+            losses.sigmoid_cross_entropy,
+            LOGITS[:, 0],
+            BITS[:, 0],
+            np.where(np.isin(np.arange(6), [2, 4]), -1, BITS[:, 0]),
+        ),
+    ],
+    ids=["labels", "rows", "sigmoid"],
+)
+def test_wrong_targets_in_a_compiled_program_are_nan_rows(loss, logits, good, bad):
+    """... that a weight of 0 takes away wholly, from the mean and from the gradient."""
+    np.testing.assert_array_equal(np.isnan(jax.jit(loss)(logits, bad)), [False, False, True, False, True, False])
+
+    @jax.jit
+    def mean(z, targets, weight):
+        return losses.weighted_mean(loss(z, targets), weight)
+
+    ones = np.ones(6, np.float32)
+    assert np.isnan(mean(logits, bad, ones))
+    keep = np.array([1, 1, 0, 1, 0, 1], np.float32)
+    got, want = (jax.value_and_grad(mean)(jnp.asarray(logits), targets, keep) for targets in (bad, good))
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-6)
+    np.testing.assert_allclose(got[1], want[1], rtol=1e-6)
+    assert not np.asarray(got[1])[2].any()
+
+
+def test_probabilities_may_miss_by_a_rounding():
+    low = jnp.asarray(ROWS, jnp.bfloat16)
+    np.testing.assert_allclose(
+        losses.softmax_cross_entropy(LOGITS, low), losses.softmax_cross_entropy(LOGITS, ROWS), rtol=1e-2
+    )
+    assert np.isfinite(losses.sigmoid_cross_entropy(LOGITS[:, 0], np.full(6, 1.0000001))).all()
+
+
+@pytest.mark.parametrize(
+    "labels", [LABELS.astype(np.uint8), LABELS.astype(np.int64), np.eye(5)[LABELS], np.eye(5, dtype=bool)[LABELS]]
+)
+def test_every_form_of_the_same_labels_gives_the_same_loss(labels):
+    np.testing.assert_array_equal(
+        losses.softmax_cross_entropy(LOGITS, labels), losses.softmax_cross_entropy(LOGITS, LABELS.astype(np.int32))
+    )
+
+
+def test_more_classes_than_the_label_dtype_can_count():
+    logits = np.zeros((2, 300), np.float32)
+    logits[:, 0] = 5
+    labels = np.array([0, 255], np.uint8)
+    for loss in (losses.softmax_cross_entropy, jax.jit(losses.softmax_cross_entropy)):
+        np.testing.assert_allclose(
+            loss(logits, labels), optax.softmax_cross_entropy_with_integer_labels(logits, labels), rtol=1e-6
+        )
+
+
+def test_an_excluded_class_adds_nothing():
+    logits = np.where(np.arange(5) == 4, -np.inf, LOGITS).astype(np.float32)
+    labels = LABELS % 4
+    rest = losses.softmax_cross_entropy(LOGITS[:, :4], labels)
+    for targets in (labels, np.eye(5)[labels]):
+        value, gradient = jax.value_and_grad(lambda z, t=targets: losses.softmax_cross_entropy(z, t).sum())(logits)
+        np.testing.assert_allclose(value, rest.sum(), rtol=1e-6)
+        assert np.isfinite(gradient).all() and not np.asarray(gradient)[:, 4].any()
+    assert np.isposinf(losses.softmax_cross_entropy(logits, np.full(6, 4))).all()
+    infinite = np.array([np.inf, -np.inf], np.float32)
+    np.testing.assert_array_equal(losses.sigmoid_cross_entropy(infinite, np.array([1, 0])), [0, 0])
+    np.testing.assert_array_equal(losses.sigmoid_cross_entropy(infinite, np.array([0, 1])), [np.inf, np.inf])
+
+
+def test_small_losses_keep_their_digits():
+    """At confident, right outputs: ℓ = e^-z, which the form max(z, 0) - z·t + log(1 + e^-|z|) would round to 0."""
+    np.testing.assert_allclose(
+        losses.sigmoid_cross_entropy(np.array([20.0], np.float32), np.array([1])), np.exp(-20), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        losses.sigmoid_cross_entropy(np.array([-20.0], np.float32), np.array([0])), np.exp(-20), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "targets", "values"),
+    [
+        ("label_smoothing", losses.softmax_cross_entropy, LABELS, [0.0, 0.1, 1.0]),
+        ("delta", losses.huber, VALUES, [0.5, 1.0, 3.0]),
+    ],
+)
+def test_numbers_may_be_traced_and_swept(name, loss, targets, values):
+    def total(value):
+        return loss(LOGITS, targets, **{name: value}).sum()
+
+    swept = jax.jit(jax.vmap(total))(jnp.array(values))
+    np.testing.assert_allclose(swept, [total(value) for value in values], rtol=1e-6)
+    assert len(np.unique(swept)) == 3
+
+
+def test_slope_in_the_smoothing_is_right_at_zero_also():
+    """It is the difference of two cross-entropies: with uniform rows, and with the labels."""
+    slope = jax.grad(lambda a: losses.softmax_cross_entropy(LOGITS, LABELS, label_smoothing=a).sum())
+    uniform = losses.softmax_cross_entropy(LOGITS, np.full((6, 5), 0.2))
+    expected = (uniform - losses.softmax_cross_entropy(LOGITS, LABELS)).sum()
+    np.testing.assert_allclose([slope(0.0), slope(0.3)], [expected, expected], rtol=1e-5)
+
+
+def test_slope_in_delta_is_the_excess_error():
+    """dℓ/dδ = abs(e) - δ where the loss is linear, else 0."""
+    slope = jax.grad(lambda d: losses.huber(LOGITS[:, 0], VALUES[:, 0], delta=d).sum())(1.5)
+    np.testing.assert_allclose(slope, np.maximum(np.abs(LOGITS - VALUES)[:, 0] - 1.5, 0).sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+def test_label_smoothing_out_of_range_is_refused(value):
+    with pytest.raises(ValueError, match=r"^label_smoothing: expected a finite number in \[0, 1\]"):
+        losses.softmax_cross_entropy(LOGITS, LABELS, label_smoothing=value)
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, float("inf")])
+def test_delta_out_of_range_is_refused(value):
+    with pytest.raises(ValueError, match=r"^delta: expected a finite number in \(0, inf\)"):
+        losses.huber(LOGITS, VALUES, delta=value)
+
+
+def test_huber_has_its_curvature_at_zero_error():
+    def loss(e):
+        return losses.huber(e[None], jnp.zeros(1), delta=0.5)[0]
+
+    for error, curvature in ((0.0, 1.0), (0.2, 1.0), (-0.2, 1.0), (0.8, 0.0)):
+        assert jax.grad(jax.grad(loss))(error) == curvature
+        np.testing.assert_allclose(jax.grad(loss)(error), np.clip(error, -0.5, 0.5))
+
+
+def test_weighted_mean_is_the_average_of_numpy():
+    values, weight = RNG.normal(size=50).astype(np.float32), RNG.random(50).astype(np.float32)
+    np.testing.assert_allclose(losses.weighted_mean(values, weight), np.average(values, weights=weight), rtol=1e-5)
+    np.testing.assert_allclose(losses.weighted_mean(values), values.mean(), rtol=1e-5)
+    np.testing.assert_array_equal(losses.weighted_mean(values, np.ones(50)), losses.weighted_mean(values))
+    np.testing.assert_array_equal(
+        losses.weighted_mean(values, values > 0), losses.weighted_mean(values, 1.0 * (values > 0))
+    )
+    half = losses.weighted_mean(jnp.full(4096, 1.001, jnp.bfloat16), jnp.ones(4096, jnp.bfloat16))
+    assert half.dtype == jnp.float32 and half == 1  # 1.001 is 1 in bfloat16; 4096 ones added up in it would be 256
+    with jax.enable_x64(True):
+        assert losses.weighted_mean(values.astype(np.float64), weight).dtype == jnp.float64
+        assert losses.weighted_mean(values, weight.astype(np.float64)).dtype == jnp.float32
+
+
+def test_weighted_mean_of_no_weight_is_zero_with_zero_gradient():
+    value, gradient = jax.value_and_grad(losses.weighted_mean)(jnp.array([1.0, jnp.inf, jnp.nan]), jnp.zeros(3))
+    assert value == 0 and not np.asarray(gradient).any()
+    assert losses.weighted_mean(jnp.zeros(0)) == 0 and losses.weighted_mean(jnp.zeros(0), jnp.zeros(0)) == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_rows_of_weight_zero_count_nowhere(bad):
+    value, gradient = jax.jit(jax.value_and_grad(losses.weighted_mean))(
+        jnp.array([2.0, bad, 6.0]), jnp.array([1.0, 0.0, 3.0])
+    )
+    assert value == 5 and gradient.tolist() == [0.25, 0.0, 0.75]
+    assert not np.isfinite(losses.weighted_mean(jnp.array([2.0, bad, 6.0]), jnp.array([1.0, 1e-9, 3.0])))
+
+
+def test_weighted_mean_is_differentiable_in_the_weights_also_at_zero():
+    values, weight = jnp.array([2.0, 3.0, 6.0]), jnp.array([1.0, 0.0, 3.0])
+    slope = jax.grad(losses.weighted_mean, argnums=1)(values, weight)
+    np.testing.assert_allclose(slope, (values - 5) / 4)  # d/dw_i Σwℓ/Σw = (ℓ_i - mean)/Σw
+    assert np.isnan(jax.jit(losses.weighted_mean)(values, jnp.array([1.0, jnp.nan, 1.0])))
+
+
+@pytest.mark.parametrize(
+    ("values", "weight", "message"),
+    [
+        (np.ones((3, 1)), None, r"^per_example: expected one number an example, \[N\], got \[3, 1\]"),
+        (np.ones(()), None, r"^per_example: .* got \[\]"),
+        (np.ones(3), np.ones(2), r"^weight: expected one weight an example, \[3\], got \[2\]"),
+        (np.ones(3), np.ones((3, 1)), r"^weight: .* got \[3, 1\]"),
+        (np.ones(3), np.array([1, -2, 1]), r"^weight\[1\]: expected a finite number >= 0, got -2"),
+        (np.ones(3), np.array([1, 1, np.nan]), r"^weight\[2\]: expected a finite number >= 0, got nan"),
+    ],
+)
+def test_weighted_mean_refuses(values, weight, message):
+    with pytest.raises(ValueError, match=message):
+        losses.weighted_mean(values, weight)

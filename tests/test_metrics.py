@@ -1,0 +1,305 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from jaxopt_nn import losses, metrics
+
+RNG = np.random.default_rng(11)
+N, C = 40, 6
+OUTPUTS = RNG.normal(size=(N, C)).astype(np.float32)
+LABELS = RNG.integers(0, C, N)
+BITS = RNG.integers(0, 2, (N, C))
+VALUES = (OUTPUTS + RNG.normal(size=(N, C))).astype(np.float32)
+WEIGHT = RNG.integers(0, 3, N).astype(np.float32)
+PREDICTIONS = OUTPUTS.argmax(-1)
+
+# name, metric, outputs, targets, scikit-learn's value over the set with sample weights
+METRICS = [
+    (
+        "accuracy",
+        metrics.accuracy,
+        OUTPUTS,
+        LABELS,
+        lambda w: sklearn.metrics.accuracy_score(LABELS, PREDICTIONS, sample_weight=w),
+    ),
+    (
+        "accuracy_one_hot",
+        metrics.accuracy,
+        OUTPUTS,
+        np.eye(C)[LABELS],
+        lambda w: sklearn.metrics.accuracy_score(LABELS, PREDICTIONS, sample_weight=w),
+    ),
+    *(
+        (
+            f"top_{k}",
+            functools.partial(metrics.top_k_accuracy, k=k),
+            OUTPUTS,
+            LABELS,
+            lambda w, k=k: sklearn.metrics.top_k_accuracy_score(LABELS, OUTPUTS, k=k, sample_weight=w),
+        )
+        for k in (1, 3, 5)
+    ),
+    (
+        "binary",
+        metrics.binary_accuracy,
+        OUTPUTS[:, 0],
+        BITS[:, 0],
+        lambda w: sklearn.metrics.accuracy_score(BITS[:, 0], OUTPUTS[:, 0] > 0, sample_weight=w),
+    ),
+    (
+        "multi_label",
+        functools.partial(metrics.binary_accuracy, threshold=0.5),
+        OUTPUTS,
+        BITS.astype(bool),
+        lambda w: (
+            1
+            - sum(sklearn.metrics.zero_one_loss(BITS[:, c], OUTPUTS[:, c] > 0.5, sample_weight=w) for c in range(C)) / C
+        ),
+    ),
+    (
+        "absolute",
+        metrics.absolute_error,
+        OUTPUTS,
+        VALUES,
+        lambda w: sklearn.metrics.mean_absolute_error(VALUES, OUTPUTS, sample_weight=w),
+    ),
+    (
+        "squared",
+        metrics.squared_error,
+        OUTPUTS,
+        VALUES,
+        lambda w: sklearn.metrics.mean_squared_error(VALUES, OUTPUTS, sample_weight=w),
+    ),
+]
+TABLE = pytest.mark.parametrize(
+    ("name", "metric", "outputs", "targets", "expected"), METRICS, ids=[r[0] for r in METRICS]
+)
+
+
+@TABLE
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])
+def test_the_weighted_mean_is_that_of_scikit_learn(name, metric, outputs, targets, expected, weight):
+    del name
+    got = metric(outputs, targets)
+    assert got.shape == (N,) and got.dtype == jnp.float32
+    np.testing.assert_allclose(losses.weighted_mean(got, weight), expected(weight), rtol=1e-6)
+
+
+@TABLE
+def test_compiled_and_swept_equal_eager(name, metric, outputs, targets, expected):
+    del name, expected
+    np.testing.assert_allclose(jax.jit(metric)(outputs, targets), metric(outputs, targets), rtol=1e-6)
+    lanes = jax.vmap(metric, in_axes=(0, None))(jnp.stack([-outputs, outputs]), targets)
+    np.testing.assert_allclose(lanes[1], metric(outputs, targets), rtol=1e-6)
+
+
+@TABLE
+def test_axes_behind_the_first_are_averaged(name, metric, outputs, targets, expected):
+    del name, expected
+    got = metric(outputs.reshape(N // 4, 4, *outputs.shape[1:]), targets.reshape(N // 4, 4, *targets.shape[1:]))
+    np.testing.assert_allclose(got, metric(outputs, targets).reshape(-1, 4).mean(1), rtol=1e-6)
+
+
+@TABLE
+def test_low_precision_outputs(name, metric, outputs, targets, expected):
+    del name, expected
+    low = jnp.asarray(outputs, jnp.bfloat16)
+    got = metric(low, targets)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, metric(low.astype(jnp.float32), targets))
+
+
+@TABLE
+def test_nan_is_never_right(name, metric, outputs, targets, expected):
+    del expected
+    outputs = outputs.copy()
+    outputs[3] = np.nan  # a whole row,
+    outputs.reshape(N, -1)[5, -1] = np.nan  # and one output of a row
+    got = np.asarray(metric(outputs, targets))
+    if name in {"absolute", "squared"}:
+        assert np.isnan(got[[3, 5]]).all() and np.isfinite(np.delete(got, [3, 5])).all()
+    elif name == "multi_label":
+        assert got[3] == 0 and got[5] <= (C - 1) / C
+    else:
+        assert got[3] == 0 and got[5] == 0
+
+
+@pytest.mark.parametrize("label", range(C))
+def test_a_row_of_nan_is_wrong_for_every_class(label):
+    rows = np.full((1, C), np.nan, np.float32)
+    assert metrics.accuracy(rows, np.array([label])) == 0
+    assert metrics.top_k_accuracy(rows, np.array([label]), k=C) == 0
+    assert metrics.binary_accuracy(rows[:, 0], np.array([label % 2])) == 0
+    assert metrics.accuracy(-np.arange(C, dtype=np.float32)[None], rows) == 0  # argmax of a row of NaN is 0
+    assert metrics.binary_accuracy(OUTPUTS[:1], rows) == 0
+
+
+def test_of_equal_outputs_the_first_is_the_largest():
+    rows = np.array(
+        [[1, 3, 3, 0], [2, 2, 2, 2], [np.inf, np.inf, 0, 0], [-np.inf, -np.inf, -np.inf, -np.inf]], np.float32
+    )
+    first = rows.argmax(-1)
+    for label in range(4):
+        np.testing.assert_array_equal(metrics.accuracy(rows, np.full(4, label)), first == label)
+        for k in range(1, 5):
+            _, top = jax.lax.top_k(rows, k)
+            got = metrics.top_k_accuracy(rows, np.full(4, label), k=k)
+            np.testing.assert_array_equal(got, (np.asarray(top) == label).any(-1))
+    assert metrics.accuracy(rows[:1], np.array([[0.0, 0.5, 0.5, 0.0]])) == 1
+
+
+def test_a_logit_on_the_threshold_is_a_no():
+    assert metrics.binary_accuracy(np.zeros(2, np.float32), np.array([0, 1])).tolist() == [1, 0]
+    swept = jax.vmap(lambda t: metrics.binary_accuracy(np.array([0.3], np.float32), np.array([1]), threshold=t))
+    assert swept(jnp.array([0.2, 0.4])).tolist() == [[1], [0]]
+
+
+def test_classes_out_of_range():
+    with pytest.raises(ValueError, match=rf"^labels\[1\]: expected a class label in \[0, {C}\), got {C}"):
+        metrics.accuracy(OUTPUTS[:2], np.array([0, C]))
+    for wrong in (np.array([-1, C]), np.array([-C, 2 * C])):  # nor does the last class or a clipped index pass for them
+        for metric in (metrics.accuracy, functools.partial(metrics.top_k_accuracy, k=C)):
+            assert jax.jit(metric)(OUTPUTS[:2], wrong).tolist() == [0, 0]
+        for labels, predictions in ((wrong, LABELS[:2]), (LABELS[:2], wrong)):
+            assert jax.jit(metrics.confusion_matrix, static_argnums=2)(labels, predictions, C).sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: metrics.accuracy(OUTPUTS, LABELS * 1.0),
+            TypeError,
+            r"^labels: expected integer class labels, got float32",
+        ),
+        (
+            lambda: metrics.accuracy(OUTPUTS[:, 0], LABELS),
+            ValueError,
+            r"^outputs: expected \[N, \.\.\., C\], got \[40\]",
+        ),
+        (
+            lambda: metrics.accuracy(OUTPUTS, LABELS[:, None]),
+            ValueError,
+            r"^labels: expected classes \[40\] or rows \[40, 6\]",
+        ),
+        (lambda: metrics.top_k_accuracy(OUTPUTS, LABELS, k=7), ValueError, r"^k: expected an int in \[1, 6\], got 7"),
+        (lambda: metrics.top_k_accuracy(OUTPUTS, LABELS, k=0), ValueError, r"^k: expected an int in \[1, 6\], got 0"),
+        (
+            lambda: metrics.binary_accuracy(OUTPUTS[:, :1], BITS[:, 0]),
+            ValueError,
+            r"^targets: expected the shape \[40, 1\]",
+        ),
+        (
+            lambda: metrics.absolute_error(OUTPUTS[:, 0], VALUES[:, :1]),
+            ValueError,
+            r"^targets: expected the shape \[40\]",
+        ),
+        (lambda: metrics.squared_error(OUTPUTS, VALUES[:, 0]), ValueError, r"^targets: expected the shape \[40, 6\]"),
+        (lambda: metrics.squared_error(1.0, 1.0), ValueError, r"^outputs: expected \[N, \.\.\.\], got a scalar"),
+        (
+            lambda: metrics.binary_accuracy(OUTPUTS, BITS, threshold=np.nan),
+            ValueError,
+            r"^threshold: expected a finite",
+        ),
+        (
+            lambda: metrics.confusion_matrix(LABELS, OUTPUTS, C),
+            TypeError,
+            r"^predictions: expected integer class labels",
+        ),
+        (
+            lambda: metrics.confusion_matrix(LABELS, LABELS[:3], C),
+            ValueError,
+            r"^predictions: expected the shape \[40\]",
+        ),
+        (lambda: metrics.confusion_matrix(BITS, BITS, C), ValueError, r"^labels: expected \[N\], got \[40, 6\]"),
+        (
+            lambda: metrics.confusion_matrix(LABELS, LABELS + C, C),
+            ValueError,
+            r"^predictions\[0\]: expected a class label",
+        ),
+        (lambda: metrics.confusion_matrix(LABELS, LABELS, 0), ValueError, r"^num_classes: expected an int"),
+        (lambda: metrics.confusion_matrix(LABELS, LABELS, C, WEIGHT - 1), ValueError, r"^weight\[\d+\]: .* got -1"),
+        (
+            lambda: metrics.precision_recall_f1(OUTPUTS),
+            ValueError,
+            r"^confusion: expected a square matrix .* got \[40, 6\]",
+        ),
+        (lambda: metrics.r2_score(VALUES, OUTPUTS[:, 0]), ValueError, r"^targets: expected the shape \[40\]"),
+        (lambda: metrics.r2_score(VALUES[:0], OUTPUTS[:0]), ValueError, r"^outputs: expected at least one example"),
+        (
+            lambda: metrics.r2_score(VALUES, OUTPUTS, WEIGHT[:3]),
+            ValueError,
+            r"^weight: expected one weight an example, \[40\]",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHT, WEIGHT.astype(bool)], ids=["counts", "weighted", "chosen"])
+def test_confusion_matrix_and_scores_are_those_of_scikit_learn(weight):
+    got = metrics.confusion_matrix(LABELS, PREDICTIONS, C, weight)
+    assert got.dtype == (jnp.int32 if weight is None else jnp.float32)
+    np.testing.assert_allclose(got, sklearn.metrics.confusion_matrix(LABELS, PREDICTIONS, sample_weight=weight))
+    scores = metrics.precision_recall_f1(got)
+    expected = sklearn.metrics.precision_recall_fscore_support(LABELS, PREDICTIONS, sample_weight=weight)
+    for ours, theirs in zip(scores, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    compiled = jax.jit(metrics.confusion_matrix, static_argnums=2)(LABELS, PREDICTIONS, C, weight)
+    np.testing.assert_array_equal(compiled, got)
+
+
+def test_scores_of_classes_that_do_not_occur_are_zero():
+    labels, predictions = np.array([0, 0, 1]), np.array([0, 1, 1])
+    got = metrics.precision_recall_f1(metrics.confusion_matrix(labels, predictions, 4))
+    expected = sklearn.metrics.precision_recall_fscore_support(labels, predictions, labels=range(4), zero_division=0)
+    for ours, theirs in zip(got, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    assert got.support.tolist() == [2, 1, 0, 0]
+
+
+def test_more_classes_than_the_label_dtype_can_count():
+    classes = np.array([0, 255, 7], np.uint8)
+    confusion = metrics.confusion_matrix(classes, classes, 300)
+    assert np.diag(confusion)[classes].tolist() == [1, 1, 1] and confusion.sum() == 3
+    outputs = np.zeros((3, 300), np.float32)
+    outputs[:, 256] = 1  # 256 is 0 in uint8
+    assert metrics.accuracy(outputs, classes).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])
+@pytest.mark.parametrize("shift", [0.0, 1e3])
+def test_r2_is_that_of_scikit_learn(weight, shift):
+    targets, outputs = VALUES + np.float32(shift), OUTPUTS + np.float32(shift)
+    for t, o in ((targets, outputs), (targets[:, 0], outputs[:, 0])):
+        expected = sklearn.metrics.r2_score(t.astype(float), o.astype(float), sample_weight=weight)
+        np.testing.assert_allclose(metrics.r2_score(t, o, weight), expected, rtol=1e-5)
+        np.testing.assert_allclose(jax.jit(metrics.r2_score)(t, o, weight), expected, rtol=1e-5)
+
+
+def test_r2_of_constant_targets_is_that_of_scikit_learn():
+    constant = np.full(10, 0.1, np.float32)
+    off = constant + np.float32(1e-3)
+    assert metrics.r2_score(constant, constant) == sklearn.metrics.r2_score(constant, constant) == 1
+    assert metrics.r2_score(constant, off) == sklearn.metrics.r2_score(np.full(8, 0.5), np.full(8, 0.501)) == 0
+    both = metrics.r2_score(np.stack([constant, VALUES[:10, 0]], 1), np.stack([off, VALUES[:10, 0]], 1))
+    assert both == 0.5
+    first_apart, weight = np.where(np.arange(10) == 0, np.nan, constant), np.arange(10) % 4  # the first of weight 0
+    assert metrics.r2_score(first_apart, off, weight) == 0
+
+
+def test_r2_and_rows_that_do_not_count():
+    weight = WEIGHT.copy()
+    weight[0] = 0
+    targets, outputs = VALUES.copy(), OUTPUTS.copy()
+    targets[0], outputs[0] = np.nan, np.inf
+    np.testing.assert_array_equal(metrics.r2_score(targets, outputs, weight), metrics.r2_score(VALUES, OUTPUTS, weight))
+    assert np.isnan(metrics.r2_score(targets, outputs))
+    assert np.isnan(metrics.r2_score(np.zeros(3, np.float32), np.array([np.nan, 0, 0], np.float32)))
+    assert np.isnan(metrics.r2_score(VALUES, OUTPUTS, np.zeros(N)))
