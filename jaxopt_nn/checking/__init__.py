@@ -1,0 +1,11 @@
+"""Evidence about gradients: any claimed gradient, of any function of pytrees, compared with differences in float64.
+
+``check_gradients(f, *args, key=key)`` prints a table with one row per leaf: how far the claimed gradient is from the
+numeric one, how well that is known, and what is wrong where it is wrong. It returns a report and raises nothing for a
+wrong gradient; ``report.assert_ok()`` does.
+"""
+
+from jaxopt_nn.checking.check import check_gradients
+from jaxopt_nn.checking.report import Coordinate, GradientReport, LeafReport, Verdict
+
+__all__ = ["Coordinate", "GradientReport", "LeafReport", "Verdict", "check_gradients"]

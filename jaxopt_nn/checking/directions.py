@@ -1,0 +1,75 @@
+"""Directions within one leaf, drawn on the host: nothing about them has to be compiled.
+
+A direction fills a window ``[low, high)`` of the flattened leaf with Gaussian numbers, with random signs or with ones,
+and is scaled to a root mean square of 1 in the window. A window is the whole leaf, a part to bisect, or a coordinate.
+"""
+
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxopt_nn.checking.differences import Floats
+from jaxopt_nn.types import Key
+
+__all__ = ["Line", "coordinate", "direction", "part", "project", "random_lines", "seed_words"]
+
+
+class Line(NamedTuple):
+    """A line through the point along one direction of one leaf.
+
+    Attributes:
+        kind: what the window is filled with.
+        words: what the random numbers are drawn from.
+        low: start of the window in the flattened leaf.
+        high: its end.
+    """
+
+    kind: Literal["gaussian", "signs", "one"]
+    words: tuple[int, ...]
+    low: int
+    high: int
+
+
+def seed_words(key: Key) -> tuple[int, ...]:
+    """The integers of a PRNG key."""
+    return tuple(int(word) for word in np.asarray(jax.random.key_data(key)).ravel())
+
+
+def random_lines(words: tuple[int, ...], size: int, count: int) -> list[Line]:
+    """``count`` Gaussian lines, then ``count`` of random signs, through a whole leaf of ``size`` numbers."""
+    return [Line("gaussian" if i < count else "signs", (*words, i), 0, size) for i in range(2 * count)]
+
+
+def part(words: tuple[int, ...], low: int, high: int) -> Line:
+    """A line of random signs in a part of a leaf."""
+    return Line("signs", (*words, low, high), low, high)
+
+
+def coordinate(place: int) -> Line:
+    """The line along one coordinate."""
+    return Line("one", (), place, place + 1)
+
+
+def direction(line: Line, size: int) -> tuple[Floats, float]:
+    """``(v, scale)``: the flat direction ``[size]``, of root mean square 1 in its window, and its divisor."""
+    flat = np.zeros(size)
+    width = line.high - line.low
+    if line.kind == "one":
+        flat[line.low : line.high] = 1.0
+        return flat, 1.0
+    draws = np.random.default_rng(line.words).standard_normal(width)
+    if line.kind == "signs":
+        flat[line.low : line.high] = np.where(draws < 0, -1.0, 1.0)
+        return flat, 1.0
+    scale = float(np.sqrt(np.mean(draws**2)))
+    flat[line.low : line.high] = draws / scale
+    return flat, scale
+
+
+def project(gradient: Floats, lines: list[Line]) -> Floats:
+    """The slopes along ``lines`` that a leaf's ``gradient`` claims."""
+    flat = gradient.ravel()
+    return np.array(
+        [float(flat[line.low : line.high] @ direction(line, flat.size)[0][line.low : line.high]) for line in lines]
+    )

@@ -1,0 +1,117 @@
+"""Where a leaf's gradient is wrong, and how: single coordinates, and the simplest rule that explains the difference."""
+
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxopt_nn.checking.differences import Floats
+from jaxopt_nn.checking.directions import Line, coordinate, part, project
+from jaxopt_nn.checking.judge import Comparison, Tolerance, compare
+from jaxopt_nn.checking.probe import Sample
+from jaxopt_nn.checking.report import Coordinate
+
+__all__ = ["Places", "bisect", "constant_ratio", "count_text", "measure", "ratio_text", "worst_places"]
+
+Look = Callable[[list[Line]], Sample]
+
+
+class Places(NamedTuple):
+    """Coordinates of a leaf, each compared.
+
+    Attributes:
+        flat: ``[k]`` their places in the flattened leaf.
+        claimed: ``[k]`` claimed partial derivatives.
+        comparison: their comparison, ``[k]`` entries each.
+    """
+
+    flat: NDArray[np.int64]
+    claimed: Floats
+    comparison: Comparison
+
+
+def measure(
+    look: Look, claimed: Floats, flat: NDArray[np.int64], block: int, norm: float, tolerance: Tolerance
+) -> Places:
+    """Differences at the coordinates ``flat``, in blocks."""
+    partial = claimed.ravel()[flat]
+    parts = [
+        compare(
+            partial[start : start + block],
+            look([coordinate(int(i)) for i in flat[start : start + block]]).slopes,
+            norm,
+            tolerance,
+        )
+        for start in range(0, len(flat), block)
+    ]
+    return Places(flat, partial, Comparison(*(np.concatenate(column) for column in zip(*parts, strict=True))))
+
+
+def bisect(look: Look, claimed: Floats, words: tuple[int, ...], block: int, norm: float, tolerance: Tolerance) -> int:
+    """A wrong coordinate of a large leaf in O(block · log size) lines: the worst of ``block`` parts, again and again.
+
+    Random signs on a part give a slope error of about the norm of the part's error.
+    """
+    low, high = 0, claimed.size
+    while high - low > 1:
+        edges = [int(edge) for edge in np.unique(np.linspace(low, high, block + 1).round())]
+        lines = [part(words, a, b) for a, b in itertools.pairwise(edges)]
+        comparison = compare(project(claimed, lines), look(lines).slopes, norm, tolerance)
+        excess = np.abs(comparison.residual) - comparison.error
+        worst = lines[int(np.argmax(np.where(np.isnan(excess), -np.inf, excess)))]
+        low, high = worst.low, worst.high
+    return low
+
+
+def worst_places(places: Places, shape: tuple[int, ...], count: int = 3) -> tuple[Coordinate, ...]:
+    """The ``count`` worst of the wrong places, worst first."""
+    comparison = places.comparison
+    order = sorted(np.flatnonzero(comparison.wrong), key=lambda i: -abs(float(comparison.residual[i])))[:count]
+    return tuple(
+        Coordinate(
+            tuple(int(axis) for axis in np.unravel_index(int(places.flat[i]), shape)),
+            float(places.claimed[i]),
+            float(comparison.numeric[i]),
+            float(comparison.error[i]),
+        )
+        for i in order
+    )
+
+
+def constant_ratio(claimed: Floats, numeric: Floats, error: Floats, bound: Floats) -> tuple[float, float] | None:
+    """``(r, ±)`` with claimed = r · numeric on every line within the bounds; None where there is no such r."""
+    claimed, numeric, error, bound = (part[np.isfinite(bound)] for part in (claimed, numeric, error, bound))
+    square = float(np.sum(numeric**2))
+    if square <= float(np.sum(bound**2)):
+        return None
+    ratio = float(np.sum(claimed * numeric)) / square
+    allowed = (1 + abs(ratio)) * bound
+    if np.any(np.abs(claimed - ratio * numeric) > allowed):
+        return None
+    misfit = np.abs(claimed - ratio * numeric) + (1 + abs(ratio)) * error
+    return ratio, float(np.sqrt(np.sum(misfit**2) / square))
+
+
+def count_text(places: Places) -> str:
+    """How many of all coordinates are wrong, and by which factor if it is one."""
+    wrong = places.comparison.wrong
+    count = int(np.sum(wrong))
+    part = Comparison(*(column[wrong] for column in places.comparison))
+    ratio = constant_ratio(places.claimed[wrong], part.numeric, part.error, part.bound) if count > 1 else None
+    return f"{count} of {len(wrong)} coordinates are wrong" + (f"; there {ratio_text(*ratio)}" if ratio else "")
+
+
+def ratio_text(ratio: float, margin: float) -> str:
+    """A constant ratio in words.
+
+    >>> ratio_text(2.0, 1e-8)
+    'claimed/numeric is constant: ratio 2.0000 (± 1e-08)'
+    """
+    if abs(ratio) <= margin:
+        return "claimed is zero, numeric is not: a stopped gradient or a cut branch?"
+    flipped = abs(ratio + 1) <= margin
+    plain = flipped or (abs(ratio) >= 0.01 and abs(abs(ratio) - 1) >= 5e-4)
+    digits = f"{ratio:.4f}" if plain else f"{ratio:.8g}"
+    return f"claimed/numeric is constant: ratio {digits} (± {margin:.0e}){', the sign is flipped' if flipped else ''}"

@@ -1,0 +1,106 @@
+"""All evaluations of f: one compiled program that samples f along a few lines through the point.
+
+f is evaluated at one point at a time, so memory does not grow with the number of lines or steps, and what f does is not
+changed by batching it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_nn.checking.differences import LADDER, Floats, Slopes, round_off, slopes_at_zero
+from jaxopt_nn.checking.directions import Line, direction
+
+__all__ = ["Probe", "Sample", "make_probe", "natural_scale"]
+
+_ELEMENTS = 1 << 24  # of directions that are sent to the device at a time
+
+
+class Sample(NamedTuple):
+    """What B lines showed.
+
+    Attributes:
+        slopes: the slopes of f along the lines.
+        scale: ``[B]`` slopes times ``scale`` are slopes along directions whose coordinates have variance 1.
+        middle: f at the point.
+        constant: whether all values of f are bitwise equal.
+        repeatable: whether all values of f at the point are bitwise equal.
+        noise: round-off of one value of f.
+        evaluations: how often f was evaluated.
+    """
+
+    slopes: Slopes
+    scale: Floats
+    middle: float
+    constant: bool
+    repeatable: bool
+    noise: float
+    evaluations: int
+
+
+class Probe(Protocol):
+    """Samples lines of a leaf; at most the ``block`` of :func:`make_probe` of them at once.
+
+    ``noise`` is a lower bound of the round-off of f, ``stretch`` a factor on the ladder of steps.
+    """
+
+    def __call__(self, leaf: int, lines: list[Line], *, noise: float = 0.0, stretch: float = 1.0) -> Sample: ...
+
+
+def make_probe(fn: Callable[..., Any], leaves: Sequence[Any], rest: Any, block: int) -> Probe:
+    """Compiles ``fn(leaves, rest) -> scalar`` for up to ``block`` lines; to be made and used under ``enable_x64``."""
+    sizes = [int(np.size(leaf)) for leaf in leaves]
+    longest = max(sizes)
+    block = max(1, min(block, _ELEMENTS // longest))
+
+    @jax.jit
+    def run(point: Any, rest: Any, leaf: Any, moves: Any, count: Any, offsets: Any) -> Any:
+        def along(move: Any) -> Any:
+            steps = [
+                jnp.where(leaf == i, move[:size].reshape(x.shape), 0.0)
+                for i, (size, x) in enumerate(zip(sizes, point, strict=True))
+            ]
+            return jax.lax.map(lambda t: fn([x + t * v for x, v in zip(point, steps, strict=True)], rest), offsets)
+
+        # A short block keeps the shape, for one compilation, but its empty places cost nothing.
+        return jax.lax.map(
+            lambda one: jax.lax.cond(one[0] < count, along, lambda _: jnp.zeros_like(offsets), one[1]),
+            (jnp.arange(block), moves),
+        )
+
+    point = [jnp.asarray(leaf) for leaf in leaves]
+
+    def probe(leaf: int, lines: list[Line], *, noise: float = 0.0, stretch: float = 1.0) -> Sample:
+        steps = np.array(LADDER) * natural_scale(leaves[leaf]) * stretch
+        offsets = np.concatenate([[0.0], steps, -steps])
+        scale = np.ones(len(lines))
+        values = np.empty((len(lines), len(offsets)))
+        for start in range(0, len(lines), block):
+            moves = np.zeros((block, longest))
+            chunk = lines[start : start + block]
+            for i, line in enumerate(chunk):
+                moves[i, : sizes[leaf]], scale[start + i] = direction(line, sizes[leaf])
+            values[start : start + len(chunk)] = np.asarray(run(point, rest, leaf, moves, len(chunk), offsets))[
+                : len(chunk)
+            ]
+        middle, above, below = values[:, 0], values[:, 1 : 1 + len(steps)], values[:, 1 + len(steps) :]
+        noise = max(noise, round_off(middle, above, below, steps))
+        return Sample(
+            slopes=slopes_at_zero(middle, above, below, steps, noise),
+            scale=scale,
+            middle=float(middle[0]),
+            constant=bool(np.all(values == middle[0])),
+            repeatable=np.array_equal(middle, np.full_like(middle, middle[0]), equal_nan=True),
+            noise=noise,
+            evaluations=values.size,
+        )
+
+    return probe
+
+
+def natural_scale(leaf: Any) -> float:
+    """The unit of steps: the leaf's root mean square; 1 for a leaf of zeros."""
+    return float(np.sqrt(np.mean(np.square(leaf)))) or 1.0

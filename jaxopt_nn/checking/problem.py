@@ -1,0 +1,246 @@
+"""The checked function as one scalar function of a list of float64 leaves, and the gradient that is claimed for it.
+
+Of the differentiated arguments the float leaves are variables. Every other array is passed on as an array, floats
+widened to float64; Python values (a bool, an axis, a string, a callable) are left as they are.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.extend import core
+
+from jaxopt_nn import trees
+from jaxopt_nn.checking.programs import Reading, fingerprint, read
+from jaxopt_nn.types import Array, PyTree
+
+__all__ = ["Arguments", "Objective", "claimed_gradient", "make_objective", "own_dtype_gradient", "split_arguments"]
+
+_ARRAYS = (jax.Array, np.ndarray, np.generic)
+
+
+class Arguments(NamedTuple):
+    """The arguments of f, taken apart.
+
+    Attributes:
+        args: as the caller passed them.
+        argnums: which of them are differentiated.
+        bare: whether a gradient is the bare tree of one argument, not a tuple.
+        paths: paths of the float leaves in the differentiated arguments.
+        leaves: the float leaves, widened to float64.
+        dtypes: their dtypes as jax holds them for the caller.
+        skipped: the other leaves of these arguments: path and dtype.
+        positions: where the float leaves are among all leaves of ``args``.
+    """
+
+    args: tuple[Any, ...]
+    argnums: tuple[int, ...]
+    bare: bool
+    paths: tuple[str, ...]
+    leaves: tuple[Any, ...]
+    dtypes: tuple[str, ...]
+    skipped: tuple[str, ...]
+    positions: tuple[int, ...]
+
+
+class Objective(NamedTuple):
+    """The scalar function that is differentiated.
+
+    Attributes:
+        fn: ``fn(leaves, rest) -> float64 scalar``, to be called under ``enable_x64``.
+        rest: its second argument.
+        cotangent: what an array output is multiplied with; None for a scalar output.
+        reading: what its program tells.
+        deterministic: whether two traces gave the same program.
+    """
+
+    fn: Callable[[Sequence[Any], Any], Array]
+    rest: Any
+    cotangent: Any
+    reading: Reading
+    deterministic: bool
+
+
+def split_arguments(args: tuple[Any, ...], argnums: int | Sequence[int] | None) -> Arguments:
+    """Finds the float leaves; to be called in the caller's own precision."""
+    chosen = _argnums(argnums, len(args))
+    bare = isinstance(argnums, (int, np.integer)) or (argnums is None and len(args) == 1)
+    offsets = np.cumsum([0, *(len(jax.tree.leaves(arg)) for arg in args)])
+    paths: list[str] = []
+    leaves: list[Any] = []
+    dtypes: list[str] = []
+    skipped: list[str] = []
+    positions: list[int] = []
+    for place, number in enumerate(chosen):
+        for i, (path, leaf) in enumerate(trees.named_leaves(args[number])):
+            path = (path if bare else f"{place}/{path}".rstrip("/")) or f"args[{number}]"
+            if isinstance(leaf, Tracer):
+                raise TypeError(
+                    f"{path}: expected a concrete array, got a traced one: check_gradients runs outside jit and grad"
+                )
+            dtype = _dtype(leaf)
+            if dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating):
+                raise TypeError(f"{path}: expected a real array, got {dtype}: complex gradients are not checked")
+            if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+                skipped.append(f"{path} ({type(leaf).__name__ if dtype is None else dtype})")
+            elif np.size(leaf) == 0:
+                skipped.append(f"{path} (empty)")
+            else:
+                paths.append(path)
+                leaves.append(np.asarray(leaf).astype(np.float64))
+                dtypes.append(str(jnp.asarray(leaf).dtype))
+                positions.append(int(offsets[number]) + i)
+                if not np.all(np.isfinite(leaves[-1])):
+                    raise ValueError(f"{path}: expected finite values, got NaN or inf")
+    if not paths:
+        raise TypeError(
+            f"args: expected at least one float leaf to differentiate, got {', '.join(skipped) or 'no leaf'}"
+        )
+    return Arguments(args, chosen, bare, tuple(paths), tuple(leaves), tuple(dtypes), tuple(skipped), tuple(positions))
+
+
+def make_objective(f: Callable[..., Any], arguments: Arguments, words: tuple[int, ...]) -> Objective:
+    """Traces f twice in float64 and reads it; ``words`` seed the cotangent. To be called under ``enable_x64``."""
+    rest = [_widen(leaf) for leaf in _other_arrays(arguments)]
+    try:  # a fresh function each time: jax would give the trace of the first back
+        program, again = (jax.make_jaxpr(_caller(f, arguments))(arguments.leaves, rest) for _ in range(2))
+    except TypeError as error:
+        error.add_note("check_gradients calls f with float64 arrays under jax.enable_x64; f must accept these")
+        raise
+    outputs = program.out_avals
+    if len(outputs) != 1 or not jnp.issubdtype(outputs[0].dtype, jnp.floating):
+        got = ", ".join(str(aval) for aval in outputs)
+        raise TypeError(
+            f"f: expected one real float array as its output, got {got or 'nothing'}; wrap f to return only that"
+        )
+    shape = outputs[0].shape
+    cotangent = None if shape == () else np.random.default_rng((*words, 0)).standard_normal(shape)
+    run = core.jaxpr_as_fun(program)
+    reading = read(program)
+    return Objective(
+        fn=lambda leaves, rest: _reduce(jnp.asarray(run(*leaves, *rest[0])[0], jnp.float64), rest[1]),
+        rest=(rest, cotangent),
+        cotangent=cotangent,
+        reading=reading._replace(rounding=reading.rounding[: len(arguments.leaves)]),
+        deterministic=fingerprint(program) == fingerprint(again),
+    )
+
+
+def claimed_gradient(
+    f: Callable[..., Any], grad_fn: Callable[..., Any] | None, objective: Objective, arguments: Arguments
+) -> tuple[list[Any], list[float], bool]:
+    """The claimed gradient in float64, to be called under ``enable_x64``.
+
+    Returns:
+        Its leaves, the unit of rounding of the dtype each came in, and whether two calls of ``grad_fn`` agree.
+    """
+    rest = [_widen(leaf) for leaf in _other_arrays(arguments)]
+    if grad_fn is None:
+        # f itself, not its program: a rule in f may close over values of the trace that calls it.
+        gradient = _automatic(f, arguments, list(arguments.leaves), rest, objective.cotangent)
+        return [np.asarray(leaf, np.float64) for leaf in gradient], [0.0] * len(gradient), True
+    args = _put(arguments, [jnp.asarray(leaf) for leaf in arguments.leaves], rest)
+    first, second = (_match(grad_fn(*args), arguments) for _ in range(2))
+    roundings = [float(jnp.finfo(leaf.dtype).eps) if leaf.dtype.itemsize < 8 else 0.0 for leaf in first]
+    same = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=True))
+    return [leaf.astype(np.float64) for leaf in first], roundings, same
+
+
+def own_dtype_gradient(
+    f: Callable[..., Any], grad_fn: Callable[..., Any] | None, arguments: Arguments, objective: Objective
+) -> list[Any]:
+    """The claimed gradient in the caller's dtypes, as float64 numbers; to be called in the caller's own precision."""
+    flat = jax.tree.leaves(arguments.args)
+    leaves, rest = [jnp.asarray(flat[i]) for i in arguments.positions], _other_arrays(arguments)
+    if grad_fn is None:
+        gradient = _automatic(f, arguments, leaves, rest, objective.cotangent)
+    else:
+        gradient = _match(grad_fn(*_put(arguments, leaves, rest)), arguments)
+    return [np.asarray(leaf).astype(np.float64) for leaf in gradient]
+
+
+def _automatic(f: Callable[..., Any], arguments: Arguments, leaves: Any, rest: Any, cotangent: Any) -> list[Any]:
+    call = _caller(f, arguments)
+    return jax.jit(jax.grad(lambda leaves, rest, cotangent: _reduce(call(leaves, rest), cotangent)))(
+        leaves, rest, cotangent
+    )
+
+
+def _reduce(out: Array, cotangent: Any) -> Array:
+    return out if cotangent is None else jnp.sum(out * jnp.asarray(cotangent, out.dtype))
+
+
+def _caller(f: Callable[..., Any], arguments: Arguments) -> Callable[[Sequence[Any], Sequence[Any]], Any]:
+    """F as a function of its float leaves and its other arrays: a new function object at each call."""
+    return lambda leaves, rest: f(*_put(arguments, leaves, rest))
+
+
+def _put(arguments: Arguments, leaves: Sequence[Any], rest: Sequence[Any]) -> Any:
+    """The arguments with other float leaves and other arrays in place of their own."""
+    flat, structure = jax.tree.flatten(arguments.args)
+    for i, leaf in zip([*arguments.positions, *_other_positions(arguments)], [*leaves, *rest], strict=True):
+        flat[i] = leaf
+    return jax.tree.unflatten(structure, flat)
+
+
+def _other_positions(arguments: Arguments) -> list[int]:
+    variables = set(arguments.positions)
+    flat = jax.tree.leaves(arguments.args)
+    return [i for i, leaf in enumerate(flat) if i not in variables and isinstance(leaf, _ARRAYS)]
+
+
+def _other_arrays(arguments: Arguments) -> list[Any]:
+    flat = jax.tree.leaves(arguments.args)
+    return [flat[i] for i in _other_positions(arguments)]
+
+
+def _argnums(argnums: int | Sequence[int] | None, count: int) -> tuple[int, ...]:
+    if argnums is None:
+        return tuple(range(count))
+    chosen = tuple(argnums) if isinstance(argnums, Sequence) else (argnums,)
+    for number in chosen:
+        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or not 0 <= number < count:
+            raise ValueError(
+                f"argnums: expected integers in [0, {count - 1}], one per differentiated argument, got {argnums!r}"
+            )
+    return tuple(int(number) for number in chosen)
+
+
+def _dtype(leaf: Any) -> Any:
+    if isinstance(leaf, (bool, int, float, complex)):
+        return np.dtype(type(leaf))
+    return getattr(leaf, "dtype", None)
+
+
+def _widen(leaf: Any) -> Any:
+    return np.asarray(leaf).astype(np.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+
+def _match(gradient: PyTree, arguments: Arguments) -> list[Any]:
+    """The float leaves of what grad_fn returned, as NumPy arrays; raises where tree or shape is another."""
+    differentiated: Any = [arguments.args[number] for number in arguments.argnums]
+    differentiated = differentiated[0] if arguments.bare else tuple(differentiated)
+    variables = {path: None for path, leaf in trees.named_leaves(differentiated) if not _is_variable(leaf)}
+
+    def keep(path: str, leaf: Any) -> Any:
+        if path in variables:
+            return None
+        array = np.asarray(leaf)
+        return array.astype(np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+    got = trees.map_with_path(keep, gradient)
+    expected = trees.map_with_path(
+        lambda path, leaf: None if path in variables else np.zeros(np.shape(leaf)), differentiated
+    )
+    with jax.enable_x64(True):
+        trees.check_same_structure("grad_fn", expected, got)
+    raw = dict(trees.named_leaves(gradient))
+    return [np.asarray(raw[path]) for path, _ in trees.named_leaves(expected)]
+
+
+def _is_variable(leaf: Any) -> bool:
+    dtype = _dtype(leaf)
+    return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and np.size(leaf) > 0

@@ -1,0 +1,167 @@
+"""What a traced function tells before it runs: where it leaves float64, whether it draws random numbers, what it is.
+
+Everything here reads jaxprs; nothing is evaluated.
+"""
+
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+__all__ = ["Reading", "fingerprint", "read"]
+
+
+class Reading(NamedTuple):
+    """What a float64 trace of f says.
+
+    Attributes:
+        rounding: per input of f, the unit of rounding of the coarsest dtype that it passes through; 0.0 if it stays
+            in float64 all the way.
+        random: whether f draws random numbers.
+        stop_gradient: whether f stops a gradient somewhere.
+    """
+
+    rounding: tuple[float, ...]
+    random: bool
+    stop_gradient: bool
+
+
+def read(program: Any) -> Reading:
+    """Reads a closed jaxpr whose float inputs are float64."""
+    rounding: dict[float, int] = {}
+    names: set[str] = set()
+    count = len(program.jaxpr.invars)
+    _flow(program.jaxpr, [1 << i for i in range(count)], rounding, names)
+    worst = tuple(max((eps for eps, mask in rounding.items() if mask >> i & 1), default=0.0) for i in range(count))
+    return Reading(worst, bool(names & _RANDOM), "stop_gradient" in names)
+
+
+def fingerprint(program: Any) -> list[Any]:
+    """A list that is equal for two traces of f exactly if they compute the same: operations, literals and constants."""
+    parts: list[Any] = [_bytes(const) for const in program.consts]
+    _collect(program.jaxpr, parts)
+    return parts
+
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_RANDOM = frozenset({"random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform", "random_gamma"})
+
+
+def _flow(jaxpr: Any, inputs: list[int], rounding: dict[float, int], names: set[str]) -> list[int]:
+    """Carries bit masks "depends on input i" through the equations; notes where a float64 becomes a shorter float."""
+    masks: dict[Any, int] = dict(zip(jaxpr.invars, inputs, strict=True))
+
+    def mask_of(atom: Any) -> int:
+        return 0 if isinstance(atom, core.Literal) else masks.get(atom, 0)
+
+    for equation in jaxpr.eqns:
+        names.add(equation.primitive.name)
+        ins = [mask_of(atom) for atom in equation.invars]
+        any_in = 0
+        wide_in = 0
+        for atom, mask in zip(equation.invars, ins, strict=True):
+            any_in |= mask
+            wide_in |= mask if atom.aval.dtype == np.float64 else 0
+        outs = _flow_inside(equation, ins, rounding, names)
+        for position, var in enumerate(equation.outvars):
+            dtype = var.aval.dtype
+            is_float = jnp.issubdtype(dtype, jnp.inexact)
+            if is_float and wide_in and outs is None and dtype.itemsize < 8:
+                eps = float(jnp.finfo(dtype).eps)
+                rounding[eps] = rounding.get(eps, 0) | wide_in
+            # A comparison or an index carries no slope, so it passes no dependence on.
+            masks[var] = (any_in if outs is None else outs[position]) if is_float else 0
+        if equation.primitive.name == "reduce_precision" and equation.params["mantissa_bits"] < 52:
+            eps = 2.0 ** -equation.params["mantissa_bits"]
+            rounding[eps] = rounding.get(eps, 0) | any_in
+    return [mask_of(atom) for atom in jaxpr.outvars]
+
+
+def _flow_inside(equation: Any, ins: list[int], rounding: dict[float, int], names: set[str]) -> list[int] | None:
+    """The outputs' masks of an equation that holds programs; None for a plain operation."""
+    name, params = equation.primitive.name, equation.params
+    if name == "scan":
+        consts, carry = params["num_consts"], params["num_carry"]
+        return _fixpoint(
+            _open(params["jaxpr"]), ins[:consts], ins[consts : consts + carry], ins[consts + carry :], rounding, names
+        )
+    if name == "while":
+        skipped, consts = params["cond_nconsts"], params["body_nconsts"]
+        operands = ins[skipped:]
+        return _fixpoint(_open(params["body_jaxpr"]), operands[:consts], operands[consts:], [], rounding, names)
+    if name == "cond":
+        branches = [_flow(_open(branch), ins[1:], rounding, names) for branch in params["branches"]]
+        return [_union(masks) for masks in zip(*branches, strict=True)]
+    inner = _programs_in(params)
+    if not inner:
+        return None
+    if len(inner) == 1 and len(inner[0].invars) == len(ins) and len(inner[0].outvars) == len(equation.outvars):
+        return _flow(inner[0], ins, rounding, names)
+    for program in inner:  # an operation we do not know: everything may depend on everything
+        _flow(program, [_union(ins)] * len(program.invars), rounding, names)
+    return [_union(ins)] * len(equation.outvars)
+
+
+def _fixpoint(
+    body: Any, consts: list[int], carry: list[int], rest: list[int], rounding: dict[float, int], names: set[str]
+) -> list[int]:
+    while True:
+        outs = _flow(body, [*consts, *carry, *rest], rounding, names)
+        wider = [a | b for a, b in zip(carry, outs[: len(carry)], strict=True)]
+        if wider == carry:
+            return outs
+        carry = wider
+
+
+def _union(masks: Any) -> int:
+    union = 0
+    for mask in masks:
+        union |= mask
+    return union
+
+
+def _open(program: Any) -> Any:
+    return program.jaxpr if isinstance(program, core.ClosedJaxpr) else program
+
+
+def _programs_in(params: dict[str, Any]) -> list[Any]:
+    found: list[Any] = []
+    for value in params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(item, (core.ClosedJaxpr, core.Jaxpr)):
+                found.append(_open(item))
+    return found
+
+
+def _collect(jaxpr: Any, parts: list[Any]) -> None:
+    numbers: dict[Any, int] = {}
+    for var in [*jaxpr.constvars, *jaxpr.invars]:
+        numbers[var] = len(numbers)
+    for equation in jaxpr.eqns:
+        parts.append(equation.primitive.name)
+        parts.extend(_bytes(a.val) if isinstance(a, core.Literal) else numbers[a] for a in equation.invars)
+        for var in equation.outvars:
+            parts.append(str(var.aval))
+            numbers[var] = len(numbers)
+        for name, value in sorted(equation.params.items()):
+            items = value if isinstance(value, (tuple, list)) else (value,)
+            if any(isinstance(item, (core.ClosedJaxpr, core.Jaxpr)) for item in items):
+                for item in items:
+                    parts.extend(_bytes(const) for const in getattr(item, "consts", ()))
+                    _collect(_open(item), parts)
+            elif not callable(value):
+                parts.append((name, _ADDRESS.sub("", repr(value))))
+    parts.append([_bytes(a.val) if isinstance(a, core.Literal) else numbers[a] for a in jaxpr.outvars])
+
+
+def _bytes(value: Any) -> Any:
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        value = jax.random.key_data(value)
+    try:
+        array = np.asarray(value)
+    except TypeError:  # not an array: an opaque constant
+        return _ADDRESS.sub("", repr(value))
+    return str(array.dtype), array.shape, array.tobytes()

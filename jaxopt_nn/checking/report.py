@@ -1,0 +1,167 @@
+"""What a gradient check found: one :class:`LeafReport` per leaf, and the :class:`GradientReport` around them.
+
+Verdicts. ``PASS``: an error larger than the stated miss bound would have been seen. ``KINK_OK``: f has a kink at the
+point, and the claimed slopes lie between the one-sided ones. ``DEAD``: claimed and numeric gradient are both zero.
+``FAIL``: they differ by more than the error bar explains. ``INCONCLUSIVE``: the error bar is too wide to tell.
+``NONDETERMINISTIC``: two calls disagree, so there is no function to differentiate. The first three are ``ok``.
+"""
+
+import math
+from typing import Any, Literal, NamedTuple, cast
+
+__all__ = ["Coordinate", "GradientReport", "LeafReport", "Verdict", "overall_verdict"]
+
+Verdict = Literal["PASS", "KINK_OK", "DEAD", "FAIL", "INCONCLUSIVE", "NONDETERMINISTIC"]
+
+
+class Coordinate(NamedTuple):
+    """One number of a leaf at which claimed and numeric slope differ.
+
+    Attributes:
+        place: its indices in the leaf, one per axis.
+        claimed: the claimed partial derivative there.
+        numeric: the one from differences (at a kink: the nearest one-sided slope).
+        sigma: the error bar of ``numeric``.
+    """
+
+    place: tuple[int, ...]
+    claimed: float
+    numeric: float
+    sigma: float
+
+
+class LeafReport(NamedTuple):
+    """The evidence about one leaf.
+
+    Norms are Euclidean. "Relative" means divided by the larger of claimed and numeric norm; NaN for a DEAD leaf.
+
+    Attributes:
+        path: its path in the differentiated arguments, as ``trees.named_leaves`` spells it.
+        shape: its shape.
+        size: its number of elements.
+        dtype: its dtype as the caller passed it (all slopes here are in float64).
+        verdict: see the module.
+        hypothesis: what is wrong, or why nothing can be said; empty for a plain pass.
+        claimed_norm: norm of the claimed gradient, in float64.
+        numeric_norm: norm of the numeric gradient, estimated from the random directions.
+        relative_error: relative norm of claimed minus numeric, estimated from the random directions.
+        relative_sigma: error bar of ``relative_error``.
+        miss_bound: an error of a larger relative norm escapes with at most the report's ``miss_probability``.
+        step: the step of the differences that were used, in the unit of the leaf.
+        directions: how many directions were compared.
+        kinks: on how many of them f has a kink at the point, or too close by to tell.
+        worst: the worst coordinates, worst first; empty unless the verdict is FAIL.
+        dtype_error: norm of the claimed gradient in the caller's dtype minus the one in float64, divided by the norm of
+            the latter. None where the two dtypes are the same or f draws random numbers (which depend on the dtype).
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    size: int
+    dtype: str
+    verdict: Verdict
+    hypothesis: str
+    claimed_norm: float
+    numeric_norm: float
+    relative_error: float
+    relative_sigma: float
+    miss_bound: float
+    step: float
+    directions: int
+    kinks: int
+    worst: tuple[Coordinate, ...]
+    dtype_error: float | None
+
+
+class GradientReport(NamedTuple):
+    """The outcome of ``check_gradients``; printing it prints the table.
+
+    Attributes:
+        verdict: the gravest verdict of a leaf.
+        leaves: one report per float leaf, in tree order.
+        skipped: leaves that were not differentiated, with the reason.
+        notes: what concerns all leaves.
+        value: f at the point in float64; for an array output its product with a random cotangent.
+        evaluations: how often f was evaluated for the differences.
+        miss_probability: the probability that ``miss_bound`` is exceeded unseen.
+    """
+
+    verdict: Verdict
+    leaves: tuple[LeafReport, ...]
+    skipped: tuple[str, ...]
+    notes: tuple[str, ...]
+    value: float
+    evaluations: int
+    miss_probability: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the gradient can be relied on at this point: PASS, KINK_OK or DEAD."""
+        return _ORDER.index(self.verdict) < _ORDER.index("INCONCLUSIVE")
+
+    def assert_ok(self) -> None:
+        """Raises ``AssertionError`` with the table unless :attr:`ok`."""
+        if not self.ok:
+            raise AssertionError(str(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as dictionaries, lists, strings and numbers, ready for ``json.dumps``; NaN and inf become None."""
+        return {**_plain(self._asdict()), "ok": self.ok}
+
+    def __str__(self) -> str:
+        """The table."""
+        counts = {verdict: sum(leaf.verdict == verdict for leaf in self.leaves) for verdict in reversed(_ORDER)}
+        summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+        effort = f"f = {self.value:.6g}, {self.evaluations} evaluations in float64"
+        lines = [f"gradient check: {self.verdict} ({summary}); {effort}"]
+        header = ("leaf", "shape", "verdict", "|claimed|", "rel. error", "± sigma", "miss bound", "own dtype")
+        rows = [header, *(_row(leaf) for leaf in self.leaves)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+        for position, row in enumerate(rows):
+            cells = [
+                cell.ljust(width) if i < 3 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            lines.append("  " + "  ".join(cells).rstrip())
+            if position and (hypothesis := self.leaves[position - 1].hypothesis):
+                lines.append(f"      {hypothesis}")
+        if self.skipped:
+            lines.append("skipped: " + ", ".join(self.skipped))
+        lines.extend(f"note: {note}" for note in self.notes)
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        """The table."""
+        return str(self)
+
+
+def overall_verdict(verdicts: list[Verdict]) -> Verdict:
+    """The gravest of the leaves' verdicts; DEAD only if every leaf is dead.
+
+    >>> overall_verdict(["PASS", "DEAD", "FAIL"]), overall_verdict(["PASS", "DEAD"]), overall_verdict(["DEAD"])
+    ('FAIL', 'PASS', 'DEAD')
+    """
+    return max(verdicts, key=_ORDER.index)
+
+
+_ORDER: tuple[Verdict, ...] = ("DEAD", "PASS", "KINK_OK", "INCONCLUSIVE", "FAIL", "NONDETERMINISTIC")
+
+
+def _row(leaf: LeafReport) -> tuple[str, ...]:
+    numbers = (leaf.claimed_norm, leaf.relative_error, leaf.relative_sigma, leaf.miss_bound, leaf.dtype_error)
+    shape = "x".join(str(length) for length in leaf.shape) or "scalar"
+    return (leaf.path, shape, leaf.verdict, *(_short(number) for number in numbers))
+
+
+def _short(number: float | None) -> str:
+    return "-" if number is None or math.isnan(number) else f"{number:.1e}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (LeafReport, Coordinate)):
+        return _plain(value._asdict())
+    if isinstance(value, tuple):
+        return [_plain(item) for item in cast(tuple[Any, ...], value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

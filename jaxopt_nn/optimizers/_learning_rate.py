@@ -1,0 +1,138 @@
+"""The last link of an optimizer: minus the learning rate, and a record of it in the state."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxopt_nn.optimizers._numbers import as_number, next_count, to
+from jaxopt_nn.optimizers._transform import transform, wide
+from jaxopt_nn.schedules import Schedule
+from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
+
+__all__ = ["LearningRateState", "current_learning_rate", "scale_by_learning_rate"]
+
+
+class LearningRateState(NamedTuple):
+    """State of :func:`scale_by_learning_rate`.
+
+    Attributes:
+        count: int32 scalar, the number of updates done; None where the learning rate is constant and needs no count.
+        learning_rate: float32 scalar, the learning rate of the last update; before the first one, the one it will have.
+    """
+
+    count: Array | None  # pyright: ignore[reportIncompatibleMethodOverride]
+    learning_rate: Array
+
+
+def scale_by_learning_rate(learning_rate: ArrayLike | Schedule) -> optax.GradientTransformation:
+    """Multiplies updates by minus the learning rate.
+
+    ``u ← -lr(t) · u``, where ``t`` is the number of updates done before.
+
+    Args:
+        learning_rate: scalar >= 0, may be traced; or a schedule ``count -> learning rate``, of ours
+            (:mod:`jaxopt_nn.schedules`) or of optax's.
+
+    Returns:
+        The transform. Its state records the learning rate for :func:`current_learning_rate`.
+
+    Raises:
+        ValueError: the learning rate is negative or not finite.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> transform = scale_by_learning_rate(0.5)
+        >>> updates, _ = transform.update(jnp.ones(2), transform.init(jnp.zeros(2)))
+        >>> updates.tolist()
+        [-0.5, -0.5]
+
+    Differs from ``optax.scale_by_learning_rate`` in the record, and in that updates of low precision are multiplied in
+    float32.
+    """
+    if callable(learning_rate):
+        return _scale_by_schedule(learning_rate)
+    rate = as_number("learning_rate", learning_rate)
+
+    def record() -> Array:
+        # A copy: whoever donates a state must not lose the very array that he passed as the learning rate.
+        return jnp.array(rate, jnp.float32, copy=True)
+
+    def init(params: Params) -> LearningRateState:
+        del params
+        return LearningRateState(None, record())
+
+    def update(
+        updates: PyTree, state: LearningRateState, params: Params | None = None
+    ) -> tuple[PyTree, LearningRateState]:
+        del params
+        return _descend(updates, rate), LearningRateState(state.count, record())
+
+    return transform(init, update)
+
+
+def current_learning_rate(opt_state: PyTree) -> Array | None:
+    """The learning rate of the last update, as an optimizer's state records it.
+
+    Args:
+        opt_state: the state of an optimizer: one of ours, or of optax's if made by ``optax.inject_hyperparams``; inside
+            chains and wrappers as well.
+
+    Returns:
+        The learning rate (the first in the tree if there are several, as with ``optax.partition``); None if none is
+        recorded, as with a plain optax optimizer.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> state = optax.chain(optax.clip(1.0), scale_by_learning_rate(0.5)).init(jnp.zeros(2))
+        >>> float(current_learning_rate(state))
+        0.5
+        >>> current_learning_rate(optax.sgd(0.5).init(jnp.zeros(2))) is None
+        True
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(opt_state, is_leaf=lambda node: isinstance(node, LearningRateState))
+    for path, leaf in leaves:
+        if isinstance(leaf, LearningRateState):
+            return leaf.learning_rate
+        # Both last keys count: a moment may well belong to a parameter of somebody's called learning_rate.
+        if jax.tree_util.keystr(path[-2:], simple=True, separator="/") == "hyperparams/learning_rate":
+            return jnp.asarray(leaf)
+    return None
+
+
+def _scale_by_schedule(schedule: Schedule) -> optax.GradientTransformation:
+    def rate_at(count: Array) -> Array:
+        rate = jnp.asarray(schedule(count))
+        if rate.ndim != 0:
+            raise ValueError(f"learning_rate: expected a schedule that returns a scalar, got shape {rate.shape}")
+        return rate
+
+    def init(params: Params) -> LearningRateState:
+        del params
+        count = jnp.zeros((), jnp.int32)
+        return LearningRateState(count, jnp.array(rate_at(count), jnp.float32, copy=True))
+
+    def update(
+        updates: PyTree, state: LearningRateState, params: Params | None = None
+    ) -> tuple[PyTree, LearningRateState]:
+        del params
+        if state.count is None:
+            raise ValueError("state: expected that of a learning-rate schedule, got that of a constant learning rate")
+        rate = rate_at(state.count)
+        # The count is never negative. But a record that reads the one before it is kept out of the way by XLA on CPU,
+        # and every leaf's kernel computes the rate for itself; else they all wait for one tiny kernel. In a compiled
+        # scan, Adam on a 64-64-32-10 net, 2 cores: 36 against 54 µs a step.
+        record = jnp.where(state.count < 0, state.learning_rate, rate.astype(jnp.float32))
+        return _descend(updates, rate), LearningRateState(next_count(state.count), record)
+
+    return transform(init, update)
+
+
+def _descend(updates: PyTree, rate: Any) -> PyTree:
+    def leaf(update: Any) -> Array:
+        update = jnp.asarray(update)
+        dtype = wide(update)
+        return (-to(dtype, rate) * update.astype(dtype)).astype(update.dtype)
+
+    return jax.tree.map(leaf, updates)

@@ -1,0 +1,103 @@
+"""Numbers that keep their digits between a factory's argument and a leaf's arithmetic.
+
+A hyperparameter given as a Python or NumPy number stays a double until it is cast, once, to the dtype of the
+arithmetic; a traced one is at least float32. So no decay rate is ever a bfloat16 (0.999 would be 1), and no ε a
+float16 (1e-8 would be 0).
+"""
+
+import math
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_nn._arguments import check_number
+from jaxopt_nn.types import Array, ArrayLike
+
+__all__ = ["Decay", "Number", "as_decay", "as_number", "bias_correction", "next_count", "safe_rsqrt", "safe_sqrt", "to"]
+
+Number = Any
+"""A prepared hyperparameter: a Python float (a double), or a scalar array of at least float32, not weakly typed."""
+
+
+class Decay(NamedTuple):
+    """A decay rate β and what follows from it, computed in the factory: outside of any training loop.
+
+    Attributes:
+        rate: β.
+        complement: 1 - β. A double if β is one, so no digits are lost; for an array exact from 1/2 on (Sterbenz).
+        log: log β; for an array, a finite stand-in where β is 0.
+    """
+
+    rate: Number
+    complement: Number
+    log: Number
+
+
+def as_number(
+    name: str,
+    value: ArrayLike,
+    low: float = 0.0,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> Number:
+    """Checks that ``value`` is one number within the range (0 or more, unless told), and prepares it."""
+    check_number(name, value, low, high, open_low=open_low, open_high=open_high)
+    if np.ndim(value) != 0:
+        raise ValueError(
+            f"{name}: expected one number, got an array of shape {np.shape(value)}; to sweep it, use jax.vmap"
+        )
+    if isinstance(value, jax.Array):
+        return value.astype(jnp.promote_types(value.dtype, jnp.float32))
+    return float(cast(float, value))
+
+
+def as_decay(name: str, value: ArrayLike) -> Decay:
+    """Checks that β lies in [0, 1) and prepares it."""
+    rate = as_number(name, value, 0.0, 1.0, open_high=True)
+    if isinstance(rate, float):
+        return Decay(rate, 1.0 - rate, math.log(rate) if rate > 0.0 else -math.inf)
+    # log β = log 2β + log ½ up to ½, and 0 + log1p(β - 1) from there: near 1 no digit is lost on any backend.
+    low = jnp.log(2.0 * jnp.clip(rate, jnp.finfo(rate.dtype).tiny, 0.5))
+    return Decay(rate, 1.0 - rate, low + jnp.log1p(jnp.maximum(rate, 0.5) - 1.0))
+
+
+def to(dtype: Any, number: Number) -> Any:
+    """``number`` as a scalar of ``dtype``: a constant of the program, or an array."""
+    return np.asarray(number, dtype) if isinstance(number, float) else number.astype(dtype)
+
+
+def bias_correction(decay: Decay, count: Array, dtype: Any) -> Any:
+    """``1 - β^count`` for ``count >= 1``, without cancellation, and with its derivative in β, at β = 0 too."""
+    if isinstance(decay.rate, float) and decay.rate == 0.0:
+        return to(dtype, 1.0)
+    correction = -jnp.expm1(count.astype(dtype) * to(dtype, decay.log))
+    if isinstance(decay.rate, float):
+        return correction
+    return jnp.where(count == 1, to(dtype, decay.complement), correction)
+
+
+def next_count(count: Array) -> Array:
+    """``count + 1``; the largest int32 stays where it is."""
+    return jnp.minimum(count, np.iinfo(np.int32).max - 1) + 1
+
+
+@jax.custom_jvp
+def safe_sqrt(x: Array) -> Array:
+    """``√x`` with derivative 0 at 0, where the chain rule makes inf · 0. The forward pass pays nothing for it."""
+    return jnp.sqrt(x)
+
+
+@safe_sqrt.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    root = safe_sqrt(*primals)
+    return root, tangents[0] * jnp.where(root == 0, 0.0, 0.5 / jnp.where(root == 0, 1.0, root))
+
+
+def safe_rsqrt(x: Array) -> Array:
+    """``1/√x``, and 0 with derivative 0 at 0; NaN stays NaN."""
+    zero = x == 0
+    return jnp.where(zero, 0.0, jax.lax.rsqrt(jnp.where(zero, 1.0, x)))

@@ -1,0 +1,77 @@
+"""What gradient transforms are made of: moments, and maps over the leaves of updates and moments.
+
+The arithmetic of a leaf is done in float32 for float16, bfloat16 and float32, and in float64 for float64. Moments are
+kept in that dtype, and only what leaves a transform has the gradient's dtype again.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxopt_nn.trees import map_with_path, named_leaves
+from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
+
+__all__ = ["check_match", "map_leaves", "moments_like", "stateless", "transform", "wide"]
+
+
+def transform(init: Callable[..., Any], update: Callable[..., tuple[PyTree, Any]]) -> optax.GradientTransformation:
+    """The pair, as optax types it: there a state may be few things that a type checker knows."""
+    return optax.GradientTransformation(init, update)
+
+
+def stateless(fn: Callable[[PyTree], PyTree]) -> optax.GradientTransformation:
+    """The transform that applies ``fn`` to updates."""
+
+    def update(
+        updates: PyTree, state: optax.EmptyState, params: Params | None = None
+    ) -> tuple[PyTree, optax.EmptyState]:
+        del params
+        return fn(updates), state
+
+    return transform(lambda params: optax.EmptyState(), update)
+
+
+def wide(leaf: ArrayLike) -> Any:
+    """The dtype in which the arithmetic of ``leaf`` is done: its own, but at least float32."""
+    return jnp.promote_types(jnp.result_type(leaf), jnp.float32)
+
+
+def moments_like(params: Params, fill: Any = 0.0) -> PyTree:
+    """A state with the shapes (and shardings) of ``params``, in the dtype of their arithmetic, filled with ``fill``."""
+
+    def leaf(path: str, param: Any) -> Array:
+        if not jnp.issubdtype(jnp.result_type(param), jnp.floating):
+            raise TypeError(f"params[{path}]: expected real floating-point numbers, got {jnp.result_type(param)}")
+        # A copy: of a scalar's state, full_like makes the very array that the caller passed as ``fill``.
+        return jnp.array(jnp.full_like(param, fill, dtype=wide(param)), copy=True)
+
+    return map_with_path(leaf, params)
+
+
+def map_leaves(
+    fn: Callable[..., tuple[Any, ...]], outputs: int, updates: PyTree, *states: PyTree
+) -> tuple[PyTree, ...]:
+    """``jax.tree.map`` for a function that returns ``outputs`` arrays for each leaf: it gives as many trees."""
+    for state in states:
+        check_match(updates, state)
+    leaves, treedef = jax.tree.flatten(updates)
+    columns = [jax.tree.leaves(state) for state in states]
+    results = [fn(jnp.asarray(leaf), *moments) for leaf, *moments in zip(leaves, *columns, strict=True)]
+    return tuple(treedef.unflatten([result[i] for result in results]) for i in range(outputs))
+
+
+def check_match(updates: PyTree, expected: PyTree) -> None:
+    """Raises ``ValueError`` with the path unless both are the same tree of leaves of the same shapes."""
+    got, want = jax.tree.structure(updates), jax.tree.structure(expected)
+    if got != want:
+        have, due = {path for path, _ in named_leaves(updates)}, {path for path, _ in named_leaves(expected)}
+        raise ValueError(
+            f"updates: expected the tree of the parameters, but missing are {sorted(due - have)}, unexpected "
+            f"{sorted(have - due)}: expected {want}, got {got}"
+        )
+    for (path, leaf), other in zip(named_leaves(updates), jax.tree.leaves(expected), strict=True):
+        if jnp.shape(leaf) != jnp.shape(other):
+            raise ValueError(f"updates[{path}]: expected shape {jnp.shape(other)}, got {jnp.shape(leaf)}")

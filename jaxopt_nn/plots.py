@@ -1,0 +1,94 @@
+"""Pictures of training runs, drawn with matplotlib (the ``plots`` extra).
+
+Every function returns a ``matplotlib.figure.Figure`` that belongs to no global state: save it with
+``figure.savefig("curves.png")``, or show it as the last value of a notebook cell.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+__all__ = ["plot_comparison", "plot_history"]
+
+
+def plot_history(history: Mapping[str, Any], *, best_epoch: int | None = None, title: str = "") -> Any:
+    """The curves of one run: losses, metrics, and below them what else the history holds.
+
+    Args:
+        history: name to values ``[epochs]``, as ``RunResult.history``; epochs that were not run (NaN) are left out.
+        best_epoch: an epoch (from 0) to mark.
+        title: a title for the figure.
+
+    Returns:
+        A matplotlib figure: training and validation loss in the first panel, validation metrics in the second, gradient
+        norm and learning rate in the third and fourth, as far as they are there.
+
+    >>> figure = plot_history({"train_loss": [3.0, 2.0], "valid_loss": [3.1, 2.4], "learning_rate": [0.1, 0.1]})
+    >>> [axes.get_ylabel() for axes in figure.axes]
+    ['loss', 'learning rate']
+    """
+    values = {name: np.asarray(value, np.float64) for name, value in history.items()}
+    losses = [name for name in ("train_loss", "valid_loss", "penalty") if name in values]
+    metrics = [name for name in values if name.startswith("valid_") and name != "valid_loss"]
+    panels = [("loss", losses, "log"), ("metric", metrics, "linear")]
+    panels += [(name.replace("_", " "), [name], "log") for name in ("gradient_norm", "learning_rate") if name in values]
+    panels = [panel for panel in panels if panel[1]]
+    figure, axes = _figure(len(panels), title)
+    for ax, (label, names, scale) in zip(axes, panels, strict=True):
+        for name in names:
+            epochs = np.flatnonzero(np.isfinite(values[name]))
+            ax.plot(
+                epochs + 1, values[name][epochs], label=name.replace("_", " "), marker="." if len(epochs) < 2 else None
+            )
+        if best_epoch is not None and best_epoch >= 0:
+            ax.axvline(best_epoch + 1, color="0.6", linestyle=":", label="best epoch")
+        if scale == "log" and all(np.nanmin(values[name], initial=np.inf) > 0 for name in names):
+            ax.set_yscale("log")
+        ax.set(xlabel="epoch", ylabel=label)
+        ax.grid(alpha=0.3)
+        ax.legend(frameon=False)
+    return figure
+
+
+def plot_comparison(curves: Mapping[str, Any], *, ylabel: str, title: str = "", log: bool = False) -> Any:
+    """One curve a candidate, with the range of its seeds as a band.
+
+    Args:
+        curves: label to values ``[epochs]`` or ``[seeds, epochs]``.
+        ylabel: what the values are.
+        title: a title for the figure.
+        log: whether the values' axis is logarithmic.
+
+    Returns:
+        A matplotlib figure: the median over seeds as a line, minimum to maximum as a band around it.
+
+    >>> figure = plot_comparison({"adam": [[0.5, 0.9], [0.6, 0.8]], "sgd": [[0.4, 0.5]]}, ylabel="accuracy")
+    >>> [line.get_label() for line in figure.axes[0].lines]
+    ['adam', 'sgd']
+    """
+    figure, (ax,) = _figure(1, title)
+    for label, value in curves.items():
+        lanes = np.atleast_2d(np.asarray(value, np.float64))
+        run = np.flatnonzero(np.isfinite(lanes).any(0))
+        lanes = lanes[:, run]
+        (line,) = ax.plot(run + 1, np.nanmedian(lanes, 0), label=label)
+        ax.fill_between(
+            run + 1, np.nanmin(lanes, 0), np.nanmax(lanes, 0), color=line.get_color(), alpha=0.15, linewidth=0
+        )
+    if log:
+        ax.set_yscale("log")
+    ax.set(xlabel="epoch", ylabel=ylabel)
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False)
+    return figure
+
+
+def _figure(panels: int, title: str) -> tuple[Any, list[Any]]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install 'jaxopt-nn[plots]'") from error
+    figure = Figure(figsize=(4.2 * panels if panels > 1 else 6.4, 3.6), layout="constrained")
+    figure.suptitle(title)
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])

@@ -1,0 +1,30 @@
+"""Training: the step, the whole run as one compiled function, and the same run driven from the host.
+
+``make_step`` is the lower floor, for a model and a loop of one's own. A recipe (a function from hyperparameters to a
+:class:`Recipe`) goes to ``make_run``, whose result is one pure function ``(key, hparams, train, valid) -> RunResult``, or
+to ``fit``, which gives the same bits epoch by epoch, with a progress bar and callbacks.
+"""
+
+from jaxopt_nn.training.epoch import RunKeys
+from jaxopt_nn.training.evaluation import evaluate, predict
+from jaxopt_nn.training.fit import EpochEnd, fit
+from jaxopt_nn.training.recipe import Recipe
+from jaxopt_nn.training.run import RunResult, make_run
+from jaxopt_nn.training.status import Status
+from jaxopt_nn.training.step import init_state, make_step
+from jaxopt_nn.training.stopping import EarlyStopping
+
+__all__ = [
+    "EarlyStopping",
+    "EpochEnd",
+    "Recipe",
+    "RunKeys",
+    "RunResult",
+    "Status",
+    "evaluate",
+    "fit",
+    "init_state",
+    "make_run",
+    "make_step",
+    "predict",
+]

@@ -1,0 +1,194 @@
+"""One epoch of training and its evaluation: the part that ``run`` and ``fit`` share.
+
+The carry of an epoch is a :class:`Progress`; its record is a row of the history. Nothing here knows who drives it.
+
+A step whose loss or gradient is not finite ends the run: nothing of it enters the state, and the steps that follow it in the
+same epoch change nothing. The test reads two scalars that the history needs anyway, and the select it decides is part of
+the kernels that write the new state, so it costs no pass over memory of its own.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from jaxopt_nn import losses
+from jaxopt_nn.optimizers import PlateauState, current_learning_rate
+from jaxopt_nn.training.batches import EpochOrder, count_examples, epoch_order, take_batch
+from jaxopt_nn.training.evaluation import evaluate_model
+from jaxopt_nn.training.lanes import any_lane
+from jaxopt_nn.training.recipe import Recipe
+from jaxopt_nn.training.status import Status
+from jaxopt_nn.training.step import Step, guard_step, init_state, make_step
+from jaxopt_nn.training.stopping import Best, init_best, update_best
+from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State, TrainState
+
+__all__ = ["Progress", "Row", "RunKeys", "init_progress", "train_epoch"]
+
+Row = dict[str, Array]
+"""One epoch's history: name to scalar; NaN where the epoch was not run."""
+
+
+class RunKeys(NamedTuple):
+    """The three uses of randomness in a run, each with a key of its own.
+
+    Attributes:
+        init: the parameters' initial values.
+        order: the order of the examples. Lanes of a sweep that share it share their batches, which is faster.
+        noise: dropout and other noise of training steps.
+    """
+
+    init: Key
+    order: Key
+    noise: Key
+
+
+class Progress(NamedTuple):
+    """What a run carries from epoch to epoch.
+
+    Attributes:
+        state: the training state.
+        best: the best epoch so far; None without early stopping.
+        plateau: the state of the recipe's plateau; None without one.
+        status: int32 :class:`Status`; COMPLETED while nothing has ended the run.
+        first_bad_step: int32, the step that ended the run; −1 if none did.
+        epochs: int32, the epochs begun.
+    """
+
+    state: TrainState
+    best: Best | None
+    plateau: PlateauState | None
+    status: Array
+    first_bad_step: Array
+    epochs: Array
+
+
+def init_progress(parts: Recipe, keys: RunKeys, train: Batch) -> Progress:
+    """The beginning of a run."""
+    example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((parts.batch_size, *leaf.shape[1:]), leaf.dtype), train.x)
+    params, model_state = parts.model.init(keys.init, example)
+    state = init_state(params, parts.optimizer, keys.noise, model_state)
+    best = None
+    if parts.early_stopping is not None:
+        best = init_best(parts.early_stopping, state.params, state.model_state)
+    plateau = None if parts.plateau is None else parts.plateau.init()
+    return Progress(state, best, plateau, jnp.int32(Status.COMPLETED), jnp.int32(-1), jnp.int32(0))
+
+
+def train_epoch(
+    parts: Recipe, progress: Progress, order_key: Key, epoch: Array, train: Batch, valid: Batch | None
+) -> tuple[Progress, Row]:
+    """One more epoch, unless the run has ended: then nothing changes, and the row is NaN.
+
+    Under ``vmap`` the work is skipped once every lane has ended.
+    """
+    active = progress.status == Status.COMPLETED
+
+    def work(progress: Progress) -> tuple[Progress, Row]:
+        new, row = _train_epoch(parts, progress, order_key, epoch, train, valid)
+        return _select(active, new, progress), _select(active, row, _blank(row))
+
+    def skip(progress: Progress) -> tuple[Progress, Row]:
+        return progress, _blank(jax.eval_shape(lambda: work(progress)[1]))
+
+    return lax.cond(any_lane(active), work, skip, progress)
+
+
+def _train_epoch(
+    parts: Recipe, progress: Progress, order_key: Key, epoch: Array, train: Batch, valid: Batch | None
+) -> tuple[Progress, Row]:
+    step = guard_step(_make_step(parts, progress.plateau))
+    rows, padding = _order(parts, order_key, epoch, train)
+
+    def body(
+        carry: tuple[TrainState, Array], indices: EpochOrder
+    ) -> tuple[tuple[TrainState, Array], tuple[Row, Array]]:
+        batch = take_batch(train, *indices)
+        weight = jnp.asarray(parts.batch_size, jnp.float32) if batch.weight is None else jnp.sum(batch.weight)
+        carry, metrics = step(carry, batch)
+        return carry, (metrics, weight)
+
+    (state, fine), (metrics, weights) = lax.scan(body, (progress.state, jnp.bool_(True)), (rows, padding))
+    # Finite gradients can still make parameters overflow. Then there is only the state before the epoch to go back to.
+    kept = _all_finite((state.params, state.model_state))
+    fine &= kept
+    first_bad_step = jnp.where(fine, -1, state.step)
+    state = _select(kept, state, progress.state)
+    row = {"train_loss": _mean(metrics["data_loss"], weights), "gradient_norm": jnp.mean(metrics["gradient_norm"])}
+    if parts.penalty is not None:
+        row["penalty"] = jnp.mean(metrics["penalty"])
+    learning_rate = current_learning_rate(state.opt_state)
+    if learning_rate is not None:
+        row["learning_rate"] = learning_rate * (1.0 if progress.plateau is None else progress.plateau.scale)
+    if valid is not None:
+        values = evaluate_model(parts, state.params, state.model_state, valid)
+        row |= {f"valid_{name}": value for name, value in values.items()}
+
+    status, best, plateau = progress.status, progress.best, progress.plateau
+    if best is not None and parts.early_stopping is not None:
+        stopping = parts.early_stopping
+        value = jnp.where(fine, _monitored(row, stopping.monitor), jnp.nan)
+        best = update_best(stopping, best, value, epoch, state.params, state.model_state)
+        status = jnp.where(best.bad_epochs >= stopping.patience, Status.STOPPED_EARLY, status)
+    if plateau is not None and parts.plateau is not None:
+        plateau = parts.plateau.update(_monitored(row, parts.plateau_monitor), plateau)
+    if valid is not None:
+        status = jnp.where(jnp.isfinite(row["valid_loss"]), status, Status.NONFINITE_VALIDATION)
+    status = jnp.where(fine, status, Status.NONFINITE_TRAINING).astype(jnp.int32)
+    return Progress(state, best, plateau, status, first_bad_step, progress.epochs + 1), row
+
+
+def _make_step(parts: Recipe, plateau: PlateauState | None) -> Step:
+    """The step of a recipe, its updates scaled by the plateau."""
+
+    def loss_fn(params: Params, model_state: State, batch: Batch, key: Key) -> tuple[Array, tuple[State, Row]]:
+        outputs, model_state = parts.model.apply(params, model_state, batch.x, train=True, key=key, weight=batch.weight)
+        data_loss = losses.weighted_mean(parts.loss(outputs, batch.y), batch.weight)
+        if parts.penalty is None:
+            return data_loss, (model_state, {"data_loss": data_loss})
+        penalty = parts.penalty(params)
+        return data_loss + penalty, (model_state, {"data_loss": data_loss, "penalty": penalty})
+
+    return make_step(loss_fn, parts.optimizer if plateau is None else _scaled(parts.optimizer, plateau.scale))
+
+
+def _scaled(optimizer: optax.GradientTransformation, scale: Array) -> optax.GradientTransformationExtraArgs:
+    """The same optimizer, with the same state, its updates multiplied by ``scale``."""
+    update = optax.with_extra_args_support(optimizer).update
+
+    def scaled_update(updates: PyTree, state: PyTree, params: PyTree = None, **extra: object) -> tuple[PyTree, PyTree]:
+        updates, state = update(updates, state, params, **extra)
+        return jax.tree.map(lambda leaf: leaf * scale.astype(leaf.dtype), updates), state
+
+    return optax.GradientTransformationExtraArgs(optimizer.init, scaled_update)
+
+
+def _order(parts: Recipe, order_key: Key, epoch: Array, train: Batch) -> EpochOrder:
+    key = jax.random.fold_in(order_key, epoch)
+    return epoch_order(key, count_examples(train), parts.batch_size, parts.last_batch, parts.shuffle)
+
+
+def _mean(values: Array, weights: Array) -> Array:
+    return jnp.sum(values * weights) / jnp.sum(weights)
+
+
+def _monitored(row: Row, name: str) -> Array:
+    if name not in row:
+        hint = "" if "valid_loss" in row else " (there is no validation set)"
+        raise ValueError(f"monitor: expected one of {sorted(row)}{hint}, got {name!r}")
+    return row[name]
+
+
+def _all_finite(tree: PyTree) -> Array:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def _select(flag: Array, chosen: PyTree, other: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), chosen, other)
+
+
+def _blank(row: Row) -> Row:
+    return {name: jnp.full(value.shape, jnp.nan, value.dtype) for name, value in row.items()}

@@ -1,0 +1,24 @@
+"""How a run ended."""
+
+from enum import IntEnum
+
+__all__ = ["Status"]
+
+
+class Status(IntEnum):
+    """How a run ended: an int32 in a compiled result; ``Status(int(result.status)).name`` reads well.
+
+    Attributes:
+        COMPLETED: all epochs were run (while a run goes on: nothing has ended it).
+        STOPPED_EARLY: the monitored value did not improve for ``patience`` epochs.
+        NONFINITE_TRAINING: a training loss or gradient became NaN or infinite, at ``first_bad_step``. The final state is
+            the last finite one.
+        NONFINITE_VALIDATION: the parameters were finite, but the validation loss was not.
+        INTERRUPTED: ``fit`` was interrupted by Ctrl-C or by a callback.
+    """
+
+    COMPLETED = 0
+    STOPPED_EARLY = 1
+    NONFINITE_TRAINING = 2
+    NONFINITE_VALIDATION = 3
+    INTERRUPTED = 4

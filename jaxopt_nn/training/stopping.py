@@ -1,0 +1,68 @@
+"""Early stopping as data: all of it runs inside the compiled program."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_nn.types import Array, ArrayLike, Params, State
+
+__all__ = ["Best", "EarlyStopping", "init_best", "update_best"]
+
+
+class EarlyStopping(NamedTuple):
+    """Stops a run whose monitored value has not improved for ``patience`` epochs; the best weights are returned.
+
+    An epoch improves on the best value so far if ``value < best − min_delta`` (``mode="min"``) or
+    ``value > best + min_delta`` (``"max"``). NaN is never an improvement. The run ends after ``patience`` epochs in a
+    row without one. The weights (and the model state, such as BatchNorm's statistics) of the best epoch are returned
+    whether or not the run was stopped.
+
+    Attributes:
+        monitor: the name of a history entry: ``"valid_loss"``, ``"valid_<metric>"``, ``"train_loss"``, …
+        mode: ``"min"`` or ``"max"``.
+        patience: epochs without improvement to wait for, >= 1; may be traced.
+        min_delta: the least change that counts as an improvement, >= 0; may be traced.
+
+    Differs from keras.callbacks.EarlyStopping: best weights are always restored. flax.training.early_stopping stops one
+    epoch later for the same ``patience``.
+    """
+
+    monitor: str = "valid_loss"
+    mode: str = "min"
+    patience: ArrayLike = 10
+    min_delta: ArrayLike = 0.0
+
+
+class Best(NamedTuple):
+    """The best epoch so far.
+
+    Attributes:
+        params: its parameters.
+        model_state: its model state.
+        value: its monitored value; ±inf before the first epoch.
+        epoch: int32, its index; −1 before the first epoch.
+        bad_epochs: int32, epochs since then.
+    """
+
+    params: Params
+    model_state: State
+    value: Array
+    epoch: Array
+    bad_epochs: Array
+
+
+def init_best(stopping: EarlyStopping, params: Params, model_state: State) -> Best:
+    """Nothing seen yet: any finite value improves on it."""
+    worst = jnp.asarray(jnp.inf if stopping.mode == "min" else -jnp.inf, jnp.float32)
+    return Best(params, model_state, worst, jnp.int32(-1), jnp.int32(0))
+
+
+def update_best(stopping: EarlyStopping, best: Best, value: Array, epoch: Array, params: Params, state: State) -> Best:
+    """What is best after ``epoch``, which ended with these parameters and this monitored value."""
+    delta = jnp.asarray(stopping.min_delta, best.value.dtype)
+    value = value.astype(best.value.dtype)
+    better = value < best.value - delta if stopping.mode == "min" else value > best.value + delta
+    found = Best(params, state, value, jnp.asarray(epoch, jnp.int32), jnp.int32(0))
+    waited = best._replace(bad_epochs=best.bad_epochs + 1)
+    return jax.tree.map(lambda new, old: jnp.where(better, new, old), found, waited)

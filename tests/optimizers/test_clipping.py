@@ -1,0 +1,106 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxopt_nn import optimizers
+
+BY_NORM = [optimizers.clip_by_norm, optimizers.clip_by_global_norm]
+EVERY = [*BY_NORM, optimizers.clip_by_value]
+
+
+def _apply(transform, gradients):
+    return transform.update(gradients, transform.init(gradients))[0]
+
+
+def _gradients(scale=1.0, dtype=jnp.float32):
+    rng = np.random.default_rng(0)
+    return {name: jnp.asarray(scale * rng.normal(size=n), dtype) for name, n in (("a", 5), ("b", 3))}
+
+
+@pytest.mark.parametrize("bound", [0.1, 1.0, 100.0])
+def test_equals_optax(bound):
+    gradients = _gradients()
+    for ours, theirs in (
+        (optimizers.clip_by_global_norm(bound), optax.clip_by_global_norm(bound)),
+        (optimizers.clip_by_value(bound), optax.clip(bound)),
+    ):
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), _apply(ours, gradients), _apply(theirs, gradients)
+        )
+
+
+@pytest.mark.parametrize("bound", [0.1, 1.0, 100.0])
+def test_each_leaf_equals_optax_on_that_leaf(bound):
+    clipped = _apply(optimizers.clip_by_norm(bound), _gradients())
+    for name, gradient in _gradients().items():
+        np.testing.assert_allclose(clipped[name], _apply(optax.clip_by_global_norm(bound), gradient), rtol=1e-6)
+
+
+@pytest.mark.parametrize("clip", BY_NORM)
+def test_below_the_limit_not_a_bit_changes(clip):
+    for dtype in (jnp.bfloat16, jnp.float16, jnp.float32):
+        gradients = _gradients(dtype=dtype)
+        jax.tree.map(np.testing.assert_array_equal, _apply(clip(50.0), gradients), gradients)
+
+
+@pytest.mark.parametrize("clip", EVERY)
+@pytest.mark.parametrize("bound", [0.0, 1.0])
+def test_zero_gradients_and_zero_limits_give_zero(clip, bound):
+    scale = 0.0 if bound else 1.0
+    for gradients in (_gradients(0.0), _gradients(scale)):
+        for limit in (bound, jnp.float32(bound)):
+            jax.tree.map(
+                lambda x: np.testing.assert_array_equal(x, jnp.zeros_like(x)),
+                jax.jit(lambda g, clip=clip, limit=limit: _apply(clip(limit), g))(gradients),
+            )
+
+
+@pytest.mark.parametrize("clip", BY_NORM)
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_a_norm_that_is_not_finite_passes_unclipped(clip, bad):
+    gradients = _gradients(10.0)
+    gradients["a"] = gradients["a"].at[2].set(bad)
+    clipped = _apply(clip(1.0), gradients)
+    np.testing.assert_array_equal(clipped["a"], gradients["a"])
+    if clip is optimizers.clip_by_norm:
+        np.testing.assert_allclose(jnp.linalg.norm(clipped["b"]), 1.0, rtol=1e-6)
+    else:
+        np.testing.assert_array_equal(clipped["b"], gradients["b"])
+
+
+@pytest.mark.parametrize("clip", BY_NORM)
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_finite_gradient_with_an_overflowing_square_is_clipped(clip, mapped):
+    for scale in (1e25, 1e30, 1e37):
+        gradients = _gradients(scale)
+
+        def apply(gradients):
+            return _apply(clip(1.0), gradients)
+
+        if mapped:
+            gradients = jax.tree.map(lambda g: jnp.stack([g, jnp.zeros_like(g)]), gradients)
+            clipped = jax.vmap(apply)(gradients)
+            jax.tree.map(lambda x: np.testing.assert_array_equal(x[1], 0.0), clipped)
+            clipped = jax.tree.map(lambda x: x[0], clipped)
+        else:
+            clipped = apply(gradients)
+        expected = _apply(clip(1.0), _gradients(10.0))
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), clipped, expected)
+
+
+def test_the_norm_of_low_precision_is_summed_in_float32():
+    gradient = jnp.full(100_000, 1.0, jnp.float16)  # the sum of squares is beyond float16
+    clipped = _apply(optimizers.clip_by_global_norm(1.0), gradient)
+    assert clipped.dtype == jnp.float16
+    np.testing.assert_allclose(clipped, 1 / np.sqrt(100_000), rtol=1e-3)
+
+
+def test_mixed_precisions_share_one_factor():
+    with jax.enable_x64(True):
+        gradients = {"a": jnp.full(8, 3.0, jnp.bfloat16), "b": jnp.full(8, 4.0, jnp.float64)}
+        clipped = _apply(optimizers.clip_by_global_norm(1.0), gradients)
+        assert clipped["a"].dtype == jnp.bfloat16
+        np.testing.assert_allclose(clipped["b"], 4 / np.sqrt(200), rtol=1e-15)
+        np.testing.assert_allclose(clipped["a"].astype(jnp.float64), 3 / np.sqrt(200), rtol=2.0**-8)

@@ -1,0 +1,215 @@
+"""Two hundred steps equal optax's, and equal NumPy loops written from the formulas, over gradients of many sizes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxopt_nn import optimizers, schedules, trees
+
+STEPS = 200
+
+
+def _numpy_sgd(g, t, s, p, lr, mu=0.0, nesterov=False):
+    s["v"] = g + mu * s.get("v", 0.0)
+    return p - lr * (g + mu * s["v"] if nesterov else s["v"])
+
+
+def _numpy_adagrad(g, t, s, p, lr, start=0.1, eps=1e-7):
+    s["a"] = s.get("a", start) + g**2
+    return p - lr * g / np.sqrt(s["a"] + eps)
+
+
+def _numpy_rmsprop(g, t, s, p, lr, rho=0.9, eps=1e-8, centered=False, mu=0.0, nesterov=False):
+    s["v"] = rho * s.get("v", 0.0) + (1 - rho) * g**2
+    s["m"] = rho * s.get("m", 0.0) + (1 - rho) * g
+    step = lr * g / np.sqrt(s["v"] - (s["m"] ** 2 if centered else 0.0) + eps)
+    s["b"] = step + mu * s.get("b", 0.0)
+    return p - (step + mu * s["b"] if nesterov else s["b"])
+
+
+def _numpy_adam(g, t, s, p, lr, b1=0.9, b2=0.999, eps=1e-8, decay=0.0):
+    s["m"] = b1 * s.get("m", 0.0) + (1 - b1) * g
+    s["v"] = b2 * s.get("v", 0.0) + (1 - b2) * g**2
+    return p - lr * (s["m"] / (1 - b1**t) / (np.sqrt(s["v"] / (1 - b2**t)) + eps) + decay * p)
+
+
+def _optimizer(name, **numbers):
+    return lambda library: getattr(library, name)(**numbers)
+
+
+# name, the optimizer of either library, one step in NumPy, its numbers. Every learning rate is 0.01.
+TABLE = [
+    ("sgd", _optimizer("sgd", learning_rate=0.01), _numpy_sgd, {}),
+    ("momentum", _optimizer("sgd", learning_rate=0.01, momentum=0.9), _numpy_sgd, {"mu": 0.9}),
+    (
+        "nesterov",
+        _optimizer("sgd", learning_rate=0.01, momentum=0.9, nesterov=True),
+        _numpy_sgd,
+        {"mu": 0.9, "nesterov": True},
+    ),
+    ("adagrad", _optimizer("adagrad", learning_rate=0.01), _numpy_adagrad, {}),
+    (
+        "adagrad_from_0",
+        _optimizer("adagrad", learning_rate=0.01, initial_accumulator_value=0.0, eps=1e-5),
+        _numpy_adagrad,
+        {"start": 0.0, "eps": 1e-5},
+    ),
+    ("rmsprop", _optimizer("rmsprop", learning_rate=0.01), _numpy_rmsprop, {}),
+    (
+        "rmsprop_centered",
+        _optimizer("rmsprop", learning_rate=0.01, decay=0.8, eps=1e-2, centered=True),
+        _numpy_rmsprop,
+        {"rho": 0.8, "eps": 1e-2, "centered": True},
+    ),
+    (
+        "rmsprop_momentum",
+        _optimizer("rmsprop", learning_rate=0.01, eps=1e-6, momentum=0.9),
+        _numpy_rmsprop,
+        {"eps": 1e-6, "mu": 0.9},
+    ),
+    (
+        "rmsprop_nesterov",
+        _optimizer("rmsprop", learning_rate=0.01, momentum=0.9, nesterov=True),
+        _numpy_rmsprop,
+        {"mu": 0.9, "nesterov": True},
+    ),
+    ("adam", _optimizer("adam", learning_rate=0.01), _numpy_adam, {}),
+    (
+        "adam_without_memory",
+        _optimizer("adam", learning_rate=0.01, b1=0.0, b2=0.0),
+        _numpy_adam,
+        {"b1": 0.0, "b2": 0.0},
+    ),
+    (
+        "adam_long_memory",
+        _optimizer("adam", learning_rate=0.01, b1=0.99, b2=0.99999, eps=1e-3),
+        _numpy_adam,
+        {"b1": 0.99, "b2": 0.99999, "eps": 1e-3},
+    ),
+    (
+        "adamw",
+        lambda library: library.adamw(
+            0.01, weight_decay=0.1, **({} if library is optax else {"mask": trees.every_leaf})
+        ),
+        _numpy_adam,
+        {"decay": 0.1},
+    ),
+]
+each_optimizer = pytest.mark.parametrize(("make", "step", "numbers"), [r[1:] for r in TABLE], ids=[r[0] for r in TABLE])
+
+
+def _gradients():
+    rng = np.random.default_rng(7)
+    sizes = 10.0 ** rng.uniform(-4, 2, size=6)  # elements of many scales, with a mean and noise
+    return (rng.normal(size=(STEPS, 6)) + 0.5) * sizes
+
+
+def _params():
+    return np.random.default_rng(8).normal(size=6)
+
+
+def _trajectory(optimizer, dtype):
+    """The parameters after each step, as one compiled scan."""
+    params = {"a": jnp.asarray(_params()[:2], dtype), "b": jnp.asarray(_params()[2:], dtype)}
+
+    def step(carry, gradient):
+        params, state = carry
+        updates, state = optimizer.update({"a": gradient[:2], "b": gradient[2:]}, state, params)
+        params = optax.apply_updates(params, updates)
+        return (params, state), jnp.concatenate([params["a"], params["b"]])
+
+    carry = (params, optimizer.init(params))
+    return np.asarray(jax.jit(lambda g: jax.lax.scan(step, carry, g)[1])(jnp.asarray(_gradients(), dtype)))
+
+
+def _numpy_trajectory(step, numbers, rate=lambda t: 0.01):
+    params, memory, path = _params(), {}, []
+    for t, gradient in enumerate(_gradients(), start=1):
+        params = step(gradient, t, memory, params, rate(t - 1), **numbers)
+        path.append(params)
+    return np.stack(path)
+
+
+def _distance(a, b):
+    return np.max(np.abs(a - b) / (1.0 + np.abs(b)))
+
+
+@each_optimizer
+def test_float64_equals_optax_and_the_formula(make, step, numbers):
+    with jax.enable_x64(True):
+        ours, theirs = _trajectory(make(optimizers), jnp.float64), _trajectory(make(optax), jnp.float64)
+    assert ours.dtype == np.float64
+    assert _distance(ours, theirs) <= 1e-12
+    assert _distance(ours, _numpy_trajectory(step, numbers)) <= 1e-12
+
+
+@each_optimizer
+def test_float32_stays_close_to_the_formula_in_float64(make, step, numbers):
+    assert _distance(_trajectory(make(optimizers), jnp.float32), _numpy_trajectory(step, numbers)) <= 5e-6
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_long_memory_costs_float32_no_digits(traced):
+    """The bound of what a float32 β itself is worth: 1 - β loses nothing, and 1 - βᵗ does not cancel."""
+    b2 = np.float32(0.99999)
+    make = optimizers.adam(0.01, b2=jnp.float32(b2) if traced else float(b2))
+    exact = _numpy_trajectory(_numpy_adam, {"b2": float(b2)})
+    assert _distance(_trajectory(make, jnp.float32), exact) <= 5e-6
+
+
+def test_a_python_number_is_a_double_until_it_meets_a_leaf():
+    """1 - 0.9999999 in float32 is 1.19e-7; in a double, and then in float32, it is 1e-7."""
+    state = optimizers.scale_by_adam(b2=0.9999999).init(jnp.zeros(()))
+    _, state = optimizers.scale_by_adam(b2=0.9999999).update(jnp.float32(1.0), state)
+    np.testing.assert_allclose(state.square, 1e-7, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "step", "numbers"),
+    [
+        (optimizers.sgd, optax.sgd, _numpy_sgd, {}),
+        (optimizers.adam, optax.adam, _numpy_adam, {}),
+        (optimizers.rmsprop, optax.rmsprop, _numpy_rmsprop, {}),
+    ],
+)
+def test_a_scheduled_rate_equals_optax_and_the_formula(ours, theirs, step, numbers):
+    mine = schedules.warmup(schedules.cosine_decay(0.02, 150), 20)
+    guest = optax.warmup_cosine_decay_schedule(0.0, 0.02, 20, 170)
+
+    def rate(t):
+        return 0.02 * t / 20 if t < 20 else 0.01 * (1 + np.cos(np.pi * min((t - 20) / 150, 1)))
+
+    exact = _numpy_trajectory(step, numbers, rate)
+    assert _distance(_trajectory(ours(mine), jnp.float32), exact) <= 5e-6
+    assert _distance(_trajectory(ours(guest), jnp.float32), exact) <= 5e-6
+    assert _distance(_trajectory(theirs(mine), jnp.float32), exact) <= 5e-6
+    with jax.enable_x64(True):
+        assert _distance(_trajectory(ours(mine), jnp.float64), exact) <= 1e-12
+
+
+def test_a_centered_variance_does_not_cancel():
+    """A gradient that hardly varies: v - m² is lost in the rounding of v, and optax's root with it."""
+    rng = np.random.default_rng(0)
+    gradients = (100.0 + 0.01 * rng.normal(size=300)).astype(np.float32)
+    state = optimizers.scale_by_rms(0.9, 1e-12, centered=True).init(jnp.zeros(()))
+
+    def step(state, gradient):
+        update, state = optimizers.scale_by_rms(0.9, 1e-12, centered=True).update(gradient, state)
+        return state, update
+
+    _, updates = jax.jit(lambda state: jax.lax.scan(step, state, gradients))(state)
+    mean = variance = 0.0
+    for gradient in gradients.astype(np.float64):
+        variance = 0.9 * (variance + 0.1 * (gradient - mean) ** 2)
+        mean = 0.9 * mean + 0.1 * gradient
+    np.testing.assert_allclose(updates[-1], gradients[-1] / np.sqrt(variance), rtol=1e-2)
+
+
+def test_the_count_stops_at_the_largest_integer():
+    optimizer, params = optimizers.adam(schedules.constant(0.1)), jnp.zeros(())
+    state = jax.tree.map(lambda x: jnp.int32(2**31 - 1) if x.dtype == jnp.int32 else x, optimizer.init(params))
+    updates, state = optimizer.update(jnp.float32(1.0), state)
+    assert state[0].count == state[1].count == 2**31 - 1
+    assert np.isfinite(updates)

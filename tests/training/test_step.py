@@ -1,0 +1,103 @@
+"""The step: what it computes, and that its state never changes its type."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxopt_nn import optimizers, training
+from jaxopt_nn.types import Batch
+
+
+def loss_fn(params, model_state, batch, key):
+    noise = jax.random.normal(key, batch.x.shape, batch.x.dtype)
+    outputs = (batch.x + 0.1 * noise) @ params["kernel"] + params["bias"].reshape(1, -1)
+    loss = jnp.mean((outputs - batch.y) ** 2)
+    return loss, ({"calls": model_state["calls"] + 1}, {"largest": jnp.max(outputs)})
+
+
+def problem(dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = {"kernel": jax.random.normal(keys[0], (5, 2), dtype), "bias": jnp.zeros(2, dtype)}
+    batch = Batch(jax.random.normal(keys[1], (8, 5), dtype), jax.random.normal(keys[2], (8, 2), dtype))
+    return params, batch
+
+
+OPTIMIZERS = [
+    ("sgd", lambda: optimizers.sgd(0.1)),
+    ("nesterov", lambda: optimizers.sgd(0.1, momentum=0.9, nesterov=True)),
+    ("adam", lambda: optimizers.adam(0.1)),
+    ("adamw", lambda: optimizers.adamw(0.1)),
+    ("rmsprop", lambda: optimizers.rmsprop(0.1)),
+    ("adagrad", lambda: optimizers.adagrad(0.1)),
+    ("optax adam", lambda: optax.adam(0.1)),
+    ("optax plateau (takes value=)", lambda: optax.chain(optax.adam(0.1), optax.contrib.reduce_on_plateau())),
+]
+
+
+@pytest.mark.parametrize("factory", [case[1] for case in OPTIMIZERS], ids=[case[0] for case in OPTIMIZERS])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_state_in_equals_state_out(factory, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        params, batch = problem(dtype)
+        optimizer = factory()
+        state = training.init_state(params, optimizer, jax.random.key(1), {"calls": jnp.int32(0)})
+        step = jax.jit(training.make_step(loss_fn, optimizer))
+        after, _ = step(state, batch)
+        assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, state)  # shape, dtype and weak type
+        step(after, batch)
+        assert step._cache_size() == 1
+        assert int(after.step) == 1 and int(after.model_state["calls"]) == 1
+
+
+def test_step_is_gradient_then_update():
+    params, batch = problem()
+    key = jax.random.key(1)
+    state = training.init_state(params, optimizers.sgd(0.1), key, {"calls": jnp.int32(0)})
+    after, metrics = training.make_step(loss_fn, optimizers.sgd(0.1))(state, batch)
+    (loss, _), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
+        params, {"calls": 0}, batch, jax.random.fold_in(key, 0)
+    )
+    for name in params:
+        np.testing.assert_allclose(after.params[name], params[name] - 0.1 * gradient[name], rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
+    norm = np.sqrt(sum(float(jnp.sum(g**2)) for g in gradient.values()))
+    np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-6)
+    assert set(metrics) == {"loss", "gradient_norm", "largest"}
+
+
+def test_noise_differs_from_step_to_step_and_repeats_after_a_restart():
+    params, batch = problem()
+    step = jax.jit(training.make_step(loss_fn, optimizers.sgd(0.0)))
+    start = training.init_state(params, optimizers.sgd(0.0), jax.random.key(1), {"calls": jnp.int32(0)})
+    losses, state = [], start
+    for _ in range(3):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert len(set(losses)) == 3  # the parameters do not move: only the noise does
+    resumed = start._replace(step=jnp.int32(2))
+    assert float(step(resumed, batch)[1]["loss"]) == losses[2]
+
+
+def test_a_state_that_changes_its_type_is_refused_by_path():
+    def widening(params, model_state, batch, key):
+        return jnp.sum(params["kernel"]), ({"calls": model_state["calls"] * 1.5}, {})
+
+    params, batch = problem()
+    state = training.init_state(params, optimizers.sgd(0.1), jax.random.key(1), {"calls": jnp.int32(0)})
+    with pytest.raises(ValueError, match=r"^state\[model_state/calls\]: expected int32\[\], got float32\[\]"):
+        training.make_step(widening, optimizers.sgd(0.1))(state, batch)
+
+    def growing(params, model_state, batch, key):
+        return jnp.sum(params["kernel"]), ({**model_state, "more": jnp.zeros(())}, {})
+
+    with pytest.raises(ValueError, match=r"^state: .* unexpected \['model_state/more'\]"):
+        training.make_step(growing, optimizers.sgd(0.1))(state, batch)
+
+
+def test_an_integer_seed_is_no_key():
+    with pytest.raises(
+        TypeError, match=r"^key: expected a PRNG key, got 7 of type int; make one with jax\.random\.key\(7\)"
+    ):
+        training.init_state({"kernel": jnp.ones(2)}, optimizers.sgd(0.1), 7)
