@@ -94,8 +94,8 @@ print(f"fit from the host gives the same bits as the compiled run: {same}")
 # %% [markdown]
 # ## Lanes: optimizers
 #
-# The optimizer is static, so each is one program; its learning rates and seeds are the lanes of that program. They share
-# the order of the examples, so each batch is gathered once for all lanes.
+# The optimizer is static, so each is one program; its learning rates and seeds are the lanes of that program. They
+# share the order of the examples, so each batch is gathered once for all lanes.
 
 
 # %%
@@ -134,7 +134,8 @@ def over_rates_and_seeds(name):
 
 heading(f"Optimizers: {len(RATES)} learning rates x {SEEDS} seeds each, 20 epochs, no regularization")
 print(
-    f"{'':10s}{'best rate':>10s}{'validation':>12s}{'test':>8s}   validation accuracy at each rate ({RATES[0]:g} … {RATES[-1]:g})"
+    f"{'':10s}{'best rate':>10s}{'validation':>12s}{'test':>8s}   "
+    f"validation accuracy at each rate ({RATES[0]:g} … {RATES[-1]:g})"
 )
 curves = {}
 for name in ("SGD", "Momentum", "RMSProp", "Adam"):
@@ -188,15 +189,13 @@ over_seeds = jax.vmap(training.make_run(initializer_recipe), (training.RunKeys(0
 over_choices = jax.jit(jax.vmap(over_seeds, (None, {"choice": 0}, None, None)))
 choices = {"choice": jnp.arange(len(INITIALIZERS))}
 lanes = over_choices(training.RunKeys(init_keys, order_key, noise_keys), choices, train, valid)
-print(f"{'':15s}{'validation':>11s}{'loss, epoch 1':>15s}{'gradient norm, epoch 1':>24s}   status of the seeds")
+print(f"{'':15s}{'validation':>11s}{'loss, epoch 1':>15s}{'gradient norm, epoch 1':>24s}   diverged")
 for index, name in enumerate(INITIALIZERS):
-    lane = jax.tree.map(lambda leaf, index=index: np.asarray(leaf[index]), lanes._replace(state=None))
-    ends = ", ".join(sorted({training.Status(int(status)).name for status in lane.status}))
-    first = {key: float(values[:, 0].mean()) for key, values in lane.history.items()}
-    print(
-        f"{name:15s}{float(lane.history['valid_accuracy'][:, -1].mean()):11.1%}"
-        f"{first['train_loss']:15.3g}{first['gradient_norm']:24.3g}   {ends}"
-    )
+    history = {key: np.asarray(values[index]) for key, values in lanes.history.items()}
+    diverged = np.asarray(lanes.status[index]) != training.Status.COMPLETED
+    final = np.where(diverged, 0.1, history["valid_accuracy"][:, -1])  # a diverged network guesses
+    loss, norm = history["train_loss"][:, 0].mean(), history["gradient_norm"][:, 0].mean()
+    print(f"{name:15s}{final.mean():11.1%}{loss:15.3g}{norm:24.3g}   {diverged.sum()} of {SEEDS}")
 curves = {name: np.asarray(lanes.history["train_loss"][index]) for index, name in enumerate(INITIALIZERS)}
 figure = plots.plot_comparison(
     curves, ylabel="training loss", title="Initialization decides whether it learns", log=True

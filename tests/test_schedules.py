@@ -172,6 +172,7 @@ def test_warmup_of_no_steps_is_the_schedule_itself():
     after = schedules.cosine_decay(0.3, 40)
     for steps in (0, jnp.int32(0), jnp.float32(0)):
         np.testing.assert_array_equal(schedules.warmup(after, steps, 0.1)(COUNTS), after(COUNTS))
+    assert np.isfinite(jax.grad(lambda steps: schedules.warmup(after, steps, 0.1)(0))(0.0))
 
 
 def test_warmup_hands_integer_counts_to_the_schedule_after_it():

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn._arguments import check_key, check_number, check_positive_int
@@ -29,6 +30,8 @@ from jaxopt_nn.checking.report import GradientReport, LeafReport, overall_verdic
 from jaxopt_nn.types import Key
 
 __all__ = ["check_gradients"]
+
+_ROUND_OFF = 1e-11  # a gradient this small beside the largest one may be what round-off leaves of zero
 
 
 def check_gradients(
@@ -115,7 +118,11 @@ def check_gradients(
             raise ValueError(
                 f"grad_fn: expected a scalar output of f, got an output of shape {list(objective.cotangent.shape)}"
             )
-        claimed, roundings, repeats = claimed_gradient(f, grad_fn, objective, arguments)
+        gradient = claimed_gradient(f, grad_fn, objective, arguments)
+        first, second = (gradient(arguments.leaves) for _ in range(2))
+        repeats = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=True))
+        claimed = [leaf.astype(np.float64) for leaf in first]
+        roundings = [float(jnp.finfo(leaf.dtype).eps) if leaf.dtype.itemsize < 8 else 0.0 for leaf in first]
         sampler = make_probe(objective.fn, arguments.leaves, objective.rest, 2 * directions)
         calls: list[int] = []
 
@@ -130,12 +137,11 @@ def check_gradients(
             claim._replace(gradient=np.where(np.isfinite(claim.gradient), claim.gradient, 0.0)) for claim in claims
         ]
         evidence = [gather(probe, claim, settings) for claim in finite]
-        scales = [natural_scale(leaf) for leaf in arguments.leaves]
-        reach = max(float(np.linalg.norm(c.gradient)) * scale for c, scale in zip(finite, scales, strict=True))
+        vanishing = _vanishing(gradient, arguments.leaves, [claim.gradient for claim in finite])
         unrepeatable = _unrepeatable(objective, repeats, evidence)
         findings = [
-            unrepeatable or _not_finite(gradient) or judge(probe, item, reach / scale, settings)
-            for item, gradient, scale in zip(evidence, claimed, scales, strict=True)
+            unrepeatable or _not_finite(leaf) or judge(probe, item, reach, settings)
+            for item, leaf, reach in zip(evidence, claimed, vanishing, strict=True)
         ]
     own, notes = _own_dtype_errors(f, grad_fn, arguments, objective, claimed)
     leaves = [_report(arguments, i, claimed[i], evidence[i], findings[i], own[i]) for i in range(len(claimed))]
@@ -172,6 +178,32 @@ def _own_dtype_errors(
             norm, difference = float(np.linalg.norm(wide)), float(np.linalg.norm(narrow - wide))
         errors.append(None if not short else difference / norm if norm else 0.0 if not difference else math.inf)
     return errors, ()
+
+
+def _vanishing(
+    gradient: Callable[[Sequence[Any]], list[Any]], leaves: Sequence[Any], claimed: list[Any]
+) -> list[float | None]:
+    """Which claimed gradients are zero but for round-off.
+
+    Such a gradient, that of a bias before a normalization say, is tiny beside the others, and another one altogether
+    when the point moves by a few units in the last place. Of a gradient that is only small the digits stay.
+
+    Returns:
+        For each of these leaves the norm of a gradient that would move f as much as the most influential leaf does;
+        None for the others.
+    """
+    scales = [natural_scale(leaf) for leaf in leaves]
+    norms = [float(np.linalg.norm(leaf)) for leaf in claimed]
+    largest = max(norm * scale for norm, scale in zip(norms, scales, strict=True))
+    reach = [
+        largest / scale if norm <= _ROUND_OFF * largest / scale else None
+        for norm, scale in zip(norms, scales, strict=True)
+    ]
+    if not largest or not any(norm for norm, limit in zip(norms, reach, strict=True) if limit):
+        return reach if largest else [None] * len(norms)
+    moved = gradient([leaf * (1 + 2.0**-46) for leaf in leaves])
+    changes = [float(np.linalg.norm(a - b)) for a, b in zip(moved, claimed, strict=True)]
+    return [limit if change >= 0.1 * norm else None for limit, change, norm in zip(reach, changes, norms, strict=True)]
 
 
 def _unrepeatable(objective: Objective, repeats: bool, evidence: list[Evidence]) -> Finding | None:

@@ -96,10 +96,10 @@ def chi_square_quantile(probability: float, degrees: int) -> float:
     low, high = 0.0, 1.0
     while _chi_square_cdf(high, degrees) < probability:
         high *= 2
-    for _ in range(200):
+    while high - low > 1e-13 * high:
         middle = 0.5 * (low + high)
         low, high = (middle, high) if _chi_square_cdf(middle, degrees) < probability else (low, middle)
-    return 0.5 * (low + high)
+    return high
 
 
 def _extrapolate(slopes: Floats, steps: Floats, noise: float, powers: tuple[int, ...]) -> tuple[Floats, Floats, Floats]:

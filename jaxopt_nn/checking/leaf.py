@@ -23,7 +23,6 @@ from jaxopt_nn.checking.report import Coordinate, Verdict
 __all__ = ["Claim", "Evidence", "Finding", "Settings", "gather", "judge"]
 
 _EXHAUSTIVE = 16  # leaves up to this size are compared at every coordinate, always
-_ROUND_OFF = 1e-11  # a gradient this small beside the largest one is what round-off leaves of zero
 
 
 class Settings(NamedTuple):
@@ -129,13 +128,14 @@ def gather(probe: Probe, claim: Claim, settings: Settings) -> Evidence:
     return _weigh(claim, lines, sample, _places(probe, evidence, np.arange(size), settings), settings)
 
 
-def judge(probe: Probe, evidence: Evidence, reach: float, settings: Settings) -> Finding:
+def judge(probe: Probe, evidence: Evidence, reach: float | None, settings: Settings) -> Finding:
     """Decides on a leaf.
 
     Args:
         probe: samples lines.
         evidence: of this leaf.
-        reach: norm of a gradient by which this leaf would move f as much as the most influential leaf does.
+        reach: where the claimed gradient is round-off only, the norm of one by which this leaf would move f as much as
+            the most influential leaf does; else None.
         settings: of the check.
 
     Returns:
@@ -152,9 +152,8 @@ def judge(probe: Probe, evidence: Evidence, reach: float, settings: Settings) ->
     if claim.rounding:
         reason = f"f rounds to a shorter float (unit {claim.rounding:.1e}) on this leaf's way: differences see no more"
         return Finding("INCONCLUSIVE", reason)
-    # The bias before a BatchNorm: its gradient is zero, and round-off claims 1e-18.
     seen = np.median(np.abs(evidence.comparison.numeric) + evidence.comparison.error)
-    if not kinked and np.linalg.norm(claim.gradient) <= _ROUND_OFF * reach and seen <= 1e-6 * reach and reach:
+    if not kinked and reach and seen <= 1e-6 * reach:
         return Finding("DEAD", "zero but for round-off, claimed and numeric")
     if not evidence.miss_bound <= tolerance.resolution * evidence.norm:
         share = evidence.miss_bound / evidence.norm if evidence.norm else np.inf

@@ -74,13 +74,14 @@ def split_arguments(args: tuple[Any, ...], argnums: int | Sequence[int] | None) 
     dtypes: list[str] = []
     skipped: list[str] = []
     positions: list[int] = []
+    for path, leaf in trees.named_leaves(args):
+        if isinstance(leaf, Tracer):
+            raise TypeError(
+                f"args[{path}]: expected a concrete array, got a traced one: check_gradients runs outside jit and grad"
+            )
     for place, number in enumerate(chosen):
         for i, (path, leaf) in enumerate(trees.named_leaves(args[number])):
             path = (path if bare else f"{place}/{path}".rstrip("/")) or f"args[{number}]"
-            if isinstance(leaf, Tracer):
-                raise TypeError(
-                    f"{path}: expected a concrete array, got a traced one: check_gradients runs outside jit and grad"
-                )
             dtype = _dtype(leaf)
             if dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating):
                 raise TypeError(f"{path}: expected a real array, got {dtype}: complex gradients are not checked")
@@ -131,22 +132,13 @@ def make_objective(f: Callable[..., Any], arguments: Arguments, words: tuple[int
 
 def claimed_gradient(
     f: Callable[..., Any], grad_fn: Callable[..., Any] | None, objective: Objective, arguments: Arguments
-) -> tuple[list[Any], list[float], bool]:
-    """The claimed gradient in float64, to be called under ``enable_x64``.
-
-    Returns:
-        Its leaves, the unit of rounding of the dtype each came in, and whether two calls of ``grad_fn`` agree.
-    """
+) -> Callable[[Sequence[Any]], list[Any]]:
+    """``gradient(leaves)``, what is claimed at float64 ``leaves``, as NumPy arrays; to be called under ``enable_x64``."""
     rest = [_widen(leaf) for leaf in _other_arrays(arguments)]
     if grad_fn is None:
-        # f itself, not its program: a rule in f may close over values of the trace that calls it.
-        gradient = _automatic(f, arguments, list(arguments.leaves), rest, objective.cotangent)
-        return [np.asarray(leaf, np.float64) for leaf in gradient], [0.0] * len(gradient), True
-    args = _put(arguments, [jnp.asarray(leaf) for leaf in arguments.leaves], rest)
-    first, second = (_match(grad_fn(*args), arguments) for _ in range(2))
-    roundings = [float(jnp.finfo(leaf.dtype).eps) if leaf.dtype.itemsize < 8 else 0.0 for leaf in first]
-    same = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=True))
-    return [leaf.astype(np.float64) for leaf in first], roundings, same
+        automatic = _automatic(f, arguments)
+        return lambda leaves: [np.asarray(leaf) for leaf in automatic(list(leaves), rest, objective.cotangent)]
+    return lambda leaves: _match(grad_fn(*_put(arguments, [jnp.asarray(leaf) for leaf in leaves], rest)), arguments)
 
 
 def own_dtype_gradient(
@@ -156,17 +148,16 @@ def own_dtype_gradient(
     flat = jax.tree.leaves(arguments.args)
     leaves, rest = [jnp.asarray(flat[i]) for i in arguments.positions], _other_arrays(arguments)
     if grad_fn is None:
-        gradient = _automatic(f, arguments, leaves, rest, objective.cotangent)
+        gradient = _automatic(f, arguments)(leaves, rest, objective.cotangent)
     else:
         gradient = _match(grad_fn(*_put(arguments, leaves, rest)), arguments)
     return [np.asarray(leaf).astype(np.float64) for leaf in gradient]
 
 
-def _automatic(f: Callable[..., Any], arguments: Arguments, leaves: Any, rest: Any, cotangent: Any) -> list[Any]:
+def _automatic(f: Callable[..., Any], arguments: Arguments) -> Callable[..., Any]:
+    # f itself, not its program: a rule in f may close over values of the trace that calls it.
     call = _caller(f, arguments)
-    return jax.jit(jax.grad(lambda leaves, rest, cotangent: _reduce(call(leaves, rest), cotangent)))(
-        leaves, rest, cotangent
-    )
+    return jax.jit(jax.grad(lambda leaves, rest, cotangent: _reduce(call(leaves, rest), cotangent)))
 
 
 def _reduce(out: Array, cotangent: Any) -> Array:
@@ -223,17 +214,17 @@ def _match(gradient: PyTree, arguments: Arguments) -> list[Any]:
     """The float leaves of what grad_fn returned, as NumPy arrays; raises where tree or shape is another."""
     differentiated: Any = [arguments.args[number] for number in arguments.argnums]
     differentiated = differentiated[0] if arguments.bare else tuple(differentiated)
-    variables = {path: None for path, leaf in trees.named_leaves(differentiated) if not _is_variable(leaf)}
+    others = {path for path, leaf in trees.named_leaves(differentiated) if not _is_variable(leaf)}
 
     def keep(path: str, leaf: Any) -> Any:
-        if path in variables:
+        if path in others:
             return None
         array = np.asarray(leaf)
         return array.astype(np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
     got = trees.map_with_path(keep, gradient)
     expected = trees.map_with_path(
-        lambda path, leaf: None if path in variables else np.zeros(np.shape(leaf)), differentiated
+        lambda path, leaf: None if path in others else np.zeros(np.shape(leaf)), differentiated
     )
     with jax.enable_x64(True):
         trees.check_same_structure("grad_fn", expected, got)

@@ -42,7 +42,8 @@ def serial(*layers: Layer | Callable[[Any], Any]) -> Layer:
     """Layers one after another: the output of each is the input of the next.
 
     Children are named by kind and count: ``dense_0``, ``relu_0``, ``dense_1``; those that have parameters (or state)
-    have an entry of that name in the parameters (or state). Each child gets a key of its own, ``split(key, n)[position]``.
+    have an entry of that name in the parameters (or state). Each child gets a key of its own, ``split(key,
+    n)[position]``.
 
     Args:
         *layers: layers, or plain functions of an array.

@@ -16,17 +16,18 @@ __all__ = ["batch_norm"]
 def batch_norm(momentum: ArrayLike = 0.9, epsilon: ArrayLike = 1e-5) -> Layer:
     """Batch normalization over all axes but the last.
 
-    In training ``y = γ (x − μ)/√(σ² + ε) + β`` with the batch's mean and (biased) variance, each example counting by its
-    weight; the running statistics follow as ``running ← momentum · running + (1 − momentum) · batch``. In evaluation the
-    running statistics take the batch's place. The variance is computed in two passes, in float32 at least.
+    In training ``y = γ (x − μ)/√(σ² + ε) + β`` with the batch's mean and (biased) variance, each example counting by
+    its weight; the running statistics follow as ``running ← momentum · running + (1 − momentum) · batch``. In
+    evaluation the running statistics take the batch's place. The variance is computed in two passes, in float32 at
+    least.
 
     Args:
         momentum: weight of the *old* running statistic, in [0, 1]; may be traced.
         epsilon: ε, >= 0; may be traced.
 
     Returns:
-        A layer with parameters ``scale`` (γ, ones) and ``bias`` (β, zeros) and state ``mean`` (zeros) and ``var`` (ones),
-        all ``[features]``.
+        A layer with parameters ``scale`` (γ, ones) and ``bias`` (β, zeros) and state ``mean`` (zeros) and ``var``
+        (ones), all ``[features]``.
 
     References:
         Ioffe & Szegedy, "Batch normalization", 2015, algorithm 1.

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import optax
 
 from jaxopt_nn.optimizers._learning_rate import scale_by_learning_rate
@@ -29,7 +28,7 @@ def adagrad(
 ) -> optax.GradientTransformationExtraArgs:
     """AdaGrad.
 
-    ``a ← a + g²``, then ``θ ← θ - lr · g / √(a + ε)``, and no step where ``a`` is 0.
+    ``a ← a + g²``, then ``θ ← θ - lr · g / √(a + ε)``; no step where ``g`` is 0, even if ``a`` and ``ε`` are.
 
     Args:
         learning_rate: scalar >= 0, may be traced; or a schedule.
@@ -89,7 +88,7 @@ def scale_by_adagrad(initial_accumulator_value: ArrayLike = 0.1, eps: ArrayLike 
         def leaf(g: Array, a: Array) -> tuple[Any, ...]:
             exact = g.astype(a.dtype)
             a = a + exact * exact
-            return (exact * jnp.where(a == 0, 0.0, safe_rsqrt(a + to(a.dtype, epsilon)))).astype(g.dtype), a
+            return (exact * safe_rsqrt(a + to(a.dtype, epsilon))).astype(g.dtype), a
 
         updates, sum_of_squares = map_leaves(leaf, 2, updates, state.sum_of_squares)
         return updates, AdagradState(sum_of_squares)

@@ -122,7 +122,7 @@ def _rescale(leaves: list[Any], bound: Any) -> list[Array]:
     exact = [array.astype(wide(array)) for array in arrays]
     norm = _norm(exact)
     limit = to(norm.dtype, bound)
-    clipped = (norm > limit) & jnp.isfinite(norm)
+    clipped = norm > limit  # False for NaN, which is the norm if an element is inf
     factor = jnp.where(clipped, limit / jnp.where(clipped, norm, 1.0), 1.0)
     return [
         (factor.astype(wide_array.dtype) * wide_array).astype(array.dtype)

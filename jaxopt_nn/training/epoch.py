@@ -2,9 +2,9 @@
 
 The carry of an epoch is a :class:`Progress`; its record is a row of the history. Nothing here knows who drives it.
 
-A step whose loss or gradient is not finite ends the run: nothing of it enters the state, and the steps that follow it in the
-same epoch change nothing. The test reads two scalars that the history needs anyway, and the select it decides is part of
-the kernels that write the new state, so it costs no pass over memory of its own.
+A step whose loss or gradient is not finite ends the run: nothing of it enters the state, and the steps that follow it
+in the same epoch change nothing. The test reads two scalars that the history needs anyway, and the select it decides is
+part of the kernels that write the new state, so it costs no pass over memory of its own.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from jaxopt_nn.optimizers import PlateauState, current_learning_rate
 from jaxopt_nn.training.batches import EpochOrder, count_examples, epoch_order, take_batch
 from jaxopt_nn.training.evaluation import evaluate_model
 from jaxopt_nn.training.lanes import any_lane
-from jaxopt_nn.training.recipe import Recipe
+from jaxopt_nn.training.recipe import Recipe, model_of
 from jaxopt_nn.training.status import Status
 from jaxopt_nn.training.step import Step, guard_step, init_state, make_step
 from jaxopt_nn.training.stopping import Best, init_best, update_best
@@ -68,7 +68,7 @@ class Progress(NamedTuple):
 def init_progress(parts: Recipe, keys: RunKeys, train: Batch) -> Progress:
     """The beginning of a run."""
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((parts.batch_size, *leaf.shape[1:]), leaf.dtype), train.x)
-    params, model_state = parts.model.init(keys.init, example)
+    params, model_state = model_of(parts).init(keys.init, example)
     state = init_state(params, parts.optimizer, keys.noise, model_state)
     best = None
     if parts.early_stopping is not None:
@@ -144,7 +144,9 @@ def _make_step(parts: Recipe, plateau: PlateauState | None) -> Step:
     """The step of a recipe, its updates scaled by the plateau."""
 
     def loss_fn(params: Params, model_state: State, batch: Batch, key: Key) -> tuple[Array, tuple[State, Row]]:
-        outputs, model_state = parts.model.apply(params, model_state, batch.x, train=True, key=key, weight=batch.weight)
+        outputs, model_state = model_of(parts).apply(
+            params, model_state, batch.x, train=True, key=key, weight=batch.weight
+        )
         data_loss = losses.weighted_mean(parts.loss(outputs, batch.y), batch.weight)
         if parts.penalty is None:
             return data_loss, (model_state, {"data_loss": data_loss})

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn import losses
-from jaxopt_nn._arguments import check_positive_int
 from jaxopt_nn.data import check_batch
 from jaxopt_nn.training.batches import count_examples
-from jaxopt_nn.training.recipe import Recipe, RecipeFn, build_recipe
+from jaxopt_nn.training.recipe import Recipe, RecipeFn, build_recipe, model_of
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Array, Batch, Params, PyTree, State
 
@@ -112,18 +111,17 @@ def evaluate_model(parts: Recipe, params: Params, model_state: State, data: Batc
 
 
 def _outputs(parts: Recipe, params: Params, model_state: State, x: PyTree) -> PyTree:
-    return parts.model.apply(params, model_state, x, train=False, key=None, weight=None)[0]
+    return model_of(parts).apply(params, model_state, x, train=False, key=None, weight=None)[0]
 
 
 def _check_params(parts: Recipe, trained: Trained, x: PyTree) -> None:
     """Compares only the paths: a wrong shape is reported by the layer that meets it."""
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
-    expected = jax.eval_shape(parts.model.init, jax.random.key(0), shapes)
+    expected = jax.eval_shape(model_of(parts).init, jax.random.key(0), shapes)
     for name, want, have in zip(
         ("params", "model_state"), expected, (trained.params, trained.model_state), strict=True
     ):
         wanted, given = {path for path, _ in named_leaves(want)}, {path for path, _ in named_leaves(have)}
         if wanted != given:
-            raise ValueError(
-                f"{name}: not those of this model: missing {sorted(wanted - given)}, unexpected {sorted(given - wanted)}"
-            )
+            missing, unexpected = sorted(wanted - given), sorted(given - wanted)
+            raise ValueError(f"{name}: not those of this model: missing {missing}, unexpected {unexpected}")

@@ -1,7 +1,7 @@
 """The same run, driven from the host: for a progress bar, callbacks, and Ctrl-C."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -62,8 +62,8 @@ def fit(
             the dispatch.
 
     Returns:
-        The same as the run. After Ctrl-C, or if a callback ended it, the status is INTERRUPTED and the result is that of
-        the epochs completed.
+        The same as the run. After Ctrl-C, or if a callback ended it, the status is INTERRUPTED and the result is that
+        of the epochs completed.
 
     Raises:
         ValueError, TypeError: as the run; also for NaN and infinity in features and labels out of range.
@@ -149,22 +149,27 @@ def _static_unless_number(leaf: Any) -> Any:
 
 
 @contextmanager
-def _bar(wanted: bool | None, epochs: int) -> Iterator[Callable[[dict[str, float]], None]]:
+def _bar(wanted: bool | None, epochs: int) -> Generator[Callable[[dict[str, float]], None]]:
     """A function that shows one more epoch."""
-    try:
-        from tqdm.auto import tqdm
-    except ImportError as error:
-        if wanted:
-            raise ImportError("progress_bar needs tqdm: pip install 'jaxopt-nn[progress]'") from error
-        wanted = False
-    if wanted is False:
+    bar_class = None if wanted is False else _tqdm(required=wanted is True)
+    if bar_class is None:
         yield lambda metrics: None
         return
     shown = ("train_loss", "valid_loss", "valid_accuracy")
-    with tqdm(total=epochs, unit="epoch", disable=None if wanted is None else False) as bar:
+    with bar_class(total=epochs, unit="epoch", disable=None if wanted is None else False) as bar:
 
         def show(metrics: dict[str, float]) -> None:
             bar.set_postfix({name: f"{metrics[name]:.4f}" for name in shown if name in metrics}, refresh=False)
             bar.update()
 
         yield show
+
+
+def _tqdm(*, required: bool) -> Any:
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        if required:
+            raise ImportError("progress_bar needs tqdm: pip install 'jaxopt-nn[progress]'") from error
+        return None
+    return tqdm

@@ -12,7 +12,7 @@ from jaxopt_nn.optimizers import Plateau
 from jaxopt_nn.training.stopping import EarlyStopping
 from jaxopt_nn.types import Array, Layer, Params, PyTree, Static
 
-__all__ = ["Recipe", "RecipeFn", "build_recipe"]
+__all__ = ["Recipe", "RecipeFn", "build_recipe", "model_of"]
 
 
 class Recipe(NamedTuple):
@@ -78,7 +78,13 @@ def build_recipe(recipe: RecipeFn, hparams: PyTree) -> Recipe:
             raise ValueError(f'early_stopping.mode: expected "min" or "max", got {mode!r}')
         check_number("early_stopping.patience", patience, 1)
         check_number("early_stopping.min_delta", min_delta, 0)
-    return parts._replace(model=as_layer(parts.model))
+    model_of(parts)
+    return parts
+
+
+def model_of(parts: Recipe) -> Layer:
+    """The model of a recipe as a layer."""
+    return as_layer(parts.model)
 
 
 def _is_static(leaf: Any) -> bool:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn._arguments import check_key
-from jaxopt_nn.data import check_batch
+from jaxopt_nn.data.checks import check_batch, num_examples
 from jaxopt_nn.training.epoch import Progress, Row, RunKeys, init_progress, train_epoch
-from jaxopt_nn.training.recipe import Recipe, RecipeFn, build_recipe
+from jaxopt_nn.training.recipe import Recipe, RecipeFn, build_recipe, model_of
 from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State, TrainState
 
 __all__ = ["RunResult", "check_run_arguments", "finish", "make_run", "split_key"]
@@ -26,15 +26,15 @@ class RunResult(NamedTuple):
         model_state: the model state that belongs to them, such as BatchNorm's running statistics.
         history: name to array ``[epochs]``, NaN where an epoch was not run. ``train_loss`` (the mean over the epoch's
             examples, each seen with the parameters of its step, without penalty), ``gradient_norm`` (the mean over the
-            steps of the global L2 norm), ``penalty`` (likewise, if there is one), ``learning_rate`` (of the last step, if
-            the optimizer records it), ``valid_loss`` and ``valid_<metric>`` (if there is a validation set).
+            steps of the global L2 norm), ``penalty`` (likewise, if there is one), ``learning_rate`` (of the last
+            step, if the optimizer records it), ``valid_loss`` and ``valid_<metric>`` (if there is a validation set).
         epochs: int32 scalar, the epochs begun.
-        best_epoch: int32 scalar, the epoch (from 0) that ``params`` come from; the last without early stopping; −1 if no
-            epoch was finite.
+        best_epoch: int32 scalar, the epoch (from 0) that ``params`` come from; the last without early stopping; −1 if
+            no epoch was finite.
         status: int32 scalar, a :class:`~jaxopt_nn.training.Status`.
         first_bad_step: int32 scalar, the step (from 0) whose loss or gradient was not finite; −1 if none.
-        state: the last finite training state, to go on from: the one before ``first_bad_step``. (If parameters overflowed
-            although loss and gradient were finite: the one before that epoch.)
+        state: the last finite training state, to go on from: the one before ``first_bad_step``. (If parameters
+            overflowed although loss and gradient were finite: the one before that epoch.)
     """
 
     params: Params
@@ -60,13 +60,13 @@ def make_run(recipe: RecipeFn) -> Run:
         * ``hparams``: any pytree of numbers, and of ``Static`` values that are not traced;
         * ``train``, ``valid``: data sets of type ``Batch``.
 
-        Under ``vmap`` every argument may have lanes. Lanes that share ``RunKeys.order`` share their batches. A lane that
-        has ended waits unchanged for the others; no lane can touch another. Gradients with respect to ``hparams`` treat
-        the stopping epoch and the choice of the best epoch as constants.
+        Under ``vmap`` every argument may have lanes. Lanes that share ``RunKeys.order`` share their batches. A lane
+        that has ended waits unchanged for the others; no lane can touch another. Gradients with respect to
+        ``hparams`` treat the stopping epoch and the choice of the best epoch as constants.
 
     Raises:
-        ValueError, TypeError: from ``run``, naming the argument: for parts that do not fit together, a batch size larger
-            than the data, and, where the data are not traced, for data to which no model should be fitted.
+        ValueError, TypeError: from ``run``, naming the argument: for parts that do not fit together, a batch size
+            larger than the data, and, where the data are not traced, for data to which no model should be fitted.
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxopt_nn import layers, losses, optimizers, training
@@ -127,14 +127,10 @@ def split_key(key: Any) -> RunKeys:
     return RunKeys(*jax.random.split(key, 3))
 
 
-def check_run_arguments(parts: Recipe, train: Any, valid: Any) -> None:
-    """Raises for data that cannot be used: of the wrong type or shape, and, if they are concrete, of unusable values."""
-    for name, batch in (("train", train), ("valid", valid)):
-        if batch is None and name == "valid":
-            continue
-        if not isinstance(batch, Batch):
-            raise TypeError(f"{name}: expected a types.Batch(x, y), got {type(batch).__name__}")
-        check_batch(name, batch)
+def check_run_arguments(parts: Recipe, train: Batch, valid: Batch | None) -> None:
+    """Raises for data that cannot be used: their shapes and dtypes always, their values where they are concrete."""
+    for name, batch in [("train", train)] + ([] if valid is None else [("valid", valid)]):
+        num_examples(name, batch)  # before the model sees the shapes
         check_batch(name, batch, num_outputs=_count_classes(parts, batch))
 
 
@@ -145,10 +141,10 @@ def _count_classes(parts: Recipe, batch: Batch) -> int | None:
         return None
 
     def outputs(key: Key, x: PyTree) -> PyTree:
-        params, state = parts.model.init(
+        params, state = model_of(parts).init(
             key, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
         )
-        return parts.model.apply(params, state, x, train=False, key=None, weight=None)[0]
+        return model_of(parts).apply(params, state, x, train=False, key=None, weight=None)[0]
 
     shape = jax.eval_shape(outputs, jax.random.key(0), x)
     return shape.shape[-1] if isinstance(shape, jax.ShapeDtypeStruct) and shape.ndim == jnp.ndim(y) + 1 else None

@@ -73,8 +73,8 @@ def by_path(report: GradientReport) -> dict[str, LeafReport]:
 
 @pytest.mark.parametrize(
     ("reduce", "n", "x64"),
-    [(jnp.sum, 100, False), (jnp.mean, 100, True), (jnp.mean, 4_900, False), (jnp.sum, 400, True)],
-    ids=["sum-100-f32", "mean-100-f64", "mean-4900-f32", "sum-400-f64"],
+    [(jnp.sum, 100, False), (jnp.mean, 400, True), (jnp.mean, 4_900, False)],
+    ids=["sum-100-f32", "mean-400-f64", "mean-4900-f32"],
 )
 def test_planted_bugs_are_found_at_their_leaves_and_the_twins_pass(reduce, n, x64):
     with jax.enable_x64(x64):
@@ -105,14 +105,13 @@ def test_planted_bugs_are_found_at_their_leaves_and_the_twins_pass(reduce, n, x6
         assert f"{n // 2} of {n} coordinates are wrong; there claimed is zero" in leaves["bug/stopped"].hypothesis
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_no_false_alarm_over_many_cases_and_directions(seed):
-    """8 random layers in one function, 32 directions in each of 16 leaves: 512 comparisons a seed."""
+def test_no_false_alarm_over_many_cases_and_directions():
+    """8 random layers in one function, 64 directions in each of 16 leaves: 1,024 comparisons."""
     activations = [jnp.tanh, jax.nn.relu, jax.nn.gelu, jax.nn.softplus, jnp.sin, lambda z: jnp.logaddexp(z, -z)]
     shapes = [(2, 3), (17, 4), (40, 25), (1, 9)]
-    x = {str(i): draws(seed * 100 + i, 16, shapes[i % 4][0]) for i in range(8)}
+    x = {str(i): draws(i, 16, shapes[i % 4][0]) for i in range(8)}
     params = {
-        str(i): {"kernel": draws(seed * 100 + i + 50, *shapes[i % 4]), "bias": np.zeros(shapes[i % 4][1], np.float32)}
+        str(i): {"kernel": draws(i + 50, *shapes[i % 4]), "bias": np.zeros(shapes[i % 4][1], np.float32)}
         for i in range(8)
     }
 
@@ -120,7 +119,7 @@ def test_no_false_alarm_over_many_cases_and_directions(seed):
         outputs = {i: activations[int(i) % 6](x[i] @ p["kernel"] + p["bias"][None]) for i, p in params.items()}
         return sum(jnp.mean(out**2) if int(i) % 2 else jnp.sum(out) for i, out in outputs.items())
 
-    report = check_gradients(loss, params, x, argnums=0, directions=16, key=jax.random.key(seed))
+    report = check_gradients(loss, params, x, argnums=0, directions=32, key=KEY)
     assert report.verdict == "PASS", report
 
 
@@ -280,6 +279,14 @@ def test_leaves_without_influence_are_dead():
     assert verdicts == {"bias": "DEAD", "scale": "PASS", "unused": "DEAD", "x": "PASS"}
 
 
+def test_a_gradient_that_is_too_small_to_be_seen_is_not_taken_for_zero():
+    def f(p):
+        return 1e13 * jnp.mean(p["large"] ** 2) + jnp.mean(jnp.sin(p["small"]))
+
+    leaves = by_path(check_gradients(f, {"large": draws(1, 9), "small": draws(2, 9)}, key=KEY))
+    assert {path: leaf.verdict for path, leaf in leaves.items()} == {"large": "PASS", "small": "INCONCLUSIVE"}
+
+
 def test_a_function_without_slope_is_dead_as_a_whole():
     report = check_gradients(lambda x: jnp.sum(jnp.round(x)), np.array([0.1, 1.2]), key=KEY)
     assert (report.verdict, report.ok) == ("DEAD", True)
@@ -317,7 +324,7 @@ def test_integers_keys_and_python_values_are_left_alone_and_named():
 def test_argnums_and_trees_of_the_claim_follow_jax_grad():
     a, b = draws(1, 20), draws(2, 20)
     f = lambda a, b: jnp.sum(jnp.sin(a) * b)  # noqa: E731
-    for argnums, asked in [(None, (0, 1)), (0, 0), ((1,), (1,)), ((1, 0), (1, 0))]:
+    for argnums, asked in [(None, (0, 1)), (0, 0), ((1, 0), (1, 0))]:
         report = check_gradients(f, a, b, grad_fn=jax.grad(f, asked), argnums=argnums, key=KEY)
         assert report.verdict == "PASS", report
 

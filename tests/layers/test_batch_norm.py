@@ -60,7 +60,7 @@ def test_float64_stays_float64_whatever_the_state():
 
 
 def test_gradient_has_the_variance_path():
-    """Σ y² is constant under normalization up to ε: its gradient with respect to x vanishes, through mean and variance."""
+    """Σ y² is constant under normalization up to ε: its gradient vanishes, through mean and variance."""
     x = jax.random.normal(jax.random.key(0), (32, 4))
     gradient = jax.grad(lambda x: jnp.sum(apply(x, epsilon=1e-12)[0] ** 2))(x)
     assert float(jnp.max(jnp.abs(gradient))) < 1e-4

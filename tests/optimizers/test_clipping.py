@@ -90,6 +90,13 @@ def test_a_finite_gradient_with_an_overflowing_square_is_clipped(clip, mapped):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), clipped, expected)
 
 
+@pytest.mark.parametrize("clip", BY_NORM)
+def test_zero_lanes_have_finite_derivatives(clip):
+    """The other way round than usual, derivative of vmap: the branch that is not taken is computed, and differentiated."""
+    slopes = jax.grad(lambda g: jnp.sum(jax.vmap(lambda g: _apply(clip(1.0), g))(g)))(jnp.zeros((2, 3)))
+    np.testing.assert_array_equal(slopes, 1.0)
+
+
 def test_the_norm_of_low_precision_is_summed_in_float32():
     gradient = jnp.full(100_000, 1.0, jnp.float16)  # the sum of squares is beyond float16
     clipped = _apply(optimizers.clip_by_global_norm(1.0), gradient)

@@ -283,12 +283,9 @@ def test_a_fresh_state_may_be_donated_and_takes_nothing_of_the_caller_with_it(fa
     params, gradients = jax.tree.map(jnp.asarray, (_params(), _gradients()))
     given = {name: jnp.float32(number) for name, number in numbers.items()}
     transform = factory(**given)
-    update = jax.jit(transform.update, donate_argnums=1)
-    state = transform.init(params)
-    for _ in range(3):
-        _, state = update(gradients, state, params)
-    _, state = transform.update(gradients, state, params)
-    update(gradients, state, params)
+    consume = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+    consume(transform.init(params))
+    consume(transform.update(gradients, transform.init(params), params)[1])
     assert not any(x.is_deleted() for x in jax.tree.leaves((given, params, gradients)))
 
 

@@ -47,5 +47,7 @@ def test_roots_at_zero_infinity_and_nan():
     np.testing.assert_allclose(safe_rsqrt(x), [0.0, 0.5, 0.0, jnp.nan])
     slopes = [jax.vmap(jax.grad(root))(x[:2]) for root in (safe_sqrt, safe_rsqrt)]
     np.testing.assert_allclose(slopes, [[0.0, 0.25], [0.0, -0.0625]], rtol=1e-6)
+    for root in (safe_sqrt, safe_rsqrt):
+        assert jax.grad(jax.grad(root))(0.0) == 0.0
     curvatures = [jax.grad(jax.grad(root))(4.0) for root in (safe_sqrt, safe_rsqrt)]
     np.testing.assert_allclose(curvatures, [-0.25 * 4.0**-1.5, 0.75 * 4.0**-2.5], rtol=1e-5)

@@ -23,7 +23,7 @@ DATA = [
     ("lengths", Batch(X, Y[:-1]), ValueError, r"^train.*20.*19|^train.*19.*20"),
     ("empty", Batch(X[:0], Y[:0]), ValueError, r"^train.*(empty|at least one|no )"),
     ("negative weight", Batch(X, Y, np.full(20, -1.0, "f")), ValueError, r"^train\.weight: "),
-    ("no Batch", (X, Y), TypeError, r"^train: expected a types\.Batch\(x, y\), got tuple"),
+    ("no Batch", (X, Y), TypeError, r"^train: expected a Batch\(x, y, weight\), got a tuple"),
 ]
 
 

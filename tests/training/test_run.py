@@ -73,7 +73,7 @@ def test_lane_equals_single_run(problem):
     for lane in range(3):
         own = {"learning_rate": hparams["learning_rate"][lane], "l2": hparams["l2"][lane], "drop_rate": 0.2}
         single = jax.jit(run)(keys, own, problem.train, problem.valid)
-        got = jax.tree.map(lambda leaf: leaf[lane], lanes)
+        got = jax.tree.map(lambda leaf, lane=lane: leaf[lane], lanes)
         assert int(got.epochs) == int(single.epochs) and int(got.best_epoch) == int(single.best_epoch)
         # Rounding only: a batched matrix product sums in another order; 30 Adam steps amplify that.
         assert_equal(got.params, single.params, rtol=1e-3, atol=1e-4)

@@ -53,7 +53,7 @@ def test_rule(stopping, values, expected):
 
 
 def scripted(values):
-    """A model whose only parameter counts its steps, and a loss that follows a script: epoch e has the loss values[e]."""
+    """A model whose only parameter counts its steps, and a loss by script: epoch e has the loss values[e]."""
     script = jnp.asarray(values, jnp.float32)
 
     def apply(params, state, x, *, train, key, weight):
@@ -151,7 +151,7 @@ def test_plateau_scales_the_learning_rate_from_the_next_epoch_on(driver):
         result = jax.jit(training.make_run(recipe))(jax.random.key(0), 1.0, data, data)
     else:
         result = training.fit(recipe, 1.0, data, data, key=jax.random.key(0))
-    # Epoch 0 is the first best; epochs 1, 2, 3 are bad, and more than 2 bad ones lower the rate: epoch 4 has half of it.
+    # Epoch 0 is the first best; epochs 1, 2, 3 are bad, and more than 2 bad ones halve the rate from epoch 4 on.
     np.testing.assert_array_equal(result.history["learning_rate"], [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25])
     assert float(result.params["w"]) == -(4 + 3 * 0.5 + 0.25)
 
@@ -182,7 +182,7 @@ def test_bad_arguments_are_named(problem, changes, valid, match):
 
 
 def test_batch_norm_state_of_the_best_epoch_is_restored(problem):
-    """Evaluating what is returned gives the best epoch's validation loss: weights and running statistics belong together."""
+    """Evaluating what is returned gives the best epoch's loss: weights and running statistics belong together."""
     recipe = problem.recipe(
         early_stopping=training.EarlyStopping(patience=2), epochs=10, optimizer=optimizers.adam(0.3)
     )
