@@ -133,7 +133,7 @@ def make_objective(f: Callable[..., Any], arguments: Arguments, words: tuple[int
 def claimed_gradient(
     f: Callable[..., Any], grad_fn: Callable[..., Any] | None, objective: Objective, arguments: Arguments
 ) -> Callable[[Sequence[Any]], list[Any]]:
-    """``gradient(leaves)``, what is claimed at float64 ``leaves``, as NumPy arrays; to be called under ``enable_x64``."""
+    """``gradient(leaves)``: what is claimed at float64 ``leaves``, as NumPy arrays. Call it under ``enable_x64``."""
     rest = [_widen(leaf) for leaf in _other_arrays(arguments)]
     if grad_fn is None:
         automatic = _automatic(f, arguments)

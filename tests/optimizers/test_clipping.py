@@ -92,7 +92,7 @@ def test_a_finite_gradient_with_an_overflowing_square_is_clipped(clip, mapped):
 
 @pytest.mark.parametrize("clip", BY_NORM)
 def test_zero_lanes_have_finite_derivatives(clip):
-    """The other way round than usual, derivative of vmap: the branch that is not taken is computed, and differentiated."""
+    """Derivative of vmap, the other way round than usual: the branch not taken is computed, and differentiated."""
     slopes = jax.grad(lambda g: jnp.sum(jax.vmap(lambda g: _apply(clip(1.0), g))(g)))(jnp.zeros((2, 3)))
     np.testing.assert_array_equal(slopes, 1.0)
 
