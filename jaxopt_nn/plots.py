@@ -91,4 +91,7 @@ def _figure(panels: int, title: str) -> tuple[Any, list[Any]]:
         raise ImportError("plots need matplotlib: pip install 'jaxopt-nn[plots]'") from error
     figure = Figure(figsize=(4.2 * panels if panels > 1 else 6.4, 3.6), layout="constrained")
     figure.suptitle(title)
-    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+    axes = list(figure.subplots(1, panels, squeeze=False)[0])
+    for ax in axes:
+        ax.xaxis.get_major_locator().set_params(integer=True)  # there is no epoch 2.5
+    return figure, axes

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
+from jax.interpreters.partial_eval import dce_jaxpr
 
 __all__ = ["Reading", "fingerprint", "read"]
 
@@ -30,11 +31,13 @@ class Reading(NamedTuple):
 
 
 def read(program: Any) -> Reading:
-    """Reads a closed jaxpr whose float inputs are float64."""
+    """Reads a closed jaxpr whose float inputs are float64; what its outputs do not depend on is left out."""
     rounding: dict[float, int] = {}
     names: set[str] = set()
     count = len(program.jaxpr.invars)
-    _flow(program.jaxpr, [1 << i for i in range(count)], rounding, names)
+    # Without this, running statistics that f computes in float32 and throws away would spoil the leaf they come from.
+    live, _ = dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars), instantiate=True)
+    _flow(live, [1 << i for i in range(count)], rounding, names)
     worst = tuple(max((eps for eps, mask in rounding.items() if mask >> i & 1), default=0.0) for i in range(count))
     return Reading(worst, bool(names & _RANDOM), "stop_gradient" in names)
 

@@ -155,11 +155,13 @@ def _bar(wanted: bool | None, epochs: int) -> Generator[Callable[[dict[str, floa
     if bar_class is None:
         yield lambda metrics: None
         return
-    shown = ("train_loss", "valid_loss", "valid_accuracy")
-    with bar_class(total=epochs, unit="epoch", disable=None if wanted is None else False) as bar:
+    shown = {"train_loss": "train", "valid_loss": "valid", "valid_accuracy": "accuracy"}
+    layout = "{n_fmt}/{total_fmt} epochs |{bar}| {elapsed}<{remaining}{postfix}"  # fits 80 columns
+    with bar_class(total=epochs, bar_format=layout, disable=None if wanted is None else False) as bar:
 
         def show(metrics: dict[str, float]) -> None:
-            bar.set_postfix({name: f"{metrics[name]:.4f}" for name in shown if name in metrics}, refresh=False)
+            values = [f"{label} {metrics[name]:.4f}" for name, label in shown.items() if name in metrics]
+            bar.set_postfix_str(", ".join(values), refresh=False)
             bar.update()
 
         yield show

@@ -25,6 +25,7 @@ CASES = [
     ("plain", lambda a, b: a * b, (0.0, 0.0)),
     ("one", lambda a, b: narrow(a) * b, (F32, 0.0)),
     ("coarsest", lambda a, b: narrow(narrow(a), jnp.bfloat16) + narrow(b), (BF16, F32)),
+    ("thrown away", lambda a, b: (a * b, narrow(a))[0], (0.0, 0.0)),
     ("jit", lambda a, b: jax.jit(lambda x, y: narrow(x) + y)(b, a), (0.0, F32)),
     ("custom_jvp", lambda a, b: jax.nn.relu(narrow(a)) + jax.nn.silu(b), (F32, 0.0)),
     ("checkpoint", lambda a, b: jax.checkpoint(lambda x: narrow(jnp.sin(x)))(b) + a, (0.0, F32)),

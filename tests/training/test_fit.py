@@ -1,6 +1,7 @@
 """What the host sees of a run: the bar, the callbacks, Ctrl-C."""
 
 import builtins
+import re
 import sys
 
 import jax
@@ -60,10 +61,12 @@ def test_an_error_in_a_callback_is_the_callers(problem):
         training.fit(problem.recipe(), problem.hparams, problem.train, key=problem.key, callbacks=[callback])
 
 
-def test_progress_bar_counts_epochs_and_shows_the_loss(problem, capsys):
+def test_progress_bar_counts_epochs_and_shows_the_loss(problem, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     training.fit(problem.recipe(), problem.hparams, problem.train, problem.valid, key=problem.key, progress_bar=True)
     shown = capsys.readouterr().err
-    assert "6/6" in shown and "valid_accuracy=" in shown
+    assert "6/6 epochs" in shown and "accuracy 0." in shown
+    assert max(len(line) for line in re.split("[\r\n]", shown)) <= 80
 
 
 def test_no_bar_where_none_is_wanted_or_nobody_looks(problem, capsys):

@@ -1,0 +1,67 @@
+"""The work that every side of a benchmark does: the same data, the same network, the same number of steps."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["CASES", "Case", "load"]
+
+
+class Case(NamedTuple):
+    """One piece of work.
+
+    Attributes:
+        title: what it is, in a line.
+        dataset: ``"digits"`` or ``"fashion"``.
+        widths: the layers' widths, inputs first; ReLU between them.
+        batch_size: examples a step; the last, smaller batch of an epoch is left out by every side.
+        epochs: passes over the data in one round.
+        learning_rate: Adam's.
+        peers: who is compared with ours.
+    """
+
+    title: str
+    dataset: str
+    widths: tuple[int, ...]
+    batch_size: int
+    epochs: int
+    learning_rate: float
+    peers: tuple[str, ...]
+
+
+CASES = {
+    "1": Case(
+        "digits MLP 64-64-32-10, batch 32, Adam; ours with history, validation and early stopping",
+        "digits",
+        (64, 64, 32, 10),
+        32,
+        30,
+        1e-3,
+        ("torch", "keras-jax", "keras-jax-16", "equinox", "sklearn"),
+    ),
+    "2": Case(
+        "Fashion-MNIST MLP 784-256-128-10, batch 64, Adam",
+        "fashion",
+        (784, 256, 128, 10),
+        64,
+        1,
+        1e-3,
+        ("torch", "torch-compile", "keras-jax", "keras-jax-16", "equinox"),
+    ),
+}
+
+
+def load(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Training and validation features and labels, scaled: the same arrays for every side."""
+    if case.dataset == "digits":
+        from sklearn.datasets import load_digits
+
+        x, y = load_digits(return_X_y=True)
+        x = ((x - x.mean(0)) / np.maximum(x.std(0), 1e-3)).astype("float32")
+        order = np.random.default_rng(0).permutation(len(y))
+        x, y = x[order], y[order].astype("int32")
+        return x[:1437], y[:1437], x[1437:], y[1437:]
+    from jaxopt_nn import data
+
+    train, valid = data.load_fashion_mnist(split="train"), data.load_fashion_mnist(split="test")
+    return train.x.reshape(-1, 784), train.y, valid.x.reshape(-1, 784), valid.y
