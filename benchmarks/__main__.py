@@ -59,7 +59,7 @@ def _measure(
     workers: dict[str, subprocess.Popen[str]] = {}
     errors: dict[str, IO[str]] = {}
     absent: dict[str, str] = {}
-    for side in ("ours", *CASES[name].peers):  # one after another: nobody is timed while another one compiles
+    for side in ("ours", *CASES[name].goals):  # one after another: nobody is timed while another one compiles
         command = [sys.executable, "-m", "benchmarks.worker", name, side]
         # What a side says goes to a file: a pipe that nobody reads would fill up and stop it.
         errors[side] = files.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115, the stack closes it

@@ -17,7 +17,7 @@ class Case(NamedTuple):
         batch_size: examples a step; the last, smaller batch of an epoch is left out by every side.
         epochs: passes over the data in one round.
         learning_rate: Adam's.
-        peers: who is compared with ours.
+        goals: who is compared with ours, and how many times faster ours is to be; None where no goal is set.
     """
 
     title: str
@@ -26,7 +26,7 @@ class Case(NamedTuple):
     batch_size: int
     epochs: int
     learning_rate: float
-    peers: tuple[str, ...]
+    goals: dict[str, float | None]
 
 
 CASES = {
@@ -37,7 +37,7 @@ CASES = {
         32,
         30,
         1e-3,
-        ("torch", "keras-jax", "keras-jax-16", "equinox", "sklearn"),
+        {"torch": 10.0, "keras-jax": 2.5, "keras-jax-16": 2.5, "equinox": 10.0, "sklearn": None},
     ),
     "2": Case(
         "Fashion-MNIST MLP 784-256-128-10, batch 64, Adam",
@@ -46,7 +46,7 @@ CASES = {
         64,
         1,
         1e-3,
-        ("torch", "torch-compile", "keras-jax", "keras-jax-16", "equinox"),
+        {"torch": 1.9, "torch-compile": 1.9, "keras-jax": 1.4, "keras-jax-16": 1.4, "equinox": None},
     ),
 }
 
