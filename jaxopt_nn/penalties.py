@@ -1,6 +1,6 @@
 """Penalties on the size of parameters: factories of functions ``penalty(params) -> scalar``, added to the mean loss.
 
-A strength may be traced. A mask ``(path, leaf) -> bool`` says which leaves count, by default kernels only: no biases,
+A strength may be traced. A mask (:mod:`jaxopt_nn.trees`) says which leaves count, by default kernels only: no biases,
 no scales of normalizations. Sums are taken and returned in float32, or in float64 if a penalized leaf is float64.
 
 The gradient of a penalty passes through the optimizer like that of the loss; decoupled weight decay (AdamW) does not.
@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxopt_nn._arguments import check_number
-from jaxopt_nn.trees import Mask, kernels_only, named_leaves
+from jaxopt_nn.trees import Mask, kernels_only, named_leaves, select
 from jaxopt_nn.types import Array, ArrayLike, Params
 
 __all__ = ["Penalty", "elastic_net", "l1", "l2"]
@@ -111,10 +111,10 @@ def elastic_net(l1_strength: ArrayLike, l2_strength: ArrayLike, mask: Mask = ker
 
 def _sum(size: Callable[[Array], Array], params: Params, mask: Mask, strength: ArrayLike) -> Array:
     """``strength·Σ size(w)`` over the selected leaves."""
-    selected = [_leaf(path, leaf) for path, leaf in named_leaves(params) if mask(path, leaf)]
+    chosen = zip(named_leaves(params), select("mask", mask, params), strict=True)
+    selected = [_leaf(path, leaf) for (path, leaf), counts in chosen if counts]
     if not selected:
-        paths = [path for path, _ in named_leaves(params)]
-        raise ValueError(f"mask: expected to select a leaf of params, selected none of {paths}")
+        raise ValueError("params: expected some to penalize, got a tree without leaves")
     total = sum(jnp.sum(size(leaf)) for leaf in selected)
     return jnp.asarray(strength, jnp.result_type(total)) * total
 

@@ -1,18 +1,30 @@
 """Leaves of pytrees by readable path: ``{"dense_0": {"kernel": k}}`` holds ``k`` at ``"dense_0/kernel"``.
 
-Masks select leaves: a mask is any function ``(path, leaf) -> bool``.
+Masks select leaves. A mask is a shell pattern of paths (``"dense_0/*"``; ``*`` also matches slashes), several of them
+(a leaf is selected if any matches), or a function ``(path, leaf) -> bool``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxopt_nn.types import PyTree
 
-__all__ = ["Mask", "check_same_structure", "every_leaf", "kernels_only", "map_with_path", "named_leaves"]
+__all__ = [
+    "Mask",
+    "check_same_structure",
+    "every_leaf",
+    "kernels_only",
+    "map_with_path",
+    "named_leaves",
+    "no_biases_no_norms",
+    "select",
+]
 
-Mask = Callable[[str, Any], bool]
+Mask = str | Sequence[str] | Callable[[str, Any], bool]
 
 
 def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
@@ -43,6 +55,53 @@ def every_leaf(path: str, leaf: Any) -> bool:
     """The mask that selects every leaf."""
     del path, leaf
     return True
+
+
+def no_biases_no_norms(path: str, leaf: Any) -> bool:
+    """The mask for models with other names than ours: every leaf of two or more axes whose last name is no bias's.
+
+    Biases and the scales of normalizations have one axis; matrices, convolution kernels and embeddings have more.
+
+    >>> import numpy as np
+    >>> no_biases_no_norms("attention/query/weight", np.ones((2, 3))), no_biases_no_norms("norm/weight", np.ones(3))
+    (True, False)
+    """
+    return np.ndim(leaf) >= 2 and path.rsplit("/", 1)[-1] not in ("bias", "scale", "gamma", "beta")
+
+
+def select(name: str, mask: Mask, tree: PyTree) -> list[bool]:
+    """Which leaves of ``tree`` the mask selects, in the order of ``jax.tree.leaves``.
+
+    Args:
+        name: the argument that the mask came as, for messages.
+        mask: what selects.
+        tree: any pytree. Of one without leaves, nothing is selected.
+
+    Raises:
+        ValueError: the mask, or one of its patterns, selects no leaf.
+        TypeError: it is no mask.
+
+    >>> select("mask", "dense_0/*", {"dense_0": {"bias": 0.0, "kernel": 1.0}, "scale": 2.0})
+    [True, True, False]
+    """
+    leaves = named_leaves(tree)
+    if callable(mask):
+        chosen = [bool(mask(path, leaf)) for path, leaf in leaves]
+        if leaves and not any(chosen):
+            raise ValueError(
+                f"{name}: expected to select a leaf of {[path for path, _ in leaves]}, selected none: pass another, such "
+                "as jaxopt_nn.trees.no_biases_no_norms or every_leaf"
+            )
+        return chosen
+    patterns = [mask] if isinstance(mask, str) else mask
+    if not isinstance(patterns, Sequence) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(f"{name}: expected a pattern of paths, several, or (path, leaf) -> bool, got {mask!r}")
+    for pattern in patterns:
+        if leaves and not any(fnmatchcase(path, pattern) for path, _ in leaves):
+            raise ValueError(
+                f"{name}: expected a pattern that matches one of {[path for path, _ in leaves]}, got {pattern!r}"
+            )
+    return [any(fnmatchcase(path, pattern) for pattern in patterns) for path, _ in leaves]
 
 
 def check_same_structure(name: str, expected: PyTree, got: PyTree) -> None:

@@ -76,3 +76,46 @@ def test_another_shape_or_dtype_is_refused_by_path(kernel, message):
     other = TREE | {"dense_0": {"kernel": kernel, "bias": jnp.zeros(3)}}
     with pytest.raises(ValueError, match=rf"^params\[dense_0/kernel\]: {message}$"):
         trees.check_same_structure("params", TREE, other)
+
+
+def test_patterns_select_leaves_by_path():
+    tree = {"dense_0": {"kernel": 1.0, "bias": 0.0}, "dense_1": {"kernel": 1.0, "bias": 0.0}, "scale": 1.0}
+    paths = [path for path, _ in trees.named_leaves(tree)]
+
+    def chosen(mask):
+        return [path for path, is_in in zip(paths, trees.select("mask", mask, tree), strict=True) if is_in]
+
+    assert chosen("dense_0/*") == ["dense_0/bias", "dense_0/kernel"]
+    assert chosen(["*/bias", "scale"]) == ["dense_0/bias", "dense_1/bias", "scale"]
+    assert chosen("dense_[1-9]/kernel") == ["dense_1/kernel"]
+    assert chosen(lambda path, leaf: path == "scale") == ["scale"]
+    assert chosen("*") == paths
+    assert trees.select("mask", "dense_0/*", {}) == []
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "message"),
+    [
+        ("dense", ValueError, r"^frozen: expected a pattern that matches one of \['dense_0/bias'\], got 'dense'"),
+        (["*", "Dense_0/*"], ValueError, r"^frozen: .*, got 'Dense_0/\*'"),
+        (
+            lambda path, leaf: False,
+            ValueError,
+            r"^frozen: expected to select a leaf of \['dense_0/bias'\], selected none",
+        ),
+        (3, TypeError, r"^frozen: expected a pattern of paths, several, or \(path, leaf\) -> bool, got 3"),
+        ([3], TypeError, r"^frozen: .*, got \[3\]"),
+    ],
+)
+def test_a_mask_that_selects_nothing_or_is_none_is_named(mask, error, message):
+    with pytest.raises(error, match=message):
+        trees.select("frozen", mask, {"dense_0": {"bias": 0.0}})
+
+
+def test_the_ready_made_mask_for_models_with_other_names():
+    matrix, vector = jnp.ones((2, 3)), jnp.ones(3)
+    assert trees.no_biases_no_norms("layers/0/weight", matrix)
+    assert trees.no_biases_no_norms("conv/kernel", jnp.ones((3, 3, 1, 8)))
+    assert not trees.no_biases_no_norms("layers/0/weight", vector)
+    assert not trees.no_biases_no_norms("norm/scale", matrix)
+    assert not trees.no_biases_no_norms("dense/bias", matrix)

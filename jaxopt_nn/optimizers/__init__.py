@@ -14,25 +14,61 @@ is 0 (weight decay aside), with finite derivatives; a gradient that is not finit
 run's status to see (clipping by value aside).
 """
 
+from jaxopt_nn.optimizers._adadelta import AdadeltaState, adadelta, scale_by_adadelta
+from jaxopt_nn.optimizers._adafactor import AdafactorState, FactoredMoment, adafactor, scale_by_factored_rms
 from jaxopt_nn.optimizers._adagrad import AdagradState, adagrad, scale_by_adagrad
 from jaxopt_nn.optimizers._adam import AdamState, adam, adamw, scale_by_adam
+from jaxopt_nn.optimizers._adamax import AdamaxState, adamax, scale_by_adamax
 from jaxopt_nn.optimizers._clipping import clip_by_global_norm, clip_by_norm, clip_by_value
 from jaxopt_nn.optimizers._decay import add_decayed_weights
-from jaxopt_nn.optimizers._learning_rate import LearningRateState, current_learning_rate, scale_by_learning_rate
+from jaxopt_nn.optimizers._evaluation import evaluation_params
+from jaxopt_nn.optimizers._freeze import FrozenState, freeze, frozen_paths
+from jaxopt_nn.optimizers._groups import parameter_groups, scale_by_depth, scale_by_path
+from jaxopt_nn.optimizers._learning_rate import (
+    LearningRateState,
+    current_learning_rate,
+    scale_by_learning_rate,
+    scale_learning_rate,
+)
+from jaxopt_nn.optimizers._lion import LionState, lion, scale_by_lion
+from jaxopt_nn.optimizers._lookahead import LookaheadState, lookahead
+from jaxopt_nn.optimizers._muon import MuonState, muon, scale_by_muon
+from jaxopt_nn.optimizers._nadam import NadamState, nadam, scale_by_nadam
 from jaxopt_nn.optimizers._plateau import Plateau, PlateauState, reduce_on_plateau
+from jaxopt_nn.optimizers._radam import radam, scale_by_radam
 from jaxopt_nn.optimizers._rmsprop import RmsState, rmsprop, scale_by_rms
+from jaxopt_nn.optimizers._sam import sam
+from jaxopt_nn.optimizers._schedule_free import ScheduleFreeState, schedule_free
 from jaxopt_nn.optimizers._sgd import MomentumState, add_momentum, sgd
+from jaxopt_nn.optimizers._sophia import SophiaState, scale_by_sophia, sophia
+from jaxopt_nn.optimizers._trust_ratio import lamb, lars, scale_by_trust_ratio
+from jaxopt_nn.optimizers._weight_ema import WeightEmaState, weight_ema
 
 __all__ = [
+    "AdadeltaState",
+    "AdafactorState",
     "AdagradState",
     "AdamState",
+    "AdamaxState",
+    "FactoredMoment",
+    "FrozenState",
     "LearningRateState",
+    "LionState",
+    "LookaheadState",
     "MomentumState",
+    "MuonState",
+    "NadamState",
     "Plateau",
     "PlateauState",
     "RmsState",
+    "ScheduleFreeState",
+    "SophiaState",
+    "WeightEmaState",
+    "adadelta",
+    "adafactor",
     "adagrad",
     "adam",
+    "adamax",
     "adamw",
     "add_decayed_weights",
     "add_momentum",
@@ -40,11 +76,38 @@ __all__ = [
     "clip_by_norm",
     "clip_by_value",
     "current_learning_rate",
+    "evaluation_params",
+    "freeze",
+    "frozen_paths",
+    "lamb",
+    "lars",
+    "lion",
+    "lookahead",
+    "muon",
+    "nadam",
+    "parameter_groups",
+    "radam",
     "reduce_on_plateau",
     "rmsprop",
+    "sam",
+    "scale_by_adadelta",
     "scale_by_adagrad",
     "scale_by_adam",
+    "scale_by_adamax",
+    "scale_by_depth",
+    "scale_by_factored_rms",
     "scale_by_learning_rate",
+    "scale_by_lion",
+    "scale_by_muon",
+    "scale_by_nadam",
+    "scale_by_path",
+    "scale_by_radam",
     "scale_by_rms",
+    "scale_by_sophia",
+    "scale_by_trust_ratio",
+    "scale_learning_rate",
+    "schedule_free",
     "sgd",
+    "sophia",
+    "weight_ema",
 ]

@@ -2,12 +2,13 @@
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import optax
 
 from jaxopt_nn.optimizers._learning_rate import scale_by_learning_rate
-from jaxopt_nn.optimizers._numbers import as_number, safe_rsqrt, to
-from jaxopt_nn.optimizers._transform import map_leaves, moments_like, transform
-from jaxopt_nn.schedules import Schedule
+from jaxopt_nn.optimizers._numbers import as_number, safe_divide, safe_rsqrt, safe_sqrt, to
+from jaxopt_nn.optimizers._transform import Convention, check_convention, map_leaves, moments_like, transform
+from jaxopt_nn.schedules import Schedule, constant
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
 __all__ = ["AdagradState", "adagrad", "scale_by_adagrad"]
@@ -24,22 +25,31 @@ class AdagradState(NamedTuple):
 
 
 def adagrad(
-    learning_rate: ArrayLike | Schedule, initial_accumulator_value: ArrayLike = 0.1, eps: ArrayLike = 1e-7
+    learning_rate: ArrayLike | Schedule,
+    initial_accumulator_value: ArrayLike | None = None,
+    eps: ArrayLike | None = None,
+    *,
+    lr_decay: ArrayLike | None = None,
+    convention: Convention = "optax",
 ) -> optax.GradientTransformationExtraArgs:
     """AdaGrad.
 
-    ``a ← a + g²``, then ``θ ← θ - lr · g / √(a + ε)``; no step where ``g`` is 0, even if ``a`` and ``ε`` are.
+    ``a ← a + g²``, then ``θ ← θ - lr · g / √(a + ε)``, or ``θ ← θ - lr · g / (√a + ε)`` with ``convention="torch"``;
+    no step where ``g`` is 0, even if ``a`` and ``ε`` are.
 
     Args:
         learning_rate: scalar >= 0, may be traced; or a schedule.
-        initial_accumulator_value: a₀ >= 0; may be traced.
-        eps: ε >= 0, inside of the root; may be traced.
+        initial_accumulator_value: a₀ >= 0, may be traced; None for 0.1 (torch: 0).
+        eps: ε >= 0, may be traced; None for 1e-7 (torch: 1e-10).
+        lr_decay: PyTorch's decay δ >= 0 of the learning rate, may be traced: it is divided by ``1 + δ·t`` after ``t``
+            updates; None (static) for none.
+        convention: static; whose formula. "optax" and "keras" are the same one.
 
     Returns:
         The optimizer.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range, or the convention is unknown.
 
     Example:
         >>> import jax.numpy as jnp
@@ -48,27 +58,36 @@ def adagrad(
         >>> [round(u, 6) + 0.0 for u in updates.tolist()]
         [-1.0, 0.0]
 
-    Equal to ``optax.adagrad``, and to Keras's. Differs from ``torch.optim.Adagrad``, where a₀ is 0 and ε, 1e-10,
-    outside.
+    Equal to ``optax.adagrad``, ``torch.optim.Adagrad`` and ``keras.optimizers.Adagrad``, by convention.
 
     References:
         Duchi, Hazan and Singer, Adaptive subgradient methods, JMLR 2011, section 1.1.
     """
-    return optax.chain(scale_by_adagrad(initial_accumulator_value, eps), scale_by_learning_rate(learning_rate))
+    if lr_decay is not None:
+        learning_rate = _decayed(learning_rate, lr_decay)
+    return optax.chain(
+        scale_by_adagrad(initial_accumulator_value, eps, convention=convention), scale_by_learning_rate(learning_rate)
+    )
 
 
-def scale_by_adagrad(initial_accumulator_value: ArrayLike = 0.1, eps: ArrayLike = 1e-7) -> optax.GradientTransformation:
+def scale_by_adagrad(
+    initial_accumulator_value: ArrayLike | None = None,
+    eps: ArrayLike | None = None,
+    *,
+    convention: Convention = "optax",
+) -> optax.GradientTransformation:
     """Divides a gradient by the root of the sum of all its squares: :func:`adagrad` without the learning rate.
 
     Args:
-        initial_accumulator_value: a₀ >= 0; may be traced.
-        eps: ε >= 0, inside of the root; may be traced.
+        initial_accumulator_value: a₀ >= 0, may be traced; None for 0.1 (torch: 0).
+        eps: ε >= 0, inside of the root (torch: outside), may be traced; None for 1e-7 (torch: 1e-10).
+        convention: static; whose formula.
 
     Returns:
         The transform.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range, or the convention is unknown.
 
     Example:
         >>> import jax.numpy as jnp
@@ -76,8 +95,12 @@ def scale_by_adagrad(initial_accumulator_value: ArrayLike = 0.1, eps: ArrayLike 
         >>> round(float(transform.update(jnp.array(5.0), transform.init(jnp.array(0.0)))[0]), 4)
         1.0
     """
-    initial = as_number("initial_accumulator_value", initial_accumulator_value)
-    epsilon = as_number("eps", eps)
+    check_convention(convention)
+    start, small = (0.0, 1e-10) if convention == "torch" else (0.1, 1e-7)
+    initial = as_number(
+        "initial_accumulator_value", start if initial_accumulator_value is None else initial_accumulator_value
+    )
+    epsilon = as_number("eps", small if eps is None else eps)
 
     def init(params: Params) -> AdagradState:
         return AdagradState(moments_like(params, initial))
@@ -86,11 +109,24 @@ def scale_by_adagrad(initial_accumulator_value: ArrayLike = 0.1, eps: ArrayLike 
         del params
 
         def leaf(g: Array, a: Array) -> tuple[Any, ...]:
-            exact = g.astype(a.dtype)
+            exact, small = g.astype(a.dtype), to(a.dtype, epsilon)
             a = a + exact * exact
-            return (exact * safe_rsqrt(a + to(a.dtype, epsilon))).astype(g.dtype), a
+            if convention == "torch":
+                return safe_divide(exact, safe_sqrt(a) + small).astype(g.dtype), a
+            return (exact * safe_rsqrt(a + small)).astype(g.dtype), a
 
         updates, sum_of_squares = map_leaves(leaf, 2, updates, state.sum_of_squares)
         return updates, AdagradState(sum_of_squares)
 
     return transform(init, update)
+
+
+def _decayed(learning_rate: ArrayLike | Schedule, lr_decay: ArrayLike) -> Schedule:
+    decay = as_number("lr_decay", lr_decay)
+    rate = learning_rate if callable(learning_rate) else constant(as_number("learning_rate", learning_rate))
+
+    def schedule(count: Any) -> Any:
+        first = jnp.asarray(rate(count))
+        return first / (1.0 + to(first.dtype, decay) * count)
+
+    return schedule

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from jaxopt_nn.optimizers._numbers import as_number, to
 from jaxopt_nn.optimizers._transform import check_match, transform, wide
-from jaxopt_nn.trees import Mask, kernels_only, map_with_path, named_leaves
+from jaxopt_nn.trees import Mask, kernels_only, select
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
 __all__ = ["add_decayed_weights"]
@@ -21,7 +22,7 @@ def add_decayed_weights(weight_decay: ArrayLike, *, mask: Mask = kernels_only) -
 
     Args:
         weight_decay: λ >= 0; may be traced.
-        mask: static; ``(path, leaf) -> bool``, the leaves that decay.
+        mask: static; the leaves that decay, see :mod:`jaxopt_nn.trees`.
 
     Returns:
         The transform. Its ``update`` needs ``params``.
@@ -37,17 +38,12 @@ def add_decayed_weights(weight_decay: ArrayLike, *, mask: Mask = kernels_only) -
         >>> float(updates["kernel"]), float(updates["bias"])
         (1.5, 1.0)
 
-    Differs from ``optax.add_decayed_weights`` in the mask: a function of paths, by default kernels only.
+    Differs from ``optax.add_decayed_weights`` in the mask: of paths, by default kernels only.
     """
     decay = as_number("weight_decay", weight_decay)
 
     def init(params: Params) -> optax.EmptyState:
-        leaves = named_leaves(params)
-        if leaves and not any(mask(path, leaf) for path, leaf in leaves):
-            raise ValueError(
-                f"mask: expected to select some of the leaves {[path for path, _ in leaves]}, selects none, so that "
-                "nothing would decay: pass another (path, leaf) -> bool, such as jaxopt_nn.trees.every_leaf"
-            )
+        select("mask", mask, params)
         return optax.EmptyState()
 
     def update(
@@ -59,12 +55,13 @@ def add_decayed_weights(weight_decay: ArrayLike, *, mask: Mask = kernels_only) -
             )
         check_match(updates, params)
 
-        def leaf(path: str, u: Any, param: Any) -> Array:
-            if not mask(path, param):
-                return u
+        leaves, treedef = jax.tree.flatten(updates)
+
+        def decayed(u: Any, param: Any) -> Array:
             u, dtype = jnp.asarray(u), jnp.promote_types(wide(u), wide(param))
             return (u.astype(dtype) + to(dtype, decay) * jnp.asarray(param, dtype)).astype(u.dtype)
 
-        return map_with_path(leaf, updates, params), state
+        chosen = zip(leaves, jax.tree.leaves(params), select("mask", mask, params), strict=True)
+        return treedef.unflatten([decayed(u, param) if decays else u for u, param, decays in chosen]), state
 
     return transform(init, update)

@@ -15,7 +15,18 @@ import numpy as np
 from jaxopt_nn._arguments import check_number
 from jaxopt_nn.types import Array, ArrayLike
 
-__all__ = ["Decay", "Number", "as_decay", "as_number", "bias_correction", "next_count", "safe_rsqrt", "safe_sqrt", "to"]
+__all__ = [
+    "Decay",
+    "Number",
+    "as_decay",
+    "as_number",
+    "bias_correction",
+    "next_count",
+    "safe_divide",
+    "safe_rsqrt",
+    "safe_sqrt",
+    "to",
+]
 
 Number = Any
 """A prepared hyperparameter: a Python float (a double), or a scalar array of at least float32, not weakly typed."""
@@ -101,3 +112,9 @@ def safe_rsqrt(x: Array) -> Array:
     """``1/√x``, and 0 with derivative 0 at 0; NaN stays NaN."""
     zero = x == 0
     return jnp.where(zero, 0.0, jax.lax.rsqrt(jnp.where(zero, 1.0, x)))
+
+
+def safe_divide(x: Array, y: Array) -> Array:
+    """``x / y``, and 0 with derivative 0 where ``y`` is 0; NaN stays NaN."""
+    zero = y == 0
+    return jnp.where(zero, 0.0, x / jnp.where(zero, 1.0, y))

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import optax
 
 from jaxopt_nn.optimizers._learning_rate import scale_by_learning_rate
-from jaxopt_nn.optimizers._numbers import as_decay, as_number, safe_rsqrt, to
+from jaxopt_nn.optimizers._numbers import as_decay, as_number, safe_divide, safe_rsqrt, safe_sqrt, to
 from jaxopt_nn.optimizers._sgd import add_momentum
-from jaxopt_nn.optimizers._transform import map_leaves, moments_like, transform
+from jaxopt_nn.optimizers._transform import Convention, check_convention, map_leaves, moments_like, transform
 from jaxopt_nn.schedules import Schedule
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
@@ -29,31 +29,37 @@ class RmsState(NamedTuple):
 
 def rmsprop(
     learning_rate: ArrayLike | Schedule,
-    decay: ArrayLike = 0.9,
-    eps: ArrayLike = 1e-8,
+    decay: ArrayLike | None = None,
+    eps: ArrayLike | None = None,
     *,
     centered: bool = False,
     momentum: ArrayLike | None = None,
     nesterov: bool = False,
+    convention: Convention = "optax",
 ) -> optax.GradientTransformationExtraArgs:
-    """RMSProp, with ε inside of the root.
+    """RMSProp, with ε inside of the root: as courses teach it, and optax and Keras have it.
 
     ``v ← ρ·v + (1-ρ)·g²``, then ``θ ← θ - lr · g / √(v + ε)``. Centered, the root is ``√(v - m² + ε)`` with
-    ``m ← ρ·m + (1-ρ)·g``. With momentum, steps are summed: ``s ← lr · g / √(…) + μ·s``, then ``θ ← θ - s``.
+    ``m ← ρ·m + (1-ρ)·g``. With momentum, steps are summed: ``s ← μ·s + lr · g / √(…)``, then ``θ ← θ - s``.
+
+    With ``convention="torch"`` ε is outside of the root, ``√v + ε`` or ``√(v - m²) + ε``, and the learning rate outside
+    of the sum: ``s ← μ·s + g / (…)``, then ``θ ← θ - lr · s``.
 
     Args:
         learning_rate: scalar >= 0, may be traced; or a schedule.
-        decay: ρ, in [0, 1); may be traced.
-        eps: ε >= 0; may be traced.
+        decay: ρ, in [0, 1), may be traced; None for 0.9 (torch, where it is called α: 0.99).
+        eps: ε >= 0, may be traced; None for 1e-8 (keras: 1e-7).
         centered: static; whether to divide by the standard deviation.
         momentum: μ, in [0, 1), may be traced; None (static) for none, and no state.
-        nesterov: static; whether the momentum looks ahead.
+        nesterov: static; whether the momentum looks ahead, which it does in optax alone.
+        convention: static; whose formula.
 
     Returns:
         The optimizer.
 
     Raises:
-        ValueError: a number is out of its range, or ``nesterov`` is asked for without momentum.
+        ValueError: a number is out of its range, ``nesterov`` is asked for without momentum or in a convention that has
+            none, or the convention is unknown.
 
     Example:
         >>> import jax.numpy as jnp
@@ -62,37 +68,44 @@ def rmsprop(
         >>> round(float(updates), 5)  # 3 / √(9/4)
         -2.0
 
-    Equal to ``optax.rmsprop``; the centered variance is computed without the cancellation that makes ``v - m²``
-    negative. Differs from ``torch.optim.RMSprop``, where ρ is 0.99, ε outside of the root and lr outside of the
-    momentum.
+    Equal to ``optax.rmsprop``, ``torch.optim.RMSprop`` and ``keras.optimizers.RMSprop``, by convention; the centered
+    variance is computed without the cancellation that makes ``v - m²`` negative.
 
     References:
         Hinton, Neural networks for machine learning, lecture 6e.
         Graves, Generating sequences with recurrent neural networks, 2013, equation 40 (centered).
     """
+    scaled = scale_by_rms(decay, eps, centered=centered, convention=convention)
     if nesterov and momentum is None:
         raise ValueError("nesterov: expected False without momentum, got True")
-    transforms = [scale_by_rms(decay, eps, centered=centered), scale_by_learning_rate(learning_rate)]
-    if momentum is not None:
-        transforms.append(add_momentum(momentum, nesterov=nesterov))
-    return optax.chain(*transforms)
+    if nesterov and convention != "optax":
+        raise ValueError(f'nesterov: expected False with convention="{convention}", which has none, got True')
+    if momentum is None:
+        return optax.chain(scaled, scale_by_learning_rate(learning_rate))
+    links = [scale_by_learning_rate(learning_rate), add_momentum(momentum, nesterov=nesterov)]
+    return optax.chain(scaled, *(reversed(links) if convention == "torch" else links))
 
 
 def scale_by_rms(
-    decay: ArrayLike = 0.9, eps: ArrayLike = 1e-8, *, centered: bool = False
+    decay: ArrayLike | None = None,
+    eps: ArrayLike | None = None,
+    *,
+    centered: bool = False,
+    convention: Convention = "optax",
 ) -> optax.GradientTransformation:
     """Divides a gradient by the root of its moving mean square: :func:`rmsprop` without learning rate and momentum.
 
     Args:
-        decay: ρ, in [0, 1); may be traced.
-        eps: ε >= 0, inside of the root; may be traced.
+        decay: ρ, in [0, 1), may be traced; None for 0.9 (torch: 0.99).
+        eps: ε >= 0, inside of the root (torch: outside), may be traced; None for 1e-8 (keras: 1e-7).
         centered: static; whether to divide by the standard deviation.
+        convention: static; whose formula.
 
     Returns:
         The transform.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range, or the convention is unknown.
 
     Example:
         >>> import jax.numpy as jnp
@@ -100,13 +113,18 @@ def scale_by_rms(
         >>> round(float(transform.update(jnp.array(3.0), transform.init(jnp.array(0.0)))[0]), 5)
         2.0
     """
-    rho, epsilon = as_decay("decay", decay), as_number("eps", eps)
+    check_convention(convention)
+    rho = as_decay("decay", (0.99 if convention == "torch" else 0.9) if decay is None else decay)
+    epsilon = as_number("eps", (1e-7 if convention == "keras" else 1e-8) if eps is None else eps)
 
     def init(params: Params) -> RmsState:
         return RmsState(moments_like(params), moments_like(params) if centered else None)
 
     def scaled(g: Array, exact: Array, square: Array) -> Array:
-        return (exact * safe_rsqrt(square + to(square.dtype, epsilon))).astype(g.dtype)
+        small = to(square.dtype, epsilon)
+        if convention == "torch":
+            return safe_divide(exact, safe_sqrt(square) + small).astype(g.dtype)
+        return (exact * safe_rsqrt(square + small)).astype(g.dtype)
 
     def leaf(g: Array, square: Array) -> tuple[Any, ...]:
         exact, kept, new = g.astype(square.dtype), to(square.dtype, rho.rate), to(square.dtype, rho.complement)

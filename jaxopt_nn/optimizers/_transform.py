@@ -5,7 +5,7 @@ kept in that dtype, and only what leaves a transform has the gradient's dtype ag
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,41 @@ import optax
 from jaxopt_nn.trees import map_with_path, named_leaves
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
-__all__ = ["check_match", "map_leaves", "moments_like", "stateless", "transform", "wide"]
+__all__ = [
+    "Convention",
+    "check_convention",
+    "check_match",
+    "map_leaves",
+    "moments_like",
+    "stateless",
+    "transform",
+    "transform_extra",
+    "wide",
+]
+
+Convention = Literal["optax", "torch", "keras"]
+"""Whose formula, where the libraries have different ones under one name."""
+
+
+def check_convention(convention: str, *allowed: Convention) -> None:
+    """Raises ``ValueError`` unless ``convention`` is one of those ``allowed``, by default of all."""
+    names = allowed or get_args(Convention)
+    if convention not in names:
+        quoted = [f'"{name}"' for name in names]
+        expected = f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+        raise ValueError(f"convention: expected {expected}, got {convention!r}")
 
 
 def transform(init: Callable[..., Any], update: Callable[..., tuple[PyTree, Any]]) -> optax.GradientTransformation:
     """The pair, as optax types it: there a state may be few things that a type checker knows."""
     return optax.GradientTransformation(init, update)
+
+
+def transform_extra(
+    init: Callable[..., Any], update: Callable[..., tuple[PyTree, Any]]
+) -> optax.GradientTransformationExtraArgs:
+    """The same for an ``update`` that takes extra arguments, to hand them to the optimizer inside."""
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def stateless(fn: Callable[[PyTree], PyTree]) -> optax.GradientTransformation:

@@ -2,9 +2,9 @@
 
 The carry of an epoch is a :class:`Progress`; its record is a row of the history. Nothing here knows who drives it.
 
-A step whose loss or gradient is not finite ends the run: nothing of it enters the state, and the steps that follow it
-in the same epoch change nothing. The test reads two scalars that the history needs anyway, and the select it decides is
-part of the kernels that write the new state, so it costs no pass over memory of its own.
+Of a step whose loss or gradient is not finite nothing enters the state. Enough of them in a row end the run, and the
+steps that follow in the same epoch change nothing. The test reads two scalars that the history needs anyway, and the
+select it decides is part of the kernels that write the new state, so it costs no pass over memory of its own.
 """
 
 from typing import NamedTuple
@@ -15,13 +15,13 @@ import optax
 from jax import lax
 
 from jaxopt_nn import losses
-from jaxopt_nn.optimizers import PlateauState, current_learning_rate
+from jaxopt_nn.optimizers import LearningRateState, PlateauState, current_learning_rate, scale_learning_rate
 from jaxopt_nn.training.batches import EpochOrder, count_examples, epoch_order, take_batch
 from jaxopt_nn.training.evaluation import evaluate_model
 from jaxopt_nn.training.lanes import any_lane
 from jaxopt_nn.training.recipe import Recipe, model_of
 from jaxopt_nn.training.status import Status
-from jaxopt_nn.training.step import Step, guard_step, init_state, make_step
+from jaxopt_nn.training.step import Guard, Step, guard_step, init_guard, init_state, make_step
 from jaxopt_nn.training.stopping import Best, init_best, update_best
 from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State, TrainState
 
@@ -53,6 +53,7 @@ class Progress(NamedTuple):
         best: the best epoch so far; None without early stopping.
         plateau: the state of the recipe's plateau; None without one.
         status: int32 :class:`Status`; COMPLETED while nothing has ended the run.
+        guard: what was skipped.
         first_bad_step: int32, the step that ended the run; −1 if none did.
         epochs: int32, the epochs begun.
     """
@@ -61,6 +62,7 @@ class Progress(NamedTuple):
     best: Best | None
     plateau: PlateauState | None
     status: Array
+    guard: Guard
     first_bad_step: Array
     epochs: Array
 
@@ -74,7 +76,7 @@ def init_progress(parts: Recipe, keys: RunKeys, train: Batch) -> Progress:
     if parts.early_stopping is not None:
         best = init_best(parts.early_stopping, state.params, state.model_state)
     plateau = None if parts.plateau is None else parts.plateau.init()
-    return Progress(state, best, plateau, jnp.int32(Status.COMPLETED), jnp.int32(-1), jnp.int32(0))
+    return Progress(state, best, plateau, jnp.int32(Status.COMPLETED), init_guard(), jnp.int32(-1), jnp.int32(0))
 
 
 def train_epoch(
@@ -99,29 +101,30 @@ def train_epoch(
 def _train_epoch(
     parts: Recipe, progress: Progress, order_key: Key, epoch: Array, train: Batch, valid: Batch | None
 ) -> tuple[Progress, Row]:
-    step = guard_step(_make_step(parts, progress.plateau))
+    step = guard_step(_make_step(parts, progress), parts.nonfinite_limit)
     rows, padding = _order(parts, order_key, epoch, train)
 
     def body(
-        carry: tuple[TrainState, Array], indices: EpochOrder
-    ) -> tuple[tuple[TrainState, Array], tuple[Row, Array]]:
+        carry: tuple[TrainState, Guard], indices: EpochOrder
+    ) -> tuple[tuple[TrainState, Guard], tuple[Row, Array]]:
         batch = take_batch(train, *indices)
         weight = jnp.asarray(parts.batch_size, jnp.float32) if batch.weight is None else jnp.sum(batch.weight)
         carry, metrics = step(carry, batch)
-        return carry, (metrics, weight)
+        return carry, (metrics, jnp.where(metrics["applied"], weight, 0))
 
-    (state, fine), (metrics, weights) = lax.scan(body, (progress.state, jnp.bool_(True)), (rows, padding))
+    (state, guard), (metrics, weights) = lax.scan(body, (progress.state, progress.guard), (rows, padding))
     # Finite gradients can still make parameters overflow. Then there is only the state before the epoch to go back to.
     kept = _all_finite((state.params, state.model_state))
-    fine &= kept
+    fine = kept & (guard.in_a_row < jnp.asarray(parts.nonfinite_limit))
     first_bad_step = jnp.where(fine, -1, state.step)
     state = _select(kept, state, progress.state)
-    row = {"train_loss": _mean(metrics["data_loss"], weights), "gradient_norm": jnp.mean(metrics["gradient_norm"])}
+    taken = metrics["applied"].astype(jnp.float32)
+    row = {"train_loss": _mean(metrics["data_loss"], weights), "gradient_norm": _mean(metrics["gradient_norm"], taken)}
     if parts.penalty is not None:
-        row["penalty"] = jnp.mean(metrics["penalty"])
+        row["penalty"] = _mean(metrics["penalty"], taken)
     learning_rate = current_learning_rate(state.opt_state)
     if learning_rate is not None:
-        row["learning_rate"] = learning_rate * (1.0 if progress.plateau is None else progress.plateau.scale)
+        row["learning_rate"] = learning_rate * _outer_scale(progress)
     if valid is not None:
         values = evaluate_model(parts, state.params, state.model_state, valid)
         row |= {f"valid_{name}": value for name, value in values.items()}
@@ -134,14 +137,16 @@ def _train_epoch(
         status = jnp.where(best.bad_epochs >= stopping.patience, Status.STOPPED_EARLY, status)
     if plateau is not None and parts.plateau is not None:
         plateau = parts.plateau.update(_monitored(row, parts.plateau_monitor), plateau)
+        if _scales_itself(state.opt_state):
+            state = state._replace(opt_state=scale_learning_rate(state.opt_state, plateau.scale))
     if valid is not None:
         status = jnp.where(jnp.isfinite(row["valid_loss"]), status, Status.NONFINITE_VALIDATION)
     status = jnp.where(fine, status, Status.NONFINITE_TRAINING).astype(jnp.int32)
-    return Progress(state, best, plateau, status, first_bad_step, progress.epochs + 1), row
+    return Progress(state, best, plateau, status, guard, first_bad_step, progress.epochs + 1), row
 
 
-def _make_step(parts: Recipe, plateau: PlateauState | None) -> Step:
-    """The step of a recipe, its updates scaled by the plateau."""
+def _make_step(parts: Recipe, progress: Progress) -> Step:
+    """The step of a recipe."""
 
     def loss_fn(params: Params, model_state: State, batch: Batch, key: Key) -> tuple[Array, tuple[State, Row]]:
         outputs, model_state = model_of(parts).apply(
@@ -153,7 +158,23 @@ def _make_step(parts: Recipe, plateau: PlateauState | None) -> Step:
         penalty = parts.penalty(params)
         return data_loss + penalty, (model_state, {"data_loss": data_loss, "penalty": penalty})
 
-    return make_step(loss_fn, parts.optimizer if plateau is None else _scaled(parts.optimizer, plateau.scale))
+    optimizer = parts.optimizer
+    if progress.plateau is not None and not _scales_itself(progress.state.opt_state):
+        optimizer = _scaled(optimizer, _outer_scale(progress))
+    return make_step(loss_fn, optimizer, micro_batches=parts.micro_batches)
+
+
+def _scales_itself(opt_state: PyTree) -> bool:
+    """Whether the optimizer has a learning rate of ours, for a plateau to scale where it acts."""
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, LearningRateState))
+    return any(isinstance(node, LearningRateState) for node in nodes)
+
+
+def _outer_scale(progress: Progress) -> Array:
+    """What the updates of an optimizer without one are multiplied by."""
+    if progress.plateau is None or _scales_itself(progress.state.opt_state):
+        return jnp.float32(1.0)
+    return progress.plateau.scale
 
 
 def _scaled(optimizer: optax.GradientTransformation, scale: Array) -> optax.GradientTransformationExtraArgs:
@@ -173,7 +194,8 @@ def _order(parts: Recipe, order_key: Key, epoch: Array, train: Batch) -> EpochOr
 
 
 def _mean(values: Array, weights: Array) -> Array:
-    return jnp.sum(values * weights) / jnp.sum(weights)
+    """The weighted mean over the steps; NaN if none was taken."""
+    return jnp.sum(jnp.where(weights == 0, 0, values * weights)) / jnp.sum(weights)
 
 
 def _monitored(row: Row, name: str) -> Array:

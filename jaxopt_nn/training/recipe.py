@@ -10,7 +10,7 @@ from jaxopt_nn._arguments import check_number, check_positive_int
 from jaxopt_nn.layers import as_layer
 from jaxopt_nn.optimizers import Plateau
 from jaxopt_nn.training.stopping import EarlyStopping
-from jaxopt_nn.types import Array, Layer, Params, PyTree, Static
+from jaxopt_nn.types import Array, ArrayLike, Layer, Params, PyTree, Static
 
 __all__ = ["Recipe", "RecipeFn", "build_recipe", "model_of"]
 
@@ -37,6 +37,9 @@ class Recipe(NamedTuple):
         plateau: reduces the learning rate when ``plateau_monitor`` stops improving, as in
             :func:`jaxopt_nn.optimizers.reduce_on_plateau`; None for none.
         plateau_monitor: the name of a history entry.
+        micro_batches: parts into which each batch is split to bound the memory of a step; the gradient is the batch's.
+        nonfinite_limit: steps in a row with a loss or gradient that is not finite that end the run; fewer are skipped.
+            1 ends it at the first; may be traced.
         evaluation_batch_size: examples at once in evaluation; bounds its memory.
     """
 
@@ -52,6 +55,8 @@ class Recipe(NamedTuple):
     early_stopping: EarlyStopping | None = None
     plateau: Plateau | None = None
     plateau_monitor: str = "valid_loss"
+    micro_batches: int = 1
+    nonfinite_limit: ArrayLike = 1
     evaluation_batch_size: int = 1024
 
 
@@ -66,8 +71,9 @@ def build_recipe(recipe: RecipeFn, hparams: PyTree) -> Recipe:
     parts = recipe(jax.tree.map(_plain, hparams, is_leaf=_is_static))
     if not isinstance(parts, Recipe):
         raise TypeError(f"recipe: expected it to return a training.Recipe, got {type(parts).__name__}")
-    for name in ("batch_size", "epochs", "evaluation_batch_size"):
+    for name in ("batch_size", "epochs", "micro_batches", "evaluation_batch_size"):
         check_positive_int(name, getattr(parts, name))
+    check_number("nonfinite_limit", parts.nonfinite_limit, 1)
     if parts.last_batch not in ("pad", "drop"):
         raise ValueError(f'last_batch: expected "pad" or "drop", got {parts.last_batch!r}')
     if not (hasattr(parts.optimizer, "init") and hasattr(parts.optimizer, "update")):

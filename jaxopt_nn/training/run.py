@@ -32,7 +32,9 @@ class RunResult(NamedTuple):
         best_epoch: int32 scalar, the epoch (from 0) that ``params`` come from; the last without early stopping; −1 if
             no epoch was finite.
         status: int32 scalar, a :class:`~jaxopt_nn.training.Status`.
-        first_bad_step: int32 scalar, the step (from 0) whose loss or gradient was not finite; −1 if none.
+        first_bad_step: int32 scalar, the step (from 0) that ended the run because its loss or gradient was not finite,
+            the first of ``nonfinite_limit`` in a row; −1 if none did. Skipped steps are not counted as steps.
+        skipped_steps: int32 scalar, all steps whose loss or gradient was not finite: nothing of them is in the state.
         state: the last finite training state, to go on from: the one before ``first_bad_step``. (If parameters
             overflowed although loss and gradient were finite: the one before that epoch.)
     """
@@ -44,6 +46,7 @@ class RunResult(NamedTuple):
     best_epoch: Array
     status: Array
     first_bad_step: Array
+    skipped_steps: Array
     state: TrainState
 
 
@@ -113,7 +116,15 @@ def finish(progress: Progress, history: Row) -> RunResult:
         params, model_state = jax.tree.map(lambda a, b: jnp.where(some, a, b), found, (params, model_state))
         best_epoch = best.epoch
     return RunResult(
-        params, model_state, history, progress.epochs, best_epoch, progress.status, progress.first_bad_step, state
+        params,
+        model_state,
+        history,
+        progress.epochs,
+        best_epoch,
+        progress.status,
+        progress.first_bad_step,
+        progress.guard.skipped,
+        state,
     )
 
 

@@ -11,8 +11,8 @@ class Status(IntEnum):
     Attributes:
         COMPLETED: all epochs were run (while a run goes on: nothing has ended it).
         STOPPED_EARLY: the monitored value did not improve for ``patience`` epochs.
-        NONFINITE_TRAINING: a training loss or gradient became NaN or infinite, at ``first_bad_step``. The final state
-            is the last finite one.
+        NONFINITE_TRAINING: training losses or gradients were NaN or infinite ``nonfinite_limit`` times in a row, from
+            ``first_bad_step`` on. The final state is the last finite one.
         NONFINITE_VALIDATION: the parameters were finite, but the validation loss was not.
         INTERRUPTED: ``fit`` was interrupted by Ctrl-C or by a callback.
     """

@@ -1,21 +1,23 @@
 """One training step: one gradient, one update. The lower floor, for a model and a loop of one's own."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxopt_nn._arguments import check_key
-from jaxopt_nn.trees import check_same_structure
-from jaxopt_nn.types import Array, Batch, Key, LossFn, Params, PyTree, State, TrainState
+from jaxopt_nn._arguments import check_key, check_number, check_positive_int
+from jaxopt_nn.optimizers import frozen_paths
+from jaxopt_nn.training.accumulation import accumulate
+from jaxopt_nn.trees import check_same_structure, named_leaves
+from jaxopt_nn.types import Array, ArrayLike, Batch, Key, LossFn, Params, PyTree, State, TrainState
 
-__all__ = ["GuardedStep", "Step", "guard_step", "init_state", "make_step"]
+__all__ = ["Guard", "GuardedStep", "Step", "guard_step", "init_guard", "init_state", "make_step"]
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
-GuardedStep = Callable[[tuple[TrainState, Array], Batch], tuple[tuple[TrainState, Array], dict[str, Array]]]
+GuardedStep = Callable[[tuple[TrainState, "Guard"], Batch], tuple[tuple[TrainState, "Guard"], dict[str, Array]]]
 
 
 def init_state(
@@ -35,7 +37,7 @@ def init_state(
     return TrainState(jnp.int32(0), params, model_state, jax.tree.map(_strong, optimizer.init(params)), key)
 
 
-def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Step:
+def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, micro_batches: int = 1) -> Step:
     """The training step of a loss and an optimizer.
 
     ``g = ∇ loss(params)``; ``u, opt_state = optimizer.update(g, opt_state, params)``; ``params ← params + u``.
@@ -43,12 +45,18 @@ def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Step:
     Args:
         loss_fn: ``loss_fn(params, model_state, batch, key) -> (loss, (model_state, metrics))``; ``metrics`` is a
             dictionary of arrays.
-        optimizer: any optimizer of the optax protocol. Those that take extra arguments get ``value=loss``.
+        optimizer: any optimizer of the optax protocol. Those that take extra arguments get ``value`` (the loss),
+            ``grad``, ``value_fn`` (params to loss) and ``grad_fn`` (params to gradient), on this batch with this noise.
+        micro_batches: static; how many parts the batch is split into, one after another, to bound the memory. Loss,
+            metrics and gradient are their means, weighted by the parts' example weights, and so those of the whole
+            batch if ``loss_fn`` is a weighted mean over examples; the model state goes from part to part; the
+            optimizer sees one update.
 
     Returns:
         ``step(state, batch) -> (state, metrics)``, a pure function. The new state equals the old in tree, shapes and
         dtypes. ``metrics`` are those of ``loss_fn`` with ``loss`` and ``gradient_norm`` (the global L2 norm of the
-        gradient before the optimizer sees it); a compiled program computes only what is read of them.
+        gradient before the optimizer sees it); a compiled program computes only what is read of them. Parameters
+        frozen by :func:`~jaxopt_nn.optimizers.freeze` keep their bits, and their gradient is not computed.
 
     Raises:
         ValueError: while tracing, naming the path, if the state would change its tree, a shape or a dtype.
@@ -65,35 +73,96 @@ def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Step:
     >>> state.params["w"].tolist(), float(metrics["loss"])
     ([0.10000000149011612, 0.10000000149011612], 1.0)
     """
+    check_positive_int("micro_batches", micro_batches)
     update = optax.with_extra_args_support(optimizer).update
-    gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
-        (loss, (model_state, metrics)), gradients = gradient_fn(state.params, state.model_state, batch, key)
-        updates, opt_state = update(gradients, state.opt_state, state.params, value=loss)
-        params = optax.apply_updates(state.params, updates)
+        frozen = frozen_paths(state.opt_state)
+        trained, assemble = _split(state.params, frozen)
+
+        def loss_of(trained: list[Array], model_state: State, batch: Batch, key: Key) -> Any:
+            return loss_fn(assemble(trained), model_state, batch, key)
+
+        gradient_of = accumulate(jax.value_and_grad(loss_of, has_aux=True), micro_batches)
+
+        def evaluate(trained: list[Array]) -> Any:
+            return gradient_of(trained, state.model_state, batch, key)
+
+        def whole(gradient: list[Array]) -> PyTree:
+            return _split(jax.tree.map(jnp.zeros_like, state.params), frozen)[1](gradient)
+
+        (loss, (model_state, metrics)), gradient = evaluate(trained)
+        extra = {
+            "value": loss,
+            "grad": whole(gradient),
+            "value_fn": lambda params: evaluate(_split(params, frozen)[0])[0][0],
+            "grad_fn": lambda params: whole(evaluate(_split(params, frozen)[0])[1]),
+        }
+        updates, opt_state = update(whole(gradient), state.opt_state, state.params, **extra)
+        params = assemble(_split(optax.apply_updates(state.params, updates), frozen)[0])
         new = TrainState(state.step + 1, params, model_state, opt_state, state.key)
         check_same_structure("state", state, new)
-        return new, {**metrics, "loss": loss, "gradient_norm": _norm(gradients)}
+        return new, {**metrics, "loss": loss, "gradient_norm": _norm(gradient)}
 
     return step
 
 
-def guard_step(step: Step) -> GuardedStep:
-    """The same step, of whose state nothing changes from the first one on whose loss or gradient is not finite.
+class Guard(NamedTuple):
+    """What :func:`guard_step` counts.
 
-    Returns:
-        ``guarded((state, fine), batch) -> ((state, fine), metrics)``, where the bool scalar ``fine`` is true at first.
+    Attributes:
+        in_a_row: int32 scalar, the bad steps since the last good one; at the limit nothing passes any more.
+        skipped: int32 scalar, all bad steps.
     """
 
-    def guarded(carry: tuple[TrainState, Array], batch: Batch) -> tuple[tuple[TrainState, Array], dict[str, Array]]:
-        state, fine = carry
+    in_a_row: Array
+    skipped: Array
+
+
+def init_guard() -> Guard:
+    """Nothing bad so far."""
+    return Guard(jnp.int32(0), jnp.int32(0))
+
+
+def guard_step(step: Step, limit: ArrayLike = 1) -> GuardedStep:
+    """The same step, but where loss or gradient is not finite nothing of the state changes: it is skipped.
+
+    Parameters, moments, counters and model state stay as they were, to the bit. After ``limit`` such steps in a row all
+    that follow are skipped too.
+
+    Args:
+        step: a training step.
+        limit: an integer >= 1; may be traced. 1 ends at the first one.
+
+    Returns:
+        ``guarded((state, guard), batch) -> ((state, guard), metrics)``, to begin with :func:`init_guard`; ``metrics``
+        has ``applied`` besides: whether the step was taken.
+    """
+    check_number("limit", limit, 1)
+
+    def guarded(carry: tuple[TrainState, Guard], batch: Batch) -> tuple[tuple[TrainState, Guard], dict[str, Array]]:
+        state, guard = carry
         new, metrics = step(state, batch)
-        fine &= jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
-        return (jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, state), fine), metrics
+        good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+        on = guard.in_a_row < jnp.asarray(limit)
+        applied, bad = on & good, on & ~good
+        in_a_row = jnp.where(applied, 0, guard.in_a_row + bad)
+        state = jax.tree.map(lambda a, b: jnp.where(applied, a, b), new, state)
+        return (state, Guard(in_a_row, guard.skipped + bad)), {**metrics, "applied": applied}
 
     return guarded
+
+
+def _split(params: Params, frozen: frozenset[str]) -> tuple[list[Array], Callable[[list[Array]], Params]]:
+    """The leaves that are trained, and how to put others in their place."""
+    named, treedef = named_leaves(params), jax.tree.structure(params)
+
+    def assemble(trained: list[Array]) -> Params:
+        rest = iter(trained)
+        return treedef.unflatten([leaf if path in frozen else next(rest) for path, leaf in named])
+
+    return [leaf for path, leaf in named if path not in frozen], assemble
 
 
 def _norm(tree: PyTree) -> Array:

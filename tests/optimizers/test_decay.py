@@ -50,9 +50,9 @@ def test_decay_in_adamw_is_decoupled_from_the_gradient():
 
 
 def test_a_mask_that_selects_nothing_is_refused():
-    with pytest.raises(ValueError, match=r"^mask: expected to select some of the leaves \['weight'\], selects none"):
+    with pytest.raises(ValueError, match=r"^mask: expected to select a leaf of \['weight'\], selected none"):
         optimizers.adamw(0.1).init({"weight": jnp.ones(3)})
-    with pytest.raises(ValueError, match=r"^mask: expected to select some of the leaves \[''\], selects none"):
+    with pytest.raises(ValueError, match=r"^mask: expected to select a leaf of \[''\], selected none"):
         optimizers.add_decayed_weights(0.1).init(jnp.ones(3))
 
 

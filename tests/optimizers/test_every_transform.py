@@ -17,6 +17,18 @@ def _with(factory, **static):
     return lambda **numbers: factory(**numbers, **static)
 
 
+def _averaged(learning_rate, momentum):
+    return optimizers.weight_ema(optimizers.sgd(learning_rate, momentum), decay=0.9)
+
+
+def _looking_ahead(learning_rate, slow_step_size):
+    return optimizers.lookahead(optimizers.sgd(learning_rate), 3, slow_step_size)
+
+
+def _schedule_free(learning_rate, b1):
+    return optimizers.schedule_free(optimizers.sgd(learning_rate), b1)
+
+
 OPTIMIZERS = [
     ("sgd", optimizers.sgd, {"learning_rate": 0.1}),
     ("momentum", optimizers.sgd, {"learning_rate": 0.1, "momentum": 0.7}),
@@ -31,6 +43,37 @@ OPTIMIZERS = [
         _with(optimizers.adamw, mask=trees.every_leaf),
         {"learning_rate": 0.1, "b1": 0.8, "b2": 0.95, "eps": 1e-8, "weight_decay": 0.01},
     ),
+    (
+        "lamb",
+        _with(optimizers.lamb, mask=trees.every_leaf),
+        {"learning_rate": 0.05, "b1": 0.8, "b2": 0.95, "eps": 1e-6, "weight_decay": 0.01},
+    ),
+    (
+        "lars",
+        _with(optimizers.lars, mask=trees.every_leaf),
+        {"learning_rate": 0.1, "weight_decay": 0.01, "trust_coefficient": 0.5, "eps": 1e-3, "momentum": 0.5},
+    ),
+    (
+        "lars_paper",
+        _with(optimizers.lars, mask=trees.every_leaf, convention="paper"),
+        {"learning_rate": 0.1, "weight_decay": 0.01, "trust_coefficient": 0.5, "eps": 1e-3, "momentum": 0.5},
+    ),
+    (
+        "adafactor",
+        _with(optimizers.adafactor, mask=trees.every_leaf),
+        {
+            "learning_rate": 0.02,
+            "decay_exponent": 0.8,
+            "eps": 1e-30,
+            "clipping_threshold": 0.6,
+            "min_scale": 2.0,
+            "momentum": 0.5,
+            "weight_decay": 0.01,
+        },
+    ),
+    ("weight_ema", _averaged, {"learning_rate": 0.1, "momentum": 0.7}),
+    ("lookahead", _looking_ahead, {"learning_rate": 0.1, "slow_step_size": 0.6}),
+    ("schedule_free", _schedule_free, {"learning_rate": 0.3, "b1": 0.7}),
 ]
 PARTS = [
     ("add_momentum", optimizers.add_momentum, {"momentum": 0.7}),
@@ -38,6 +81,8 @@ PARTS = [
     ("scale_by_rms", optimizers.scale_by_rms, {"decay": 0.8, "eps": 1e-8}),
     ("scale_by_rms_centered", _with(optimizers.scale_by_rms, centered=True), {"decay": 0.8, "eps": 1e-3}),
     ("scale_by_adam", optimizers.scale_by_adam, {"b1": 0.8, "b2": 0.95, "eps": 1e-8}),
+    ("scale_by_factored_rms", optimizers.scale_by_factored_rms, {"decay_exponent": 0.8, "eps": 1e-30}),
+    ("scale_by_trust_ratio", optimizers.scale_by_trust_ratio, {"trust_coefficient": 0.5, "eps": 1e-3}),
     ("scale_by_learning_rate", optimizers.scale_by_learning_rate, {"learning_rate": 0.1}),
     ("scale_by_schedule", _scheduled, {"learning_rate": 0.1, "decay_steps": 30.0}),
     ("add_decayed_weights", _with(optimizers.add_decayed_weights, mask=trees.every_leaf), {"weight_decay": 0.01}),
@@ -335,6 +380,11 @@ RANGES = {
     "weight_decay": [-0.1, np.nan],
     "max_value": [-1.0],
     "max_norm": [-1.0, np.inf],
+    "trust_coefficient": [-0.1, np.nan],
+    "decay_exponent": [-0.1, np.inf],
+    "clipping_threshold": [0.0],
+    "min_scale": [-0.1],
+    "slow_step_size": [-0.1, 1.1],
 }
 
 

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from jaxopt_nn import optimizers, schedules
-from jaxopt_nn.optimizers import current_learning_rate
+from jaxopt_nn.optimizers import current_learning_rate, scale_learning_rate
 
 PARAMS = {"learning_rate": jnp.ones(3), "kernel": jnp.ones(2)}  # a parameter of that name is not mistaken for it
 
@@ -93,3 +93,97 @@ def test_low_precision_updates_are_multiplied_in_float32():
         )
         expected = (-np.float32(rate) * np.asarray(updates, np.float32)).astype(dtype)
         np.testing.assert_array_equal(scaled, expected)
+
+
+SCALED = [
+    ("sgd", lambda rate: optimizers.sgd(rate)),
+    ("adam", lambda rate: optimizers.adam(rate)),
+    ("the rate inside the velocity", lambda rate: optimizers.rmsprop(rate, momentum=0.9)),
+    ("a chain", lambda rate: optax.chain(optax.clip(1.0), optax.chain(optimizers.adam(rate), optax.identity()))),
+    (
+        "two rates",
+        lambda rate: optax.partition(
+            {"one": optimizers.sgd(rate), "other": optimizers.adam(rate)}, {"learning_rate": "one", "kernel": "other"}
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("schedule", [None, schedules.cosine_decay(1.0, 9)], ids=["constant", "schedule"])
+@pytest.mark.parametrize("make", [row[1] for row in SCALED], ids=[row[0] for row in SCALED])
+def test_a_scaled_rate_is_a_rate_scaled_from_that_update_on(make, schedule):
+    after = schedule or schedules.constant(1.0)
+    base = make(after if schedule else 1.0)
+    ours, state = jax.jit(base.update), base.init(PARAMS)
+    factors = [1.0, 1.0, 0.25, 0.25, 0.5, 0.0]  # set and not multiplied
+    expected = make(lambda count: after(count) * jnp.asarray(factors)[count])
+    update, want_state = jax.jit(expected.update), expected.init(PARAMS)
+    for step, factor in enumerate(factors):
+        if step in (2, 4, 5):
+            state = scale_learning_rate(state, factor)
+        updates, state = ours(PARAMS, state, PARAMS)
+        want, want_state = update(PARAMS, want_state, PARAMS)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), updates, want)
+        np.testing.assert_allclose(current_learning_rate(state), after(step) * factor, rtol=1e-6)
+
+
+def test_the_record_tells_of_the_last_update_and_not_of_the_next():
+    optimizer = optimizers.sgd(0.5)
+    _, state = optimizer.update(PARAMS, optimizer.init(PARAMS))
+    state = scale_learning_rate(state, 0.5)
+    assert current_learning_rate(state) == 0.5
+    assert current_learning_rate(optimizer.update(PARAMS, state)[1]) == 0.25
+
+
+def test_a_scale_may_be_traced_swept_scanned_and_differentiated():
+    optimizer = optimizers.adam(0.5)
+
+    def end(factor):
+        def epoch(state, _):
+            updates, state = optimizer.update(PARAMS, state, PARAMS)
+            return scale_learning_rate(state, factor * state[-1].scale), updates["kernel"][0]
+
+        return jnp.sum(jax.lax.scan(epoch, optimizer.init(PARAMS), None, length=3)[1])
+
+    ends = jax.jit(jax.vmap(end))(jnp.array([0.5, 1.0]))
+    np.testing.assert_allclose(ends, [-0.5 * 1.75, -0.5 * 3], rtol=1e-5)
+    np.testing.assert_allclose(jax.grad(end)(0.5), -0.5 * (1 + 2 * 0.5), rtol=1e-5)
+
+
+def test_lanes_are_scaled_together_or_each_by_its_own():
+    states = jax.vmap(lambda rate: optimizers.adam(rate).init(PARAMS))(jnp.ones(3))
+    for scale, want in ((0.5, [0.5, 0.5, 0.5]), (jnp.array([1.0, 2.0, 3.0]), [1.0, 2.0, 3.0])):
+        np.testing.assert_array_equal(scale_learning_rate(states, scale)[-1].scale, want)
+
+
+def test_a_scale_keeps_the_state_as_it_was_and_shares_no_buffer():
+    scale = jnp.float32(0.5)
+    optimizer = optax.partition(
+        {"one": optimizers.sgd(0.5), "other": optimizers.sgd(0.25)}, {"learning_rate": "one", "kernel": "other"}
+    )
+    for x64 in (False, True):
+        with jax.enable_x64(x64):
+            before = optimizer.init(PARAMS)
+            for given in (1, 0.5, np.float64(0.5), jnp.bfloat16(0.5), scale):
+                after = scale_learning_rate(before, given)
+                assert jax.tree.structure(after) == jax.tree.structure(before)
+                for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+                    assert (a.shape, a.dtype, b.weak_type) == (b.shape, b.dtype, False)
+    consume = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+    consume(scale_learning_rate(optimizer.init(PARAMS), scale))
+    assert not scale.is_deleted()
+
+
+def test_a_double_is_scaled_in_double_precision():
+    with jax.enable_x64(True):
+        optimizer = optimizers.sgd(0.1)
+        state = scale_learning_rate(optimizer.init(jnp.ones(2)), 0.1)
+        np.testing.assert_allclose(optimizer.update(jnp.ones(2), state)[0], -0.1 * 0.1, rtol=1e-15)
+
+
+def test_a_state_without_a_rate_of_ours_and_a_scale_out_of_range_are_refused():
+    with pytest.raises(ValueError, match=r"^opt_state: expected a LearningRateState in it, .* found none"):
+        scale_learning_rate(optax.adam(0.5).init(PARAMS), 0.5)
+    for bad in (-0.5, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"^scale: expected a finite number in \[0, inf\), got "):
+            scale_learning_rate(optimizers.sgd(0.5).init(PARAMS), bad)

@@ -9,6 +9,7 @@ from jaxopt_nn import layers, losses, optimizers, training
 from jaxopt_nn.types import Batch
 
 X = jax.random.normal(jax.random.key(0), (40, 3))
+KEY = jax.random.key(1)
 DATA = Batch(X, X @ jnp.array([[1.0], [-2.0], [0.5]]))
 
 
@@ -143,3 +144,56 @@ def test_the_gradient_of_a_failed_lane_does_not_reach_the_others():
 
     jacobian = jax.jacfwd(total)(jnp.array([0.01, 30.0, 0.02]))
     assert bool(jnp.all(jnp.isfinite(jacobian[jnp.array([0, 2])][:, jnp.array([0, 2])])))
+
+
+def _marked(*rows):
+    """Data whose named batches of 8, in their order, have an infinite loss."""
+    targets = DATA.y
+    for row in rows:
+        targets = targets.at[8 * row].set(jnp.inf)
+    return DATA._replace(y=targets)
+
+
+def _in_order(hp, limit, **changes):
+    return recipe(hp, shuffle=False, epochs=2, nonfinite_limit=limit, optimizer=optimizers.adam(hp), **changes)
+
+
+def test_a_skipped_step_leaves_everything_as_it_was():
+    """Two of five batches are bad: what is left is a run over the other three."""
+    normalized = layers.serial(layers.batch_norm(), layers.dense(1))
+    run = training.make_run(lambda hp: _in_order(hp, 3, model=normalized))
+    result = jax.jit(run)(jax.random.key(1), 0.05, _marked(1, 2))
+    good = np.add.outer(8 * np.array([0, 3, 4]), np.arange(8)).reshape(-1)
+    rest = Batch(DATA.x[good], DATA.y[good])
+    expected = jax.jit(run)(jax.random.key(1), 0.05, rest)
+    assert training.Status(int(result.status)) is training.Status.COMPLETED
+    assert int(result.skipped_steps) == 4 and int(expected.skipped_steps) == 0
+    assert int(result.first_bad_step) == -1
+    kept, plain = (jax.tree.leaves(r.state._replace(key=None)) for r in (result, expected))
+    for a, b in zip(kept, plain, strict=True):  # parameters, moments, counters, running statistics
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    for name, values in expected.history.items():
+        np.testing.assert_allclose(result.history[name], values, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("limit", "status", "skipped", "step"), [(1, 2, 1, 1), (2, 2, 2, 1), (3, 0, 6, -1)])
+def test_the_limit_counts_steps_in_a_row(limit, status, skipped, step):
+    # batches 1, 2 and 4 of 5 are bad: two in a row, and then one; 4 and the next epoch's 0 are not both bad
+    result = jax.jit(training.make_run(lambda hp: _in_order(hp, limit)))(jax.random.key(1), 0.05, _marked(1, 2, 4))
+    assert (int(result.status), int(result.skipped_steps), int(result.first_bad_step)) == (status, skipped, step)
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(result.params))
+
+
+def test_the_row_goes_on_over_the_end_of_an_epoch_and_limits_may_be_swept():
+    run = jax.jit(jax.vmap(lambda limit: training.make_run(lambda hp: _in_order(0.05, hp))(KEY, limit, _marked(0, 4))))
+    result = run(jnp.array([2, 3]))
+    assert result.status.tolist() == [training.Status.NONFINITE_TRAINING, training.Status.COMPLETED]
+    assert result.epochs.tolist() == [2, 2]
+    assert result.first_bad_step.tolist() == [3, -1]  # batches 1, 2, 3 were taken
+    assert result.skipped_steps.tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("nan")])
+def test_a_bad_limit_is_named(limit):
+    with pytest.raises(ValueError, match=r"^nonfinite_limit: expected a finite number in"):
+        training.make_run(lambda hp: _in_order(hp, limit))(jax.random.key(1), 0.05, DATA)

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jaxopt_nn import layers, losses, optimizers, training
-from jaxopt_nn.training.step import guard_step
+from jaxopt_nn.training.step import guard_step, init_guard
 from jaxopt_nn.types import Batch, Static
 
 
@@ -42,7 +42,7 @@ def test_equals_a_python_loop_of_steps(problem):
         return guard_step(one)(carry, batch)[0]
 
     params, model_state = recipe(hp).model.init(init_key, problem.train.x)
-    carry = (training.init_state(params, recipe(hp).optimizer, noise_key, model_state), jnp.bool_(True))
+    carry = (training.init_state(params, recipe(hp).optimizer, noise_key, model_state), init_guard())
     for epoch in range(3):
         order = jax.random.permutation(jax.random.fold_in(order_key, epoch), 70)
         order, weight = jnp.concatenate([order, jnp.zeros(10, order.dtype)]), (jnp.arange(80) < 70).astype("f")

@@ -1,0 +1,107 @@
+"""Freezing: parameters that a training run leaves as they are, to the bit."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxopt_nn.optimizers._transform import transform_extra
+from jaxopt_nn.trees import Mask, named_leaves, select
+from jaxopt_nn.types import Params, PyTree
+
+__all__ = ["FrozenState", "freeze", "frozen_paths"]
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Frozen:
+    """Paths of frozen leaves, as a part of a state that is no array.
+
+    Attributes:
+        paths: in the order of the leaves.
+    """
+
+    paths: tuple[str, ...]
+
+
+class FrozenState(NamedTuple):
+    """State of :func:`freeze`.
+
+    Attributes:
+        frozen: static: the paths of the frozen leaves.
+        inner: the optimizer's state for the others.
+    """
+
+    frozen: Frozen
+    inner: PyTree
+
+
+def freeze(optimizer: optax.GradientTransformation, frozen: Mask) -> optax.GradientTransformationExtraArgs:
+    """The same optimizer for some of the leaves; the others stay as they are, to the bit.
+
+    A frozen leaf has no optimizer state, is neither decayed nor carried on by momentum, and counts in no norm. A
+    :func:`~jaxopt_nn.training.make_step` does not even compute its gradient. Put it around the whole optimizer.
+
+    Args:
+        optimizer: any optimizer of the optax protocol.
+        frozen: static; the leaves to freeze, see :mod:`jaxopt_nn.trees`: ``"dense_0/*"``, or ``["embed*", "*/scale"]``.
+
+    Returns:
+        The optimizer. The updates of frozen leaves are -0, the number that changes no other when it is added.
+
+    Raises:
+        ValueError: at ``init``, a pattern matches no path, or everything is frozen.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxopt_nn import optimizers
+        >>> optimizer = optimizers.freeze(optimizers.adam(0.1), "encoder/*")
+        >>> params = {"encoder": {"kernel": jnp.ones(3)}, "head": {"kernel": jnp.ones(2)}}
+        >>> updates, state = optimizer.update(params, optimizer.init(params), params)
+        >>> updates["encoder"]["kernel"].tolist(), [round(u, 4) for u in updates["head"]["kernel"].tolist()]
+        ([-0.0, -0.0, -0.0], [-0.1, -0.1])
+    """
+    inner = optax.with_extra_args_support(optimizer)
+
+    def init(params: Params) -> FrozenState:
+        chosen = select("frozen", frozen, params)
+        if chosen and all(chosen):
+            raise ValueError(f"frozen: expected to leave a leaf to train, freezes all: {frozen!r}")
+        paths = tuple(path for (path, _), is_frozen in zip(named_leaves(params), chosen, strict=True) if is_frozen)
+        return FrozenState(Frozen(paths), inner.init(_without(paths, params)))
+
+    def update(
+        updates: PyTree, state: FrozenState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, FrozenState]:
+        paths = state.frozen.paths
+        trained = None if params is None else _without(paths, params)
+        new, inner_state = inner.update(_without(paths, updates), state.inner, trained, **extra)
+        found = iter(jax.tree.leaves(new))
+        leaves = [
+            jnp.full(jnp.shape(leaf), -0.0, jnp.result_type(leaf)) if path in paths else next(found)
+            for path, leaf in named_leaves(updates)
+        ]
+        return jax.tree.structure(updates).unflatten(leaves), FrozenState(state.frozen, inner_state)
+
+    return transform_extra(init, update)
+
+
+def frozen_paths(opt_state: PyTree) -> frozenset[str]:
+    """The paths of the leaves that :func:`freeze` holds in an optimizer's state, inside chains and wrappers too.
+
+    >>> from jaxopt_nn import optimizers
+    >>> sorted(frozen_paths(freeze(optimizers.sgd(0.1), "a").init({"a": 1.0, "b": 1.0})))
+    ['a']
+    """
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, FrozenState))
+    states = [node for node in nodes if isinstance(node, FrozenState)]
+    inner = [frozen_paths(state.inner) for state in states]
+    return frozenset[str]().union(*[state.frozen.paths for state in states], *inner)
+
+
+def _without(paths: tuple[str, ...], tree: PyTree) -> PyTree:
+    """The tree with None, which is no leaf, in the place of the frozen ones."""
+    leaves = [None if path in paths else leaf for path, leaf in named_leaves(tree)]
+    return jax.tree.structure(tree).unflatten(leaves)
