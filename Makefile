@@ -14,7 +14,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help demo test test-lowest lint bench docs pins clean clean-environments FORCE
+.PHONY: help demo test test-peers test-lowest golden lint bench docs pins clean clean-environments FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ demo: .venv/demo.stamp ## train on the digits, compare optimizers, check a gradi
 test: .venv/dev.stamp ## run the whole test suite
 	@.venv/bin/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
+test-peers: .venv-peers/peers.stamp ## compare with other libraries as they run (torch, keras, flax, equinox)
+	@.venv-peers/bin/python -m pytest -q -n 2 --dist worksteal tests/peers $(ARGS)
+
 test-lowest: .venv-lowest/test.stamp ## run the fast tests with the lowest versions that the package allows
 	@.venv-lowest/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(ARGS)
 
@@ -32,6 +35,9 @@ lint: .venv/dev.stamp ## check style, format and types
 	@.venv/bin/python -m ruff check --quiet --output-format concise .
 	@.venv/bin/python -m ruff format --quiet --check .
 	@.venv/bin/python -m pyright --pythonpath .venv/bin/python
+
+golden: .venv-peers/peers.stamp ## run other libraries' optimizers anew, for the data that tests compare with
+	@.venv-peers/bin/python tests/optimizers/golden/make.py
 
 bench: .venv-peers/peers.stamp ## measure side by side with other libraries (takes a while)
 	@.venv-peers/bin/python -m benchmarks $(ARGS)

@@ -19,7 +19,7 @@ from jaxopt_nn.optimizers._adafactor import AdafactorState, FactoredMoment, adaf
 from jaxopt_nn.optimizers._adagrad import AdagradState, adagrad, scale_by_adagrad
 from jaxopt_nn.optimizers._adam import AdamState, adam, adamw, scale_by_adam
 from jaxopt_nn.optimizers._adamax import AdamaxState, adamax, scale_by_adamax
-from jaxopt_nn.optimizers._clipping import clip_by_global_norm, clip_by_norm, clip_by_value
+from jaxopt_nn.optimizers._clipping import ClipState, clip_adaptively, clip_by_global_norm, clip_by_norm, clip_by_value
 from jaxopt_nn.optimizers._decay import add_decayed_weights
 from jaxopt_nn.optimizers._evaluation import evaluation_params
 from jaxopt_nn.optimizers._freeze import FrozenState, freeze, frozen_paths
@@ -35,6 +35,7 @@ from jaxopt_nn.optimizers._lookahead import LookaheadState, lookahead
 from jaxopt_nn.optimizers._muon import MuonState, muon, scale_by_muon
 from jaxopt_nn.optimizers._nadam import NadamState, nadam, scale_by_nadam
 from jaxopt_nn.optimizers._plateau import Plateau, PlateauState, reduce_on_plateau
+from jaxopt_nn.optimizers._precision import StoredState, stochastic_round, store_state
 from jaxopt_nn.optimizers._radam import radam, scale_by_radam
 from jaxopt_nn.optimizers._rmsprop import RmsState, rmsprop, scale_by_rms
 from jaxopt_nn.optimizers._sam import sam
@@ -50,6 +51,7 @@ __all__ = [
     "AdagradState",
     "AdamState",
     "AdamaxState",
+    "ClipState",
     "FactoredMoment",
     "FrozenState",
     "LearningRateState",
@@ -63,6 +65,7 @@ __all__ = [
     "RmsState",
     "ScheduleFreeState",
     "SophiaState",
+    "StoredState",
     "WeightEmaState",
     "adadelta",
     "adafactor",
@@ -72,6 +75,7 @@ __all__ = [
     "adamw",
     "add_decayed_weights",
     "add_momentum",
+    "clip_adaptively",
     "clip_by_global_norm",
     "clip_by_norm",
     "clip_by_value",
@@ -109,5 +113,7 @@ __all__ = [
     "schedule_free",
     "sgd",
     "sophia",
+    "stochastic_round",
+    "store_state",
     "weight_ema",
 ]

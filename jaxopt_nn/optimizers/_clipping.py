@@ -1,23 +1,35 @@
-"""Clipping of gradients: by value, by the norm of each leaf, by the norm of all of them.
+"""Clipping of gradients: by value, by the norm of each leaf, of all of them, or of each unit.
 
-A norm that is not finite (a gradient holds inf or NaN) clips nothing: the gradient passes as it came, so that a run's
-status sees it; scaled, it would be a mixture of zeros and NaN. A norm is not lost to overflow where its gradient is
-finite.
+Clipping by a norm records the norm that it met, of all leaves together, in its state. A norm that is not finite (a
+gradient holds inf or NaN) clips nothing: the gradient passes as it came, so that a run's status sees it; scaled, it
+would be a mixture of zeros and NaN. A norm is not lost to overflow where its gradient is finite.
 """
 
+from collections.abc import Callable
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxopt_nn.optimizers._numbers import as_number, safe_sqrt, to
-from jaxopt_nn.optimizers._transform import stateless, wide
-from jaxopt_nn.types import Array, ArrayLike, PyTree
+from jaxopt_nn.optimizers._transform import check_match, stateless, transform, wide
+from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
-__all__ = ["clip_by_global_norm", "clip_by_norm", "clip_by_value"]
+__all__ = ["ClipState", "clip_adaptively", "clip_by_global_norm", "clip_by_norm", "clip_by_value"]
+
+
+class ClipState(NamedTuple):
+    """State of clipping by a norm.
+
+    Attributes:
+        norm: float scalar (float32, or float64 where x64 is on), the Euclidean norm of the whole gradient of the last
+            update, before it was clipped; 0 before the first.
+    """
+
+    norm: Array
 
 
 def clip_by_value(max_value: ArrayLike) -> optax.GradientTransformation:
@@ -60,7 +72,7 @@ def clip_by_norm(max_norm: ArrayLike) -> optax.GradientTransformation:
         max_norm: scalar >= 0; may be traced.
 
     Returns:
-        The transform, stateless. A leaf whose norm is not finite passes as it is.
+        The transform, with :class:`ClipState`. A leaf whose norm is not finite passes as it is.
 
     Raises:
         ValueError: ``max_norm`` is negative or not finite.
@@ -74,10 +86,17 @@ def clip_by_norm(max_norm: ArrayLike) -> optax.GradientTransformation:
     The same as Keras's ``clipnorm``.
     """
     bound = as_number("max_norm", max_norm)
-    return stateless(lambda updates: jax.tree.map(lambda g: _rescale([g], bound)[0], updates))
+
+    def clip(leaves: list[Array]) -> tuple[list[Array], Array]:
+        pairs = [_rescale([leaf], bound) for leaf in leaves]
+        return [clipped for (clipped,), _ in pairs], _norm([norm for _, norm in pairs])
+
+    return _clip_by_norm(clip)
 
 
-def clip_by_global_norm(max_norm: ArrayLike) -> optax.GradientTransformation:
+def clip_by_global_norm(
+    max_norm: ArrayLike, *, convention: Literal["optax", "torch", "keras"] = "optax"
+) -> optax.GradientTransformation:
     """Scales all leaves alike so that the Euclidean norm of the whole tree is at most ``max_norm``.
 
     ``g ← g · min(1, max_norm / ‖g‖)``, with ``‖g‖`` over all elements of all leaves. A gradient below the limit is not
@@ -85,12 +104,15 @@ def clip_by_global_norm(max_norm: ArrayLike) -> optax.GradientTransformation:
 
     Args:
         max_norm: scalar >= 0; may be traced.
+        convention: static; "torch" divides by ``‖g‖ + 1e-6``, as ``torch.nn.utils.clip_grad_norm_`` does; "optax" and
+            "keras" (``global_clipnorm``) are the formula above.
 
     Returns:
-        The transform, stateless. A gradient whose norm is not finite passes as it is; one of norm 0 stays 0.
+        The transform, with :class:`ClipState`. A gradient whose norm is not finite passes as it is, where Keras makes
+        all of it NaN; one of norm 0 stays 0.
 
     Raises:
-        ValueError: ``max_norm`` is negative or not finite.
+        ValueError: ``max_norm`` is negative or not finite, or the convention is unknown.
 
     Example:
         >>> import jax.numpy as jnp
@@ -99,35 +121,116 @@ def clip_by_global_norm(max_norm: ArrayLike) -> optax.GradientTransformation:
         >>> round(float(updates["a"]), 6), round(float(updates["b"]), 6)
         (0.6, 0.8)
 
-    Equal to ``optax.clip_by_global_norm`` where that is finite. Differs from ``torch.nn.utils.clip_grad_norm_``, which
-    divides by ``‖g‖ + 1e-6``.
+    Equal to ``optax.clip_by_global_norm`` where that is finite.
 
     References:
         Pascanu, Mikolov and Bengio, On the difficulty of training recurrent neural networks, 2013, algorithm 1.
     """
     bound = as_number("max_norm", max_norm)
 
-    def clip(updates: PyTree) -> PyTree:
+    if convention not in ("optax", "torch", "keras"):
+        raise ValueError(f'convention: expected "optax", "torch" or "keras", got {convention!r}')
+    return _clip_by_norm(lambda leaves: _rescale(leaves, bound, 1e-6 if convention == "torch" else 0.0))
+
+
+def clip_adaptively(clipping: ArrayLike, eps: ArrayLike = 1e-3) -> optax.GradientTransformation:
+    """Adaptive gradient clipping (AGC): limits each unit's gradient to a part of the unit's parameters.
+
+    ``g_i ← g_i · min(1, clipping · max(‖θ_i‖, ε) / ‖g_i‖)``, where a unit i is a slice along the last axis, what goes
+    into one output; of a leaf of one axis or none, the whole leaf.
+
+    Args:
+        clipping: scalar >= 0, such as 0.01; may be traced.
+        eps: ε > 0, for units whose parameters are 0; may be traced.
+
+    Returns:
+        The transform, with :class:`ClipState`. Its ``update`` needs ``params``. A unit whose norm is not finite passes
+        as it is.
+
+    Raises:
+        ValueError: a number is out of its range; at ``update``, no params came.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> transform = clip_adaptively(0.1)
+        >>> params, gradient = jnp.ones((4, 2)), jnp.array([[0.0, 0.1]] * 4).at[0, 0].set(8.0)
+        >>> updates, _ = transform.update(gradient, transform.init(params), params)
+        >>> [round(u, 4) for u in updates[0].tolist()]  # the first unit had the norm 8, the second has 0.2
+        [0.2, 0.1]
+
+    Equal to ``optax.adaptive_grad_clip`` for kernels of two and four axes; there, one of three axes is taken for
+    attention, with units along the last two.
+
+    References:
+        Brock et al., High-performance large-scale image recognition without normalization, 2021, equation 3.
+    """
+    ratio, floor = as_number("clipping", clipping), as_number("eps", eps, open_low=True)
+
+    def clip(g: Any, param: Any) -> tuple[Array, Array]:
+        g = jnp.asarray(g)
+        exact = g.astype(wide(g))
+        norms = _unit_norms(exact)
+        limit = to(exact.dtype, ratio) * jnp.maximum(
+            _unit_norms(jnp.asarray(param, exact.dtype)), to(exact.dtype, floor)
+        )
+        return (_factor(norms, limit, 0.0) * exact).astype(g.dtype), _norm([norms])
+
+    def update(updates: PyTree, state: ClipState, params: Params | None = None) -> tuple[PyTree, ClipState]:
+        if params is None:
+            raise ValueError("params: expected the parameters, got None: AGC needs update(updates, state, params)")
+        check_match(updates, params)
         leaves, treedef = jax.tree.flatten(updates)
-        return treedef.unflatten(_rescale(leaves, bound))
+        pairs = [clip(leaf, param) for leaf, param in zip(leaves, jax.tree.leaves(params), strict=True)]
+        return treedef.unflatten([clipped for clipped, _ in pairs]), _record([norm for _, norm in pairs])
 
-    return stateless(clip)
+    return transform(_unclipped, update)
 
 
-def _rescale(leaves: list[Any], bound: Any) -> list[Array]:
-    """``leaves``, all scaled by the one factor that brings their common norm down to ``bound``."""
-    if not leaves:
-        return []
-    arrays = [jnp.asarray(leaf) for leaf in leaves]
+def _clip_by_norm(clip: Callable[[list[Array]], tuple[list[Array], Array]]) -> optax.GradientTransformation:
+    """The transform of a function of leaves that returns them clipped, and their norm."""
+
+    def update(updates: PyTree, state: ClipState, params: Params | None = None) -> tuple[PyTree, ClipState]:
+        del params, state
+        leaves, treedef = jax.tree.flatten(updates)
+        if not leaves:
+            return updates, _record([])
+        clipped, norm = clip([jnp.asarray(leaf) for leaf in leaves])
+        return treedef.unflatten(clipped), _record([norm])
+
+    return transform(_unclipped, update)
+
+
+def _unclipped(params: Params) -> ClipState:
+    del params
+    return _record([])
+
+
+def _record(norms: list[Array]) -> ClipState:
+    return ClipState(jnp.asarray(_norm(norms) if norms else 0.0, jnp.result_type(float)))
+
+
+def _rescale(arrays: list[Array], bound: Any, eps: float = 0.0) -> tuple[list[Array], Array]:
+    """Arrays, all scaled by the one factor that brings their common norm down to ``bound``; and that norm."""
     exact = [array.astype(wide(array)) for array in arrays]
     norm = _norm(exact)
-    limit = to(norm.dtype, bound)
-    clipped = norm > limit  # False for NaN, which is the norm if an element is inf
-    factor = jnp.where(clipped, limit / jnp.where(clipped, norm, 1.0), 1.0)
-    return [
-        (factor.astype(wide_array.dtype) * wide_array).astype(array.dtype)
-        for array, wide_array in zip(arrays, exact, strict=True)
-    ]
+    factor = _factor(norm, to(norm.dtype, bound), eps)
+    pairs = zip(arrays, exact, strict=True)
+    return [(factor.astype(wider.dtype) * wider).astype(array.dtype) for array, wider in pairs], norm
+
+
+def _factor(norm: Array, limit: Any, eps: float) -> Array:
+    """What brings a norm down to a limit; exactly 1 below it."""
+    clipped = jnp.isfinite(norm) & (norm + eps > limit)
+    return jnp.where(clipped, limit / jnp.where(clipped, norm + eps, 1.0), 1.0)
+
+
+def _unit_norms(array: Array) -> Array:
+    """The norms along the last axis of arrays of two axes and more, with the other axes kept."""
+    axes = tuple(range(array.ndim - 1)) if array.ndim > 1 else None
+    # The norm is homogeneous: taken of array / largest, it cannot overflow, and the scale is a constant to derivatives.
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(array), axis=axes, keepdims=True, initial=0.0))
+    largest = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0)
+    return largest * safe_sqrt(jnp.sum((array / largest) ** 2, axis=axes, keepdims=True))
 
 
 def _norm(arrays: list[Array]) -> Array:

@@ -111,3 +111,63 @@ def test_mixed_precisions_share_one_factor():
         assert clipped["a"].dtype == jnp.bfloat16
         np.testing.assert_allclose(clipped["b"], 4 / np.sqrt(200), rtol=1e-15)
         np.testing.assert_allclose(clipped["a"].astype(jnp.float64), 3 / np.sqrt(200), rtol=2.0**-8)
+
+
+def test_the_norm_before_clipping_is_recorded():
+    for scale in (1.0, 1e30):
+        gradients = _gradients(scale)
+        flat = np.concatenate([np.asarray(g, np.float64) for g in gradients.values()])
+        for transform in (*(clip(0.5) for clip in BY_NORM), optimizers.clip_adaptively(0.5)):
+            state = transform.init(gradients)
+            assert float(state.norm) == 0.0
+            _, state = transform.update(gradients, state, gradients)
+            np.testing.assert_allclose(state.norm, np.linalg.norm(flat), rtol=1e-6)
+
+
+def test_torch_adds_a_millionth_to_the_norm():
+    gradient = jnp.array([3e-6, 4e-6])
+    ours = _apply(optimizers.clip_by_global_norm(1e-6, convention="torch"), gradient)
+    np.testing.assert_allclose(ours, gradient * 1e-6 / (5e-6 + 1e-6), rtol=1e-6)
+    barely = _apply(optimizers.clip_by_global_norm(5e-6, convention="torch"), gradient)  # torch: min(1, 5/6)
+    np.testing.assert_allclose(barely, gradient * 5 / 6, rtol=1e-6)
+    for name in ("optax", "keras"):
+        plain = _apply(optimizers.clip_by_global_norm(1e-6, convention=name), gradient)
+        np.testing.assert_allclose(plain, gradient / 5, rtol=1e-6)
+    with pytest.raises(ValueError, match=r'^convention: expected "optax", "torch" or "keras", got \'jax\''):
+        optimizers.clip_by_global_norm(1.0, convention="jax")
+
+
+@pytest.mark.parametrize("clipping", [0.01, 0.1, 10.0])
+def test_adaptive_clipping_equals_optax(clipping):
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (6, 4), "conv": (3, 3, 2, 5), "bias": (4,), "scale": ()}
+    params = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+    params["bias"] = jnp.zeros(4)
+    gradients = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+    ours, theirs = optimizers.clip_adaptively(clipping), optax.adaptive_grad_clip(clipping)
+    got = ours.update(gradients, ours.init(params), params)[0]
+    expected = theirs.update(gradients, theirs.init(params), params)[0]
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), got, expected)
+
+
+def test_adaptive_clipping_of_overflowing_squares_and_of_what_is_not_finite():
+    transform = optimizers.clip_adaptively(0.5)
+    params = jnp.ones((4, 3))
+    gradient = jnp.ones((4, 3)).at[:, 0].set(1e30).at[1, 1].set(jnp.inf)
+    clipped = transform.update(gradient, transform.init(params), params)[0]
+    np.testing.assert_allclose(clipped[:, 0], 0.5, rtol=1e-6)
+    np.testing.assert_array_equal(clipped[:, 1], gradient[:, 1])
+    np.testing.assert_allclose(clipped[:, 2], 0.5, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"^params: expected the parameters, got None"):
+        transform.update(gradient, transform.init(params))
+
+
+def test_the_floor_of_adaptive_clipping_may_be_swept_and_differentiated():
+    def clipped(eps):
+        transform = optimizers.clip_adaptively(0.5, eps)
+        return transform.update(jnp.array([3.0, 4.0]), transform.init(None), jnp.zeros(2))[0]
+
+    floors = jnp.array([0.1, 1.0, 100.0])
+    expected = [[0.03, 0.04], [0.3, 0.4], [3.0, 4.0]]
+    np.testing.assert_allclose(jax.jit(jax.vmap(clipped))(floors), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jacfwd(clipped)(1.0), [0.3, 0.4], rtol=1e-6)

@@ -1,4 +1,7 @@
-"""Two hundred steps equal optax's, and equal NumPy loops written from the formulas, over gradients of many sizes."""
+"""Steps equal those that torch, keras and optax took (golden/), and those of NumPy loops written from the formulas."""
+
+import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,7 @@ import pytest
 from jaxopt_nn import optimizers, schedules, trees
 
 STEPS = 200
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "trajectories.json").read_text())
 
 
 def _numpy_sgd(g, t, s, p, lr, mu=0.0, nesterov=False):
@@ -213,3 +217,38 @@ def test_the_count_stops_at_the_largest_integer():
     updates, state = optimizer.update(jnp.float32(1.0), state)
     assert state[0].count == state[1].count == 2**31 - 1
     assert np.isfinite(updates)
+
+
+def _golden_name(case):
+    numbers = ", ".join(f"{name} {number:.3g}" for name, number in case["numbers"].items())
+    return f"{case['algorithm']}-{case['library']}-{numbers or 'defaults'}"
+
+
+def _golden_distance(case, dtype):
+    """How far our steps are from the library's, in parts of the largest value that a parameter has had."""
+    rates, gradients, params = (jnp.asarray(GOLDEN[name], dtype) for name in ("rates", "gradients", "start"))
+    convention = {} if case["ours"] in ("adadelta", "lion") else {"convention": case["library"]}
+    mask = {"mask": trees.every_leaf} if case["ours"] in ("adamw", "lion") else {}
+    factory = getattr(optimizers, case["ours"])
+    optimizer = factory(lambda count: rates[count], **case["numbers"], **case["static"], **convention, **mask)
+    state, path = optimizer.init(params), []
+    for gradient in gradients:
+        updates, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        path.append(np.asarray(params, np.float64))
+    ours, theirs = np.stack(path)[GOLDEN["shown"]], np.asarray(case["path"])
+    return np.max(np.abs(ours - theirs).max(axis=0) / np.abs(theirs).max(axis=0))
+
+
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=_golden_name)
+def test_golden_steps_of_the_libraries(case):
+    with jax.enable_x64(True):
+        assert _golden_distance(case, jnp.float64) <= 1e-12
+    assert _golden_distance(case, jnp.float32) <= 5e-6
+
+
+def test_golden_data_have_every_convention():
+    have = {(case["ours"], case["library"]) for case in GOLDEN["cases"]}
+    every = {"sgd", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "adamax", "nadam"}
+    assert {(name, library) for name in every for library in ("optax", "torch", "keras")} <= have
+    assert {("radam", "optax"), ("radam", "torch"), ("lion", "optax"), ("lion", "keras")} <= have

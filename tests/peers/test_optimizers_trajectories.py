@@ -1,11 +1,8 @@
 """Two hundred settings of every algorithm, drawn at random, take the steps that torch, keras and optax take."""
 
 import importlib.util
-import os
 import zlib
 from pathlib import Path
-
-os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +12,23 @@ import pytest
 
 from jaxopt_nn import optimizers, trees
 
-_path = Path(__file__).parent.parent / "optimizers" / "golden" / "make.py"
-_spec = importlib.util.spec_from_file_location("golden_make", _path)
+if not (importlib.util.find_spec("torch") or importlib.util.find_spec("keras")):
+    pytest.skip("neither torch nor keras is installed: `make test-peers` has them", allow_module_level=True)
+
+_spec = importlib.util.spec_from_file_location(
+    "golden_make", Path(__file__).parent.parent / "optimizers" / "golden" / "make.py"
+)
 golden = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(golden)
 
 COUNT = 200
-EXACT = 1e-12
-# The largest error of float32, in parts of the largest value that a parameter has had: what the same algorithm in
-# float64 makes of the same float64 numbers. 1e-5 is fifty roundings of the learning rate, gradient and parameter.
-ROUNDED = 1e-5
+# The largest error, in parts of the largest value that a parameter has had. All numbers are exact in float32, so its
+# error is that of its arithmetic; the bound is twenty-four steps' worth of roundings, measured are 3e-6 at most.
+EXACT, ROUNDED = 1e-12, 5e-6
 
 
-def _ours(name, convention, dtype):
+def _ours(name, convention, dtype, arguments):
+    """The parameters after each step, as the library's runs give them; every number is traced."""
     algorithm = golden.ALGORITHMS[name]
     static = dict(algorithm.static)
     if algorithm.ours in ("adamw", "lion"):
@@ -46,30 +47,21 @@ def _ours(name, convention, dtype):
 
         return jax.lax.scan(step, (start, optimizer.init(start)), gradients)[1]
 
-    def run(*arguments):
-        with jax.enable_x64(dtype == np.float64):
-            arguments = jax.tree.map(lambda x: jnp.asarray(x, dtype), arguments)
-            path = jax.jit(jax.vmap(alone, in_axes=(0, 1, 1, 0), out_axes=1), compiler_options={'xla_backend_optimization_level': 0} if os.environ.get('O0') else {})(*arguments)
-            assert path.dtype == dtype
-            return np.asarray(path, np.float64)
-
-    return run
-
-
-def _error(ours, theirs):
-    assert np.isfinite(theirs).all()
-    return np.max(np.abs(ours - theirs).max(axis=0) / np.abs(theirs).max(axis=0))
+    with jax.enable_x64(dtype == np.float64):
+        arguments = jax.tree.map(lambda x: jnp.asarray(x, dtype), arguments)
+        path = jax.jit(jax.vmap(alone, in_axes=(0, 1, 1, 0), out_axes=1))(*arguments)
+        assert path.dtype == dtype
+        return np.asarray(path, np.float64)
 
 
 @pytest.mark.parametrize(("name", "library"), golden.CASES, ids=["-".join(case) for case in golden.CASES])
-def test_float64_and_float32_take_the_steps_of_the_library(name, library):
+def test_two_hundred_settings_take_the_steps_of_the_library(name, library):
     pytest.importorskip(library)
     algorithm = golden.ALGORITHMS[name]
     rng = np.random.default_rng(zlib.crc32(f"{name} {library}".encode()))
-    numbers = golden.draw(algorithm, COUNT, rng)
-    arguments = (numbers, *golden.problem(COUNT, rng))
+    arguments = (golden.draw(algorithm, COUNT, rng), *golden.problem(COUNT, rng))
     theirs = golden.RUNS[library](algorithm, *arguments)
-    a,b=(_error(_ours(name, library, np.float64)(*arguments), theirs),_error(_ours(name, library, np.float32)(*arguments), theirs))
-    print("ERR",name,library,a,b)
-    assert a <= EXACT
-    assert b <= ROUNDED
+    assert np.isfinite(theirs).all()
+    for dtype, bound in ((np.float64, EXACT), (np.float32, ROUNDED)):
+        ours = _ours(name, library, dtype, arguments)
+        assert np.max(np.abs(ours - theirs).max(axis=0) / np.abs(theirs).max(axis=0)) <= bound

@@ -71,11 +71,10 @@ OTHER_DEFAULTS = {("adadelta", "keras"), ("lion", "keras")}
 def draw(algorithm: Algorithm, count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """``count`` values of each of the algorithm's numbers, where the libraries themselves keep twelve digits.
 
-    With β nearer to 1 their ``1 - βᵗ`` cancels, and without any memory their centered variance is the rounding of 0.
+    With β nearer to 1 their ``1 - βᵗ`` cancels, and with β₂ or ρ = 0 ``v + (g² - v)`` and ``v - m²`` do.
     """
-    zeros = 0.0 if algorithm.static == CENTERED else 0.05
 
-    def near_one(low: float, high: float) -> np.ndarray:
+    def near_one(low: float, high: float, zeros: float = 0.0) -> np.ndarray:
         return np.where(rng.random(count) < zeros, 0.0, 1.0 - 10.0 ** -rng.uniform(low, high, count))
 
     kinds = {
@@ -85,7 +84,7 @@ def draw(algorithm: Algorithm, count: int, rng: np.random.Generator) -> dict[str
         "eps": lambda: 10.0 ** -rng.uniform(2, 10, count),
         "lr_decay": lambda: 10.0 ** -rng.uniform(0, 3, count),
         "decay": lambda: near_one(0.2, 3),
-        "b1": lambda: near_one(0.2, 3),
+        "b1": lambda: near_one(0.2, 3, zeros=0.05),
         "b2": lambda: near_one(0.2, 3.5),
         "weight_decay": lambda: 10.0 ** -rng.uniform(0, 4, count),
         "momentum_decay": lambda: 10.0 ** -rng.uniform(-1, 4, count),
