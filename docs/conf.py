@@ -3,6 +3,7 @@
 import re
 import sys
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,24 @@ def write_pages() -> None:
             page.write_text(text)
 
 
+def draw_schedules() -> None:
+    """Draws ``api/schedules/NAME.svg`` for each schedule."""
+    folder = DOCS / "api" / "schedules"
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = spec_from_file_location("schedule_plots", DOCS / "schedule_plots.py")
+    assert spec is not None and spec.loader is not None
+    script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.draw(folder)
+
+
+def show_schedule(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Puts the picture of a schedule below its first line."""
+    module, _, schedule = name.rpartition(".")
+    if module == "jaxopt_nn.schedules" and (DOCS / "api" / "schedules" / f"{schedule}.svg").is_file():
+        lines[1:1] = ["", f".. image:: /api/schedules/{schedule}.svg", f"   :alt: {schedule} over 200 steps", ""]
+
+
 def skip_fields(app: Any, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
     """Leaves out the fields of a NamedTuple: its docstring lists them."""
     return True if (getattr(value, "__doc__", None) or "").startswith("Alias for field number") else None
@@ -56,5 +75,7 @@ def keep_bars(app: Any, what: str, name: str, value: Any, options: Any, lines: l
 
 def setup(app: Any) -> None:
     write_pages()
+    draw_schedules()
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("autodoc-process-docstring", keep_bars)
+    app.connect("autodoc-process-docstring", show_schedule)

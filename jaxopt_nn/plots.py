@@ -4,12 +4,16 @@ Every function returns a ``matplotlib.figure.Figure`` that belongs to no global 
 ``figure.savefig("curves.png")``, or show it as the last value of a notebook cell.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["plot_comparison", "plot_history"]
+from jaxopt_nn._arguments import check_positive_int
+
+__all__ = ["plot_comparison", "plot_history", "plot_schedules"]
 
 
 def plot_history(history: Mapping[str, Any], *, best_epoch: int | None = None, title: str = "") -> Any:
@@ -81,6 +85,50 @@ def plot_comparison(curves: Mapping[str, Any], *, ylabel: str, title: str = "", 
     ax.set(xlabel="epoch", ylabel=ylabel)
     ax.grid(alpha=0.3)
     ax.legend(frameon=False)
+    return figure
+
+
+def plot_schedules(
+    schedules: Mapping[str, Callable[[Any], Any]],
+    steps: int,
+    *,
+    steps_per_epoch: int | None = None,
+    log: bool = False,
+    title: str = "",
+) -> Any:
+    """Learning rates over time, one line a schedule.
+
+    Args:
+        schedules: label to schedule, ``count -> learning rate``: of :mod:`jaxopt_nn.schedules`, or of optax.
+        steps: how many updates to draw, >= 1.
+        steps_per_epoch: the number of updates in an epoch, to label the axis in epochs; None for steps.
+        log: whether the learning rate's axis is logarithmic.
+        title: a title for the figure.
+
+    Returns:
+        A matplotlib figure. The learning rate of each update is held until the next one; of more than 4,000 updates
+        that many are drawn.
+
+    >>> figure = plot_schedules({"half every 10 steps": lambda count: 0.5 ** (count // 10)}, 30)
+    >>> figure.axes[0].lines[0].get_ydata()[[0, 9, 10, 29]].tolist()
+    [1.0, 1.0, 0.5, 0.25]
+    """
+    check_positive_int("steps", steps)
+    if steps_per_epoch is not None:
+        check_positive_int("steps_per_epoch", steps_per_epoch)
+    counts = np.unique(np.linspace(0, steps - 1, min(steps, 4000)).astype(np.int32))
+    figure, (ax,) = _figure(1, title)
+    for label, schedule in schedules.items():
+        rates = np.asarray(jax.vmap(lambda count, of=schedule: jnp.asarray(of(count)))(counts), np.float64)
+        ax.plot(counts / (steps_per_epoch or 1), rates, label=label, drawstyle="steps-post")
+    if log:
+        ax.set_yscale("log")
+    else:
+        ax.set_ylim(bottom=0)
+    ax.set(xlabel="step" if steps_per_epoch is None else "epoch", ylabel="learning rate")
+    ax.grid(alpha=0.3)
+    # Above the axes: a schedule may go anywhere in them.
+    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2)
     return figure
 
 

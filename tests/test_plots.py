@@ -1,11 +1,14 @@
 """Plots: what is drawn, and what is left out."""
 
 import builtins
+import importlib.util
+from pathlib import Path
 
 import numpy as np
+import optax
 import pytest
 
-from jaxopt_nn import plots
+from jaxopt_nn import plots, schedules
 
 NAN = np.nan
 
@@ -44,6 +47,47 @@ def test_comparison_draws_median_and_range(tmp_path):
 def test_a_loss_that_is_not_positive_is_not_drawn_on_a_logarithmic_axis():
     assert plots.plot_history({"train_loss": [1.0, -1.0]}).axes[0].get_yscale() == "linear"
     assert plots.plot_history({"train_loss": [1.0, 0.5]}).axes[0].get_yscale() == "log"
+
+
+def test_schedules_are_drawn_by_step_or_by_epoch(tmp_path):
+    table = np.array([0.4, 0.3, 0.2, 0.1])
+    drawn = {
+        "ours": schedules.step_decay(0.4, 2, 0.5),
+        "theirs": optax.linear_schedule(0.4, 0.0, 4),
+        "a number": lambda count: 0.25,
+        "a table": lambda count: optax.piecewise_constant_schedule(0.5, {2: 0.5})(count) * table[0],
+    }
+    figure = plots.plot_schedules(drawn, 4, title="rates")
+    (ax,) = figure.axes
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(drawn)
+    expected = [[0.4, 0.4, 0.2, 0.2], [0.4, 0.3, 0.2, 0.1], [0.25] * 4, [0.2, 0.2, 0.1, 0.1]]
+    np.testing.assert_allclose([line.get_ydata() for line in ax.lines], expected, rtol=1e-6)
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), range(4))
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_yscale()) == ("step", "learning rate", "linear")
+    (ax,) = plots.plot_schedules(drawn, 10_000, steps_per_epoch=100, log=True).axes
+    assert (ax.get_xlabel(), ax.get_yscale()) == ("epoch", "log")
+    times = ax.lines[0].get_xdata()
+    assert len(times) <= 4000 and times[0] == 0 and times[-1] == 99.99
+    figure.savefig(tmp_path / "rates.png")
+    assert (tmp_path / "rates.png").stat().st_size > 5000
+
+
+def test_how_many_steps_to_draw_is_checked():
+    with pytest.raises(ValueError, match=r"^steps: expected an int in"):
+        plots.plot_schedules({}, 0)
+    with pytest.raises(ValueError, match=r"^steps_per_epoch: expected an int in"):
+        plots.plot_schedules({}, 1, steps_per_epoch=0)
+
+
+def test_the_documentation_draws_every_schedule(tmp_path):
+    path = Path(__file__).parent.parent / "docs" / "schedule_plots.py"
+    spec = importlib.util.spec_from_file_location("schedule_plots", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.draw(tmp_path)
+    drawn = {file.stem: file.read_text() for file in tmp_path.glob("*.svg")}
+    assert drawn.keys() == set(schedules.__all__) - {"Schedule"}
+    assert all("</svg>" in text and len(text) < 200_000 for text in drawn.values())
 
 
 def test_missing_matplotlib_names_the_extra(monkeypatch):

@@ -24,6 +24,7 @@ from jaxopt_nn.optimizers._decay import add_decayed_weights
 from jaxopt_nn.optimizers._evaluation import evaluation_params
 from jaxopt_nn.optimizers._freeze import FrozenState, freeze, frozen_paths
 from jaxopt_nn.optimizers._groups import parameter_groups, scale_by_depth, scale_by_path
+from jaxopt_nn.optimizers._in_float32 import in_float32
 from jaxopt_nn.optimizers._learning_rate import (
     LearningRateState,
     current_learning_rate,
@@ -83,6 +84,7 @@ __all__ = [
     "evaluation_params",
     "freeze",
     "frozen_paths",
+    "in_float32",
     "lamb",
     "lars",
     "lion",

@@ -23,7 +23,7 @@ def evaluation_params(opt_state: PyTree, params: Params) -> Params:
     Returns:
         The average of :func:`weight_ema`, the slow weights of :func:`lookahead` or the average of
         :func:`schedule_free`, with the dtypes of ``params``; of several, the outermost, and the first of those. A leaf
-        that is in none of them (as with ``optax.masked`` or ``optax.partition``) is that of ``params``, as all are if
+        that is in none of them (as with :func:`freeze` or ``optax.partition``) is that of ``params``, as all are if
         the state holds no such weights.
 
     Example:
@@ -43,7 +43,9 @@ def evaluation_params(opt_state: PyTree, params: Params) -> Params:
         return isinstance(node, (WeightEmaState, LookaheadState, ScheduleFreeState))
 
     def leaf(param: Any, kept: Any) -> Any:
-        return param if isinstance(kept, optax.MaskedNode) else kept.astype(jax.numpy.result_type(param))
+        return (
+            param if kept is None or isinstance(kept, optax.MaskedNode) else kept.astype(jax.numpy.result_type(param))
+        )
 
     found = [node for node in jax.tree.leaves(opt_state, is_leaf=keeps) if keeps(node)]
     for node in reversed(found):

@@ -12,7 +12,7 @@ from jaxopt_nn.optimizers._transform import transform_extra
 from jaxopt_nn.trees import named_leaves, select
 from jaxopt_nn.types import Array, Key, Params, PyTree
 
-__all__ = ["StoredState", "store_state", "stochastic_round"]
+__all__ = ["StoredState", "stochastic_round", "store_state"]
 
 
 class StoredState(NamedTuple):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxopt_nn.optimizers._numbers import as_number, safe_sqrt, to
-from jaxopt_nn.optimizers._second_weights import require_params
+from jaxopt_nn.optimizers._second_weights import gradient_fn, require_params
 from jaxopt_nn.optimizers._transform import check_match, transform_extra, wide
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
@@ -76,13 +76,9 @@ def sam(
         updates: PyTree, state: Any, params: Params | None = None, *, grad_fn: Any = None, **extra: Any
     ) -> tuple[PyTree, Any]:
         params = require_params("sharpness-aware minimization", params)
-        if not callable(grad_fn):
-            raise ValueError(
-                f"grad_fn: expected a function params -> gradients of the loss on this step's batch, got {grad_fn!r}: "
-                "sharpness-aware minimization needs update(updates, state, params, grad_fn=grad_fn)"
-            )
+        gradients_at = gradient_fn("sharpness-aware minimization", grad_fn, params)
         check_match(updates, params)
-        gradients = grad_fn(uphill(params, updates))
+        gradients = gradients_at(uphill(params, updates))
         check_match(gradients, params)
         gradients = jax.tree.map(_like, gradients, updates)
         return inner.update(gradients, state, params, grad_fn=grad_fn, **extra)

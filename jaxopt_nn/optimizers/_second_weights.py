@@ -1,5 +1,6 @@
-"""What the optimizers that keep a second set of weights have in common."""
+"""What the optimizers with a second set of weights, or a second gradient, have in common."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from jaxopt_nn.optimizers._transform import check_match, wide
 from jaxopt_nn.trees import map_with_path
 from jaxopt_nn.types import Array, Params, PyTree
 
-__all__ = ["copy_of", "moved", "require_params", "update_to"]
+__all__ = ["copy_of", "gradient_fn", "moved", "require_params", "update_to"]
 
 
 def require_params(what: str, params: Params | None) -> Params:
@@ -18,6 +19,29 @@ def require_params(what: str, params: Params | None) -> Params:
     if params is None:
         raise ValueError(f"params: expected the parameters, got None: {what} needs update(updates, state, params)")
     return params
+
+
+def gradient_fn(what: str, grad_fn: Any, params: Params) -> Callable[[Params], PyTree]:
+    """``grad_fn``, checked; of leaves that are None, as frozen ones are, it gives no gradient."""
+    if not callable(grad_fn):
+        raise ValueError(
+            f"grad_fn: expected a function params -> gradients of the loss on this step's batch, got {grad_fn!r}: "
+            f"{what} needs update(updates, state, params, grad_fn=grad_fn)"
+        )
+    nodes = jax.tree.leaves(params, is_leaf=lambda node: isinstance(node, optax.MaskedNode))
+    if any(isinstance(node, optax.MaskedNode) for node in nodes):
+        raise ValueError(
+            f"params: expected all parameters, got a part of them: {what} takes gradients itself, and cannot do so for "
+            "one group: put it around optax.partition, optax.masked or parameter_groups, not inside"
+        )
+
+    def gradients(at: Params) -> PyTree:
+        every = grad_fn(at)
+        if jax.tree.structure(every) == jax.tree.structure(at):
+            return every
+        return jax.tree.map(lambda p, g: None if p is None else g, at, every, is_leaf=lambda node: node is None)
+
+    return gradients
 
 
 def copy_of(params: Params) -> PyTree:

@@ -10,7 +10,7 @@ from jaxopt_nn._arguments import check_key
 from jaxopt_nn.optimizers._decay import add_decayed_weights
 from jaxopt_nn.optimizers._learning_rate import scale_by_learning_rate
 from jaxopt_nn.optimizers._numbers import as_decay, as_number, next_count, to
-from jaxopt_nn.optimizers._second_weights import require_params
+from jaxopt_nn.optimizers._second_weights import gradient_fn, require_params
 from jaxopt_nn.optimizers._transform import map_leaves, moments_like, transform_extra
 from jaxopt_nn.schedules import Schedule
 from jaxopt_nn.trees import Mask, kernels_only
@@ -138,11 +138,7 @@ def scale_by_sophia(
     ) -> tuple[PyTree, SophiaState]:
         del extra
         params = require_params("Sophia", params)
-        if not callable(grad_fn):
-            raise ValueError(
-                f"grad_fn: expected a function params -> gradients of the loss on this step's batch, got {grad_fn!r}: "
-                "Sophia needs update(updates, state, params, grad_fn=grad_fn)"
-            )
+        gradients_at = gradient_fn("Sophia", grad_fn, params)
 
         def estimated(curvature: PyTree) -> PyTree:
             leaves, treedef = jax.tree.flatten(params)
@@ -152,7 +148,7 @@ def scale_by_sophia(
                 for k, leaf in zip(keys, leaves, strict=False)
             ]
             probe = treedef.unflatten(probes)
-            product = jax.jvp(grad_fn, (params,), (probe,))[1]
+            product = jax.jvp(gradients_at, (params,), (probe,))[1]
 
             def average(w: Array, hw: Array, h: Array) -> tuple[Any, ...]:
                 estimate = w.astype(h.dtype) * hw.astype(h.dtype)

@@ -15,7 +15,13 @@ import optax
 from jax import lax
 
 from jaxopt_nn import losses
-from jaxopt_nn.optimizers import LearningRateState, PlateauState, current_learning_rate, scale_learning_rate
+from jaxopt_nn.optimizers import (
+    LearningRateState,
+    PlateauState,
+    current_learning_rate,
+    evaluation_params,
+    scale_learning_rate,
+)
 from jaxopt_nn.training.batches import EpochOrder, count_examples, epoch_order, take_batch
 from jaxopt_nn.training.evaluation import evaluate_model
 from jaxopt_nn.training.lanes import any_lane
@@ -90,7 +96,7 @@ def train_epoch(
 
     def work(progress: Progress) -> tuple[Progress, Row]:
         new, row = _train_epoch(parts, progress, order_key, epoch, train, valid)
-        return _select(active, new, progress), _select(active, row, _blank(row))
+        return _choose(active, (new, row), (progress, _blank(row)))
 
     def skip(progress: Progress) -> tuple[Progress, Row]:
         return progress, _blank(jax.eval_shape(lambda: work(progress)[1]))
@@ -117,7 +123,7 @@ def _train_epoch(
     kept = _all_finite((state.params, state.model_state))
     fine = kept & (guard.in_a_row < jnp.asarray(parts.nonfinite_limit))
     first_bad_step = jnp.where(fine, -1, state.step)
-    state = _select(kept, state, progress.state)
+    state = _choose(kept, state, progress.state)
     taken = metrics["applied"].astype(jnp.float32)
     row = {"train_loss": _mean(metrics["data_loss"], weights), "gradient_norm": _mean(metrics["gradient_norm"], taken)}
     if parts.penalty is not None:
@@ -125,15 +131,16 @@ def _train_epoch(
     learning_rate = current_learning_rate(state.opt_state)
     if learning_rate is not None:
         row["learning_rate"] = learning_rate * _outer_scale(progress)
+    found = evaluation_params(state.opt_state, state.params)
     if valid is not None:
-        values = evaluate_model(parts, state.params, state.model_state, valid)
+        values = evaluate_model(parts, found, state.model_state, valid)
         row |= {f"valid_{name}": value for name, value in values.items()}
 
     status, best, plateau = progress.status, progress.best, progress.plateau
     if best is not None and parts.early_stopping is not None:
         stopping = parts.early_stopping
         value = jnp.where(fine, _monitored(row, stopping.monitor), jnp.nan)
-        best = update_best(stopping, best, value, epoch, state.params, state.model_state)
+        best = update_best(stopping, best, value, epoch, found, state.model_state)
         status = jnp.where(best.bad_epochs >= stopping.patience, Status.STOPPED_EARLY, status)
     if plateau is not None and parts.plateau is not None:
         plateau = parts.plateau.update(_monitored(row, parts.plateau_monitor), plateau)
@@ -210,8 +217,9 @@ def _all_finite(tree: PyTree) -> Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
-def _select(flag: Array, chosen: PyTree, other: PyTree) -> PyTree:
-    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), chosen, other)
+def _choose(flag: Array, chosen: PyTree, other: PyTree) -> PyTree:
+    """One of two trees. As a branch: for lanes it becomes a select, but for a single run a kernel for each leaf less."""
+    return lax.cond(flag, lambda: chosen, lambda: other)
 
 
 def _blank(row: Row) -> Row:

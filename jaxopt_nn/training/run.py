@@ -9,6 +9,7 @@ from jax import lax
 
 from jaxopt_nn._arguments import check_key
 from jaxopt_nn.data.checks import check_batch, num_examples
+from jaxopt_nn.optimizers import evaluation_params
 from jaxopt_nn.training.epoch import Progress, Row, RunKeys, init_progress, train_epoch
 from jaxopt_nn.training.recipe import Recipe, RecipeFn, build_recipe, model_of
 from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State, TrainState
@@ -22,7 +23,8 @@ class RunResult(NamedTuple):
     """What a run returns.
 
     Attributes:
-        params: the trained parameters: with early stopping those of the best epoch, else the last ones.
+        params: the trained parameters: with early stopping those of the best epoch, else the last ones. With an
+            optimizer that keeps other weights to evaluate with (a moving average, look-ahead), those.
         model_state: the model state that belongs to them, such as BatchNorm's running statistics.
         history: name to array ``[epochs]``, NaN where an epoch was not run. ``train_loss`` (the mean over the epoch's
             examples, each seen with the parameters of its step, without penalty), ``gradient_norm`` (the mean over the
@@ -108,7 +110,7 @@ def make_run(recipe: RecipeFn) -> Run:
 def finish(progress: Progress, history: Row) -> RunResult:
     """The result of a run that has come to its end."""
     state, best = progress.state, progress.best
-    params, model_state = state.params, state.model_state
+    params, model_state = evaluation_params(state.opt_state, state.params), state.model_state
     best_epoch = progress.epochs - jnp.where(progress.first_bad_step < 0, 1, 2)
     if best is not None:
         # A run that failed before its first epoch ended has no best weights: then the last finite ones.

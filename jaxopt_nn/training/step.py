@@ -92,11 +92,16 @@ def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, micro
         def whole(gradient: list[Array]) -> PyTree:
             return _split(jax.tree.map(jnp.zeros_like, state.params), frozen)[1](gradient)
 
+        def value_fn(params: Params, grad_fn: object = None) -> Array:
+            # optax's line searches refuse extra arguments that value_fn does not take: so it takes the other one.
+            del grad_fn
+            return evaluate(_split(params, frozen)[0])[0][0]
+
         (loss, (model_state, metrics)), gradient = evaluate(trained)
         extra = {
             "value": loss,
             "grad": whole(gradient),
-            "value_fn": lambda params: evaluate(_split(params, frozen)[0])[0][0],
+            "value_fn": value_fn,
             "grad_fn": lambda params: whole(evaluate(_split(params, frozen)[0])[1]),
         }
         updates, opt_state = update(whole(gradient), state.opt_state, state.params, **extra)

@@ -65,4 +65,4 @@ def update_best(stopping: EarlyStopping, best: Best, value: Array, epoch: Array,
     better = value < best.value - delta if stopping.mode == "min" else value > best.value + delta
     found = Best(params, state, value, jnp.asarray(epoch, jnp.int32), jnp.int32(0))
     waited = best._replace(bad_epochs=best.bad_epochs + 1)
-    return jax.tree.map(lambda new, old: jnp.where(better, new, old), found, waited)
+    return jax.lax.cond(better, lambda: found, lambda: waited)  # a branch: no kernel for each leaf

@@ -252,3 +252,78 @@ def test_golden_data_have_every_convention():
     every = {"sgd", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "adamax", "nadam"}
     assert {(name, library) for name in every for library in ("optax", "torch", "keras")} <= have
     assert {("radam", "optax"), ("radam", "torch"), ("lion", "optax"), ("lion", "keras")} <= have
+
+
+EVERY_CONVENTION = ["sgd", "adagrad", "rmsprop", "adam", "adamw", "nadam", "adamax"]
+EVERY_CONVENTION += ["scale_by_adagrad", "scale_by_rms", "scale_by_adam", "scale_by_nadam", "scale_by_adamax"]
+
+
+@pytest.mark.parametrize("name", EVERY_CONVENTION)
+def test_an_unknown_convention_is_refused(name):
+    rate = {} if name.startswith("scale") else {"learning_rate": 0.1}
+    with pytest.raises(ValueError, match=r'^convention: expected "optax", "torch" or "keras", got \'jax\'$'):
+        getattr(optimizers, name)(**rate, convention="jax")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: optimizers.radam(0.1, convention="keras"), 'convention: expected "optax" or "torch", got \'keras\''),
+        (lambda: optimizers.radam(0.1, threshold=3.9), r"threshold: expected a finite number in \[4, inf\), got 3.9"),
+        (lambda: optimizers.nadam(0.1, momentum_decay=1.0), "momentum_decay: expected None .* has none, got 1.0"),
+        (lambda: optimizers.sgd(0.1, dampening=0.1), "dampening: expected None without momentum, got 0.1"),
+        (
+            lambda: optimizers.sgd(0.1, 0.9, dampening=0.1, nesterov=True),
+            "nesterov: expected False with dampening, got True",
+        ),
+        (
+            lambda: optimizers.rmsprop(0.1, momentum=0.9, nesterov=True, convention="keras"),
+            'nesterov: expected False with convention="keras", which has none, got True',
+        ),
+        (lambda: optimizers.adagrad(0.1, lr_decay=-0.1), "lr_decay: expected a finite number in .* got -0.1"),
+        (lambda: optimizers.adamax(0.1, eps=0.0), r"eps: expected a finite number in \(0, inf\), got 0"),
+    ],
+)
+def test_what_no_library_has_is_refused(make, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        make()
+
+
+def _momentum_path(convention, rate, scale_after=None):
+    """The parameter after each of six equal pushes, the scale of the learning rate set after three."""
+    optimizer, params = optimizers.sgd(rate, 0.5, convention=convention), jnp.zeros(())
+    state, path = optimizer.init(params), []
+    for step in range(6):
+        if step == 3 and scale_after is not None:
+            state = optimizers.scale_learning_rate(state, scale_after)
+        updates, state = optimizer.update(jnp.ones(()), state)
+        params = params + updates
+        path.append(float(params))
+    return path
+
+
+def test_keras_has_the_learning_rate_inside_of_the_velocity():
+    np.testing.assert_allclose(_momentum_path("keras", 0.5), _momentum_path("optax", 0.5), rtol=1e-6)
+    falling = [_momentum_path(which, lambda count: jnp.where(count < 3, 0.5, 0.0)) for which in ("optax", "keras")]
+    assert len(set(falling[0][2:])) == 1  # stands still at once
+    np.testing.assert_allclose(np.diff(falling[1])[2:], np.diff(falling[1])[1] * 0.5 ** np.arange(1, 4))
+    for which, path in zip(("optax", "keras"), falling, strict=True):
+        np.testing.assert_allclose(_momentum_path(which, 0.5, scale_after=0.0), path, rtol=1e-6)
+
+
+def test_an_infinite_gradient_has_no_sign():
+    transform = optimizers.scale_by_lion()
+    updates, _ = transform.update(jnp.array([jnp.inf, -jnp.inf, jnp.nan, 2.0]), transform.init(jnp.zeros(4)))
+    np.testing.assert_array_equal(updates, [jnp.inf, -jnp.inf, jnp.nan, 1.0])
+
+
+def test_nadam_counts_its_momenta_in_float32_to_the_last_digit():
+    """1 - μ₁·…·μₜ with momenta near 1, where a product would have lost it."""
+    b1, decay = np.float32(1 - 1e-4), 30.0  # the momentum has grown after a step or two
+    transform = optimizers.scale_by_nadam(jnp.float32(b1), momentum_decay=decay, convention="torch")
+    state, missing = transform.init(jnp.zeros(())), 1.0
+    for t in range(1, 40):
+        _, state = transform.update(jnp.float32(1.0), state)
+        mu = float(b1) * (1 - 0.5 * 0.96 ** (t * decay))
+        missing *= mu
+        np.testing.assert_allclose(state.weight, 1 - missing, rtol=1e-6)
