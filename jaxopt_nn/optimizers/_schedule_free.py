@@ -117,8 +117,8 @@ def schedule_free(
         known = state.largest_rate > 0  # then the largest of now is positive too
         log_ratio = jnp.log(jnp.where(known, state.largest_rate / jnp.where(known, largest, 1.0), 1.0))
         # The sum of weights in units of the last: summed as they are, 1e-6 each, float32 would soon stand still.
-        steps = jnp.where(known, state.steps * jnp.exp(to(kind, power) * log_ratio), 0.0) + (largest > 0)
-        part = jnp.where(steps > 0, 1.0 / jnp.where(steps > 0, steps, 1.0), 0.0)
+        steps = jnp.where(known, state.steps * jnp.exp(to(kind, power) * log_ratio), 0.0) + 1.0
+        part = 1.0 / steps
 
         def leaf(u: Array, z: Array, x: Array) -> tuple[Any, ...]:
             z = z + u.astype(z.dtype)
