@@ -89,8 +89,8 @@ def select(name: str, mask: Mask, tree: PyTree) -> list[bool]:
         chosen = [bool(mask(path, leaf)) for path, leaf in leaves]
         if leaves and not any(chosen):
             raise ValueError(
-                f"{name}: expected to select a leaf of {[path for path, _ in leaves]}, selected none: pass another, such "
-                "as jaxopt_nn.trees.no_biases_no_norms or every_leaf"
+                f"{name}: expected to select a leaf of {[path for path, _ in leaves]}, selected none: pass another, "
+                "such as jaxopt_nn.trees.no_biases_no_norms or every_leaf"
             )
         return chosen
     patterns = [mask] if isinstance(mask, str) else mask

@@ -143,7 +143,7 @@ def _train_epoch(
         best = update_best(stopping, best, value, epoch, found, state.model_state)
         status = jnp.where(best.bad_epochs >= stopping.patience, Status.STOPPED_EARLY, status)
     if plateau is not None and parts.plateau is not None:
-        plateau = parts.plateau.update(_monitored(row, parts.plateau_monitor), plateau)
+        plateau = parts.plateau.update(_monitored(row, parts.plateau_monitor), plateau, row.get("learning_rate"))
         if _scales_itself(state.opt_state):
             state = state._replace(opt_state=scale_learning_rate(state.opt_state, plateau.scale))
     if valid is not None:
@@ -218,7 +218,7 @@ def _all_finite(tree: PyTree) -> Array:
 
 
 def _choose(flag: Array, chosen: PyTree, other: PyTree) -> PyTree:
-    """One of two trees. As a branch: for lanes it becomes a select, but for a single run a kernel for each leaf less."""
+    """One of two trees. A branch: for lanes it becomes a select, for a single run it is a kernel for each leaf less."""
     return lax.cond(flag, lambda: chosen, lambda: other)
 
 

@@ -89,3 +89,12 @@ def test_a_plateau_scales_ours_and_guests_alike(optimizer, micro_batches):
         KEY, 0.01, DATA, DATA
     )
     np.testing.assert_allclose(plain.history["valid_loss"], guest.history["valid_loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", [optimizers.sgd, lambda hp: optax.inject_hyperparams(optax.sgd)(hp)])
+def test_a_plateau_may_have_an_absolute_floor(optimizer):
+    plateau = optimizers.reduce_on_plateau(factor=0.1, patience=1, rtol=0.9, min_lr=2e-3)
+    made = recipe(optimizer, plateau=plateau, plateau_monitor="train_loss", epochs=8)
+    rates = jax.jit(training.make_run(made))(KEY, 0.01, DATA, DATA).history["learning_rate"]
+    np.testing.assert_allclose([rates[0], rates[-1]], [0.01, 2e-3], rtol=1e-6)
+    assert (rates > 1.99e-3).all()

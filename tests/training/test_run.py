@@ -1,5 +1,7 @@
 """The run: equal to a plain Python loop, to ``fit`` and to its own lanes; one trace; a program of constant size."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,8 +26,11 @@ def assert_equal(got, expected, **tolerance):
 
 def test_equals_a_python_loop_of_steps(problem):
     """The scan, its shuffling and its padding, against the same steps called one by one: the same bits."""
+    # Compiled as users' programs are: unoptimized (see tests/conftest.py), a product and a sum are fused into one
+    # rounding here and not there.
+    jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 3})
     recipe = problem.recipe(epochs=3)
-    result = jax.jit(training.make_run(recipe))(problem.key, problem.hparams, problem.train)
+    result = jit(training.make_run(recipe))(problem.key, problem.hparams, problem.train)
 
     init_key, order_key, noise_key = jax.random.split(problem.key, 3)
     hp = {name: jnp.float32(value) for name, value in problem.hparams.items()}
@@ -36,12 +41,12 @@ def test_equals_a_python_loop_of_steps(problem):
         loss = losses.weighted_mean(parts.loss(outputs, batch.y), batch.weight)
         return loss + parts.penalty(params), (model_state, {})
 
-    @jax.jit
+    @jit
     def step(carry, batch, hp):
         one = training.make_step(lambda *args: loss_fn(*args, hp), recipe(hp).optimizer)
         return guard_step(one)(carry, batch)[0]
 
-    params, model_state = recipe(hp).model.init(init_key, problem.train.x)
+    params, model_state = jit(recipe(hp).model.init)(init_key, problem.train.x)
     carry = (training.init_state(params, recipe(hp).optimizer, noise_key, model_state), init_guard())
     for epoch in range(3):
         order = jax.random.permutation(jax.random.fold_in(order_key, epoch), 70)
