@@ -1,13 +1,15 @@
 """``python -m benchmarks [CASE ...] [--rounds N] [--quick] [--json OUT]``.
 
 Every side has a process of its own; they take turns (A B C A B C ...), so that what the machine does meanwhile meets
-all of them. Reported: the median of steps per second, and the median, least and largest ratio of ours to each peer,
-round by round; compile time, peak memory and validation accuracy beside it.
+all of them. Reported: the median of steps (or updates) per second, and the median, least and largest ratio of ours to
+each peer, round by round; compile time, peak memory and what came out (validation accuracy, or the parameters' mean
+size) beside it.
 """
 
 import argparse
 import contextlib
 import datetime
+import importlib.metadata
 import json
 import os
 import platform
@@ -18,7 +20,6 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks.sides import versions
 from benchmarks.work import CASES
 
 
@@ -35,7 +36,7 @@ def main() -> None:
     results: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": versions(),
+        "versions": _versions(),
         "rounds": rounds,
         "cases": {name: measure(name, rounds) for name in arguments.cases or CASES},
     }
@@ -50,7 +51,8 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     print(f"\n{name}. {case.title}", flush=True)
     with contextlib.ExitStack() as files:
         measured, absent = _measure(name, rounds, files)
-        return {"title": case.title, "sides": _table(measured), "absent": _print_absent(absent)}
+        sides = _table(case.unit, measured)
+        return {"title": case.title, "unit": case.unit, "sides": sides, "absent": _print_absent(absent)}
 
 
 def _measure(
@@ -82,25 +84,26 @@ def _measure(
     return measured, absent
 
 
-def _table(measured: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
-    print(f"{'':16s}{'steps/s':>10s}{'ours is faster by':>26s}{'accuracy':>10s}{'compile':>9s}{'memory':>10s}")
+def _table(unit: str, measured: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    print(f"{'':16s}{f'{unit}/s':>10s}{'ours is faster by':>26s}{'result':>10s}{'compile':>9s}{'memory':>10s}")
     rows: dict[str, Any] = {}
     for side, answers in measured.items():
-        speeds = [answer["steps_per_second"] for answer in answers]
-        ratios = [a["steps_per_second"] / b for a, b in zip(measured["ours"], speeds, strict=True)]
+        speeds = [answer["per_second"] for answer in answers]
+        ratios = [a["per_second"] / b for a, b in zip(measured["ours"], speeds, strict=True)]
+        outcome = "accuracy" if "accuracy" in answers[0] else "mean_size"
         row = {
-            "steps_per_second": statistics.median(speeds),
+            "per_second": statistics.median(speeds),
             "ours_faster": statistics.median(ratios),
             "ours_faster_min": min(ratios),
             "ours_faster_max": max(ratios),
-            "accuracy": statistics.median(answer["accuracy"] for answer in answers),
+            outcome: statistics.median(answer[outcome] for answer in answers),
             "compile_seconds": answers[0]["compile_seconds"],
             "peak_memory_mib": max(answer["peak_memory_mib"] for answer in answers),
         }
-        rows[side] = {key: round(value, 4) for key, value in row.items()}
+        rows[side] = {key: float(f"{value:.5g}") for key, value in row.items()}
         ratio = f"{row['ours_faster']:.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
         print(
-            f"{side:16s}{row['steps_per_second']:10,.0f}{'' if side == 'ours' else ratio:>26s}{row['accuracy']:10.1%}"
+            f"{side:16s}{row['per_second']:10,.5g}{'' if side == 'ours' else ratio:>26s}{row[outcome]:10.4f}"
             f"{row['compile_seconds']:8.1f}s{row['peak_memory_mib']:7.0f}MiB",
             flush=True,
         )
@@ -120,6 +123,17 @@ def _read(worker: "subprocess.Popen[str]", errors: IO[str]) -> dict[str, Any]:
         errors.seek(0)
         raise SystemExit(f"a side failed:\n{errors.read()}")
     return json.loads(line)
+
+
+def _versions() -> dict[str, str]:
+    names = ("jax", "jaxlib", "optax", "numpy", "torch", "keras", "equinox", "scikit-learn", "jaxopt-nn")
+    found: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
 
 
 def _processor() -> str:

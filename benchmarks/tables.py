@@ -17,6 +17,9 @@ PEERS = {
     "keras-jax": "Keras on JAX",
     "keras-jax-16": "Keras on JAX, 16 steps per execution",
     "equinox": "equinox and optax, a jitted step",
+    "optax": "optax, jitted",
+    "optax-loop": "optax, all updates in one compiled loop",
+    "ours-loop": "ours, all updates in one compiled loop",
     "sklearn": "scikit-learn",
 }
 
@@ -29,15 +32,15 @@ def results() -> list[dict[str, Any]]:
 def table(runs: list[dict[str, Any]]) -> str:
     """A Markdown table: each case, each peer, how many times faster ours is, and the goal."""
     lines = [
-        "| work | peer | theirs, steps/s | ours is faster by | goal |",
+        "| work | peer | theirs, a second | ours is faster by | goal |",
         "|---|---|--:|--:|--:|",
     ]
     for run in runs:
         for name, case in run["cases"].items():
             ours = case["sides"]["ours"]
             lines.append(
-                f"| **{name}.** {case['title']}: **{ours['steps_per_second']:,.0f} steps/s**, "
-                f"accuracy {ours['accuracy']:.1%}, compiled in {ours['compile_seconds']:.1f} s | | | | |"
+                f"| **{name}.** {case['title']}: **{ours['per_second']:,.5g} {case['unit']}/s**, "
+                f"{_outcome(ours)}compiled in {ours['compile_seconds']:.1f} s | | | | |"
             )
             for peer, goal in CASES[name].goals.items():
                 lines.append(_row(peer, case, goal))
@@ -56,13 +59,17 @@ def insert(text: str, markdown: str) -> str:
     return f"{before}{BEGIN}\n{markdown}\n{END}{after}"
 
 
+def _outcome(side: dict[str, Any]) -> str:
+    return f"accuracy {side['accuracy']:.1%}, " if "accuracy" in side else ""
+
+
 def _row(peer: str, case: dict[str, Any], goal: float | None) -> str:
     wanted = "" if goal is None else f"{goal:g}x"
     if peer not in case["sides"]:
         return f"| | {PEERS[peer]} | absent | | {wanted} |"
     side = case["sides"][peer]
     ratio = f"{side['ours_faster']:.2f}x ({side['ours_faster_min']:.2f} to {side['ours_faster_max']:.2f})"
-    return f"| | {PEERS[peer]} | {side['steps_per_second']:,.0f} | {ratio} | {wanted} |"
+    return f"| | {PEERS[peer]} | {side['per_second']:,.5g} | {ratio} | {wanted} |"
 
 
 def main() -> None:

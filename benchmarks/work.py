@@ -4,7 +4,37 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["CASES", "Case", "load"]
+__all__ = ["CASES", "Case", "Training", "Update", "load"]
+
+
+class Training(NamedTuple):
+    """Training a multi-layer perceptron with Adam.
+
+    Attributes:
+        dataset: ``"digits"`` or ``"fashion"``.
+        widths: the layers' widths, inputs first; ReLU between them.
+        batch_size: examples a step; the last, smaller batch of an epoch is left out by every side.
+        epochs: passes over the data in one round.
+        learning_rate: Adam's.
+    """
+
+    dataset: str
+    widths: tuple[int, ...]
+    batch_size: int
+    epochs: int
+    learning_rate: float
+
+
+class Update(NamedTuple):
+    """Updates of AdamW alone: the same gradients again and again.
+
+    Attributes:
+        shapes: of the leaves.
+        updates: how many in one round.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    updates: int
 
 
 class Case(NamedTuple):
@@ -12,46 +42,51 @@ class Case(NamedTuple):
 
     Attributes:
         title: what it is, in a line.
-        dataset: ``"digits"`` or ``"fashion"``.
-        widths: the layers' widths, inputs first; ReLU between them.
-        batch_size: examples a step; the last, smaller batch of an epoch is left out by every side.
-        epochs: passes over the data in one round.
-        learning_rate: Adam's.
+        unit: what is counted a second.
+        work: what is done.
         goals: who is compared with ours, and how many times faster ours is to be; None where no goal is set.
     """
 
     title: str
-    dataset: str
-    widths: tuple[int, ...]
-    batch_size: int
-    epochs: int
-    learning_rate: float
+    unit: str
+    work: Training | Update
     goals: dict[str, float | None]
+
+
+def _small_leaves() -> tuple[tuple[int, ...], ...]:
+    sizes = np.random.default_rng(0).integers(64, 257, size=1000)
+    return tuple((int(size),) for size in sizes)
 
 
 CASES = {
     "1": Case(
         "digits MLP 64-64-32-10, batch 32, Adam; ours with history, validation and early stopping",
-        "digits",
-        (64, 64, 32, 10),
-        32,
-        30,
-        1e-3,
+        "steps",
+        Training("digits", (64, 64, 32, 10), 32, 30, 1e-3),
         {"torch": 10.0, "keras-jax": 2.5, "keras-jax-16": 2.5, "equinox": 10.0, "sklearn": None},
     ),
     "2": Case(
-        "Fashion-MNIST MLP 784-256-128-10, batch 64, Adam",
-        "fashion",
-        (784, 256, 128, 10),
-        64,
-        1,
-        1e-3,
+        "Fashion-MNIST MLP 784-256-128-10, batch 64, Adam; ours with validation on 10,000 images",
+        "steps",
+        Training("fashion", (784, 256, 128, 10), 64, 1, 1e-3),
         {"torch": 1.9, "torch-compile": 1.9, "keras-jax": 1.4, "keras-jax-16": 1.4, "equinox": None},
+    ),
+    "11-small": Case(
+        "AdamW update alone, 1,000 leaves of 64 to 256 numbers, a jitted call each",
+        "updates",
+        Update(_small_leaves(), 50),
+        {"ours-loop": None, "optax": 2.0, "optax-loop": None, "torch": 1.2},
+    ),
+    "11-large": Case(
+        "AdamW update alone, 50 million numbers in 20 leaves, a jitted call each",
+        "updates",
+        Update(((2500, 1000),) * 20, 5),
+        {"ours-loop": None, "optax": 1.0, "optax-loop": None, "torch": None},
     ),
 }
 
 
-def load(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def load(case: Training) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Training and validation features and labels, scaled: the same arrays for every side."""
     if case.dataset == "digits":
         from sklearn.datasets import load_digits

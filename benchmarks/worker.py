@@ -3,15 +3,20 @@
 import json
 import resource
 import sys
+from collections.abc import Callable
+from typing import Any
 
-from benchmarks.sides import SIDES
-from benchmarks.work import CASES
+from benchmarks.training import TRAINING
+from benchmarks.updates import UPDATES
+from benchmarks.work import CASES, Training
 
 
 def main() -> None:
-    case, side = sys.argv[1:]
+    name, side = sys.argv[1:]
+    work = CASES[name].work
+    sides: dict[str, Callable[[Any], Any]] = TRAINING if isinstance(work, Training) else UPDATES
     try:
-        once = SIDES[side](CASES[case])
+        once = sides[side](work)
     except (ImportError, FileNotFoundError) as error:
         print(json.dumps({"absent": str(error)}), flush=True)
         return

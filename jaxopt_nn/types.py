@@ -57,11 +57,13 @@ class Layer(NamedTuple):
             dropout and batch statistics on. ``key`` may be None where nothing random happens. ``weight`` are the
             example weights ``[N]``, or None.
         name: the base of the layer's name within a combinator: the first ``dense`` is ``dense_0``.
+        wiring: of a combinator, what it is made of, for summaries and drawings; None for a layer in itself.
     """
 
     init: Callable[[Key, PyTree], tuple[Params, State]]
     apply: ApplyFn
     name: str = "layer"
+    wiring: Any = None
 
 
 class TrainState(NamedTuple):

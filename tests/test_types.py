@@ -19,8 +19,9 @@ def test_a_training_state_is_a_tree_that_scans():
 
 
 def test_a_layer_unpacks_as_a_pair_with_a_name():
-    init, apply, name = Layer(lambda key, x: ({}, {}), lambda params, state, x, **_: (x, state))
-    assert init(None, 1.0) == ({}, {}) and apply({}, {}, 1.0) == (1.0, {}) and name == "layer"
+    init, apply, name, wiring = Layer(lambda key, x: ({}, {}), lambda params, state, x, **_: (x, state))
+    assert init(None, 1.0) == ({}, {}) and apply({}, {}, 1.0) == (1.0, {})
+    assert name == "layer" and wiring is None
 
 
 def test_a_static_value_is_no_leaf_and_reaches_a_compiled_function_as_it_is():

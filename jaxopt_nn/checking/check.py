@@ -4,33 +4,35 @@ The function is evaluated under ``jax.enable_x64`` and with matrix products at h
 settings, which are untouched afterwards. One point is checked, not the domain.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn._arguments import check_key, check_number, check_positive_int
+from jaxopt_nn.checking import rules
 from jaxopt_nn.checking.directions import Line, seed_words
+from jaxopt_nn.checking.evidence import Claim, Evidence, Finding, Settings, gather
+from jaxopt_nn.checking.explain import Oracle
+from jaxopt_nn.checking.interpret import Policy
 from jaxopt_nn.checking.judge import Tolerance
-from jaxopt_nn.checking.leaf import Claim, Evidence, Finding, Settings, gather, judge
-from jaxopt_nn.checking.probe import Sample, make_probe, natural_scale
-from jaxopt_nn.checking.problem import (
-    Arguments,
-    Objective,
-    claimed_gradient,
-    make_objective,
-    own_dtype_gradient,
-    split_arguments,
-)
-from jaxopt_nn.checking.report import GradientReport, LeafReport, overall_verdict
+from jaxopt_nn.checking.keys import check_distinct_keys, drawn_twice
+from jaxopt_nn.checking.leaf import judge
+from jaxopt_nn.checking.precision import OwnDtype, compare_own_dtype
+from jaxopt_nn.checking.probe import Probe, Sample, make_probe, natural_scale
+from jaxopt_nn.checking.problem import Arguments, Objective, claimed_gradient, make_objective, split_arguments
+from jaxopt_nn.checking.report import Curve, GradientReport, LeafReport, overall_verdict
+from jaxopt_nn.checking.second import second_order
 from jaxopt_nn.types import Key
 
 __all__ = ["check_gradients"]
 
+_OK = ("PASS", "KINK_OK", "DEAD")
 _ROUND_OFF = 1e-11  # a gradient this small beside the largest one may be what round-off leaves of zero
 
 
@@ -46,6 +48,8 @@ def check_gradients(
     resolution: float = 1e-3,
     miss_probability: float = 1e-3,
     max_coordinates: int = 4096,
+    stop_gradient: Literal["gap", "constant"] = "gap",
+    order: int = 1,
 ) -> GradientReport:
     """Compares a claimed gradient of ``f`` at ``args`` with differences of f in float64.
 
@@ -75,14 +79,18 @@ def check_gradients(
         miss_probability: the δ in the reported bound: an error of a norm beyond ``miss_bound`` escapes with probability
             at most δ.
         max_coordinates: leaves up to this size are searched coordinate by coordinate, larger ones by bisection.
+        stop_gradient: ``"gap"``: a gradient that a ``stop_gradient`` in f blocks is BLOCKED, which is not ok.
+            ``"constant"``: outputs of ``stop_gradient`` are meant as constants, and f is differentiated so.
+        order: 2 compares products of the Hessian with a random vector too, in ``report.second``.
 
     Returns:
         The report. Printing it prints a table; ``report.assert_ok()`` raises on anything but PASS, KINK_OK, DEAD.
 
     Raises:
-        TypeError: no float leaf, a complex or traced leaf, another output than one float array, a key that is none.
-        ValueError: NaN or inf in a float leaf or in f at the point; a grad_fn that returns another tree or shape; a
-            number out of range.
+        TypeError: no float leaf, a complex or traced leaf, an f that closes over a traced value, another output than
+            one float array, a key that is none.
+        ValueError: NaN or inf in a float leaf or in f at the point; a grad_fn that returns another tree or shape; two
+            equal keys among ``args`` and ``key``; a number out of range.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -94,7 +102,7 @@ def check_gradients(
         >>> forgot_the_mean = lambda w: {"a": 2 * w["a"], "b": jnp.sign(w["b"])}
         >>> report = check_gradients(f, w, grad_fn=forgot_the_mean, key=jax.random.key(0))
         >>> report.leaves[0].hypothesis
-        'claimed/numeric is constant: ratio 100.0000 (± ...); worst at [99]: claimed 198, numeric 1.98'
+        'ratio 100.0000±... on a: B with B = 100: a sum for a mean; worst at [99]: claimed 198, numeric 1.98'
 
     Differs from ``jax.test_util.check_grads`` and ``torch.autograd.gradcheck`` in that tolerances follow the size of
     the gradient and the measured error of the differences, directions come from ``key``, kinks have their own verdict,
@@ -109,8 +117,16 @@ def check_gradients(
     check_number("miss_probability", miss_probability, 0.0, 0.5, open_low=True)
     if directions < 2:
         raise ValueError(f"directions: expected an int >= 2, got {directions}")
-    tolerance = Tolerance(float(rtol), float(z), float(resolution), float(miss_probability))
+    if stop_gradient not in ("gap", "constant"):
+        raise ValueError(f'stop_gradient: expected "gap" or "constant", got {stop_gradient!r}')
+    if order not in (1, 2):
+        raise ValueError(f"order: expected 1 or 2, got {order!r}")
     arguments = split_arguments(args, argnums)
+    check_distinct_keys(args, key)
+    # Each of the comparisons may be off by chance: all of them together are to be right.
+    comparisons = 2 * directions * len(arguments.leaves)
+    widened = math.sqrt(z * z + 2 * math.log(comparisons))
+    tolerance = Tolerance(float(rtol), widened, float(resolution), float(miss_probability))
     words = seed_words(key)
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         objective = make_objective(f, arguments, words)
@@ -123,15 +139,15 @@ def check_gradients(
         repeats = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=True))
         claimed = [leaf.astype(np.float64) for leaf in first]
         roundings = [float(jnp.finfo(leaf.dtype).eps) if leaf.dtype.itemsize < 8 else 0.0 for leaf in first]
-        sampler = make_probe(objective.fn, arguments.leaves, objective.rest, 2 * directions)
+        frozen = stop_gradient == "constant"
         calls: list[int] = []
-
-        def probe(leaf: int, lines: list[Line], *, noise: float = 0.0, stretch: float = 1.0) -> Sample:
-            sample = sampler(leaf, lines, noise=noise, stretch=stretch)
-            calls.append(sample.evaluations)
-            return sample
-
-        settings = Settings(directions, max_coordinates, tolerance, words, objective.reading.stop_gradient)
+        probe = _counting(objective, arguments, 2 * directions, calls, frozen=frozen)
+        stripped = rules.Stripped(None, "")
+        if grad_fn is not None or rules.has_own_rules(objective):
+            stripped = rules.stripped_gradient(objective, arguments.leaves, frozen=frozen)
+        stops = objective.reading.stop_gradient and not frozen
+        settings = Settings(directions, max_coordinates, tolerance, words, stops)
+        oracles = _oracles(objective, arguments, stripped, stops, grad_fn is None, 2 * directions, calls)
         claims = [Claim(*parts) for parts in zip(itertools.count(), claimed, objective.reading.rounding, roundings)]
         finite = [
             claim._replace(gradient=np.where(np.isfinite(claim.gradient), claim.gradient, 0.0)) for claim in claims
@@ -140,11 +156,23 @@ def check_gradients(
         vanishing = _vanishing(gradient, arguments.leaves, [claim.gradient for claim in finite])
         unrepeatable = _unrepeatable(objective, repeats, evidence)
         findings = [
-            unrepeatable or _not_finite(leaf) or judge(probe, item, reach, settings)
-            for item, leaf, reach in zip(evidence, claimed, vanishing, strict=True)
+            unrepeatable or _not_finite(leaf) or judge(probe, item, reach, settings, oracle)
+            for item, leaf, reach, oracle in zip(evidence, claimed, vanishing, oracles, strict=True)
         ]
-    own, notes = _own_dtype_errors(f, grad_fn, arguments, objective, claimed)
-    leaves = [_report(arguments, i, claimed[i], evidence[i], findings[i], own[i]) for i in range(len(claimed))]
+        if drawn_twice(objective.program):
+            reason = "f draws random numbers twice from one key: split it"
+            findings = [Finding("INCONCLUSIVE", reason) if one.verdict in _OK else one for one in findings]
+    own, notes = compare_own_dtype(f, grad_fn, arguments, objective, claimed, gradient, vanishing)
+    if stripped.reason:
+        notes = (*notes, f"rule-stripped AD was not to be had: {stripped.reason}")
+    leaves = [
+        _report(arguments, i, claimed[i], evidence[i], findings[i], own[i], oracles[i]) for i in range(len(claimed))
+    ]
+    second = None
+    if order == 2 and overall_verdict([leaf.verdict for leaf in leaves]) in _OK:
+        second = second_order(
+            check_gradients, f, arguments, words, key, {"directions": directions, "rtol": rtol, "z": z}, stop_gradient
+        )
     return GradientReport(
         verdict=overall_verdict([leaf.verdict for leaf in leaves]),
         leaves=tuple(leaves),
@@ -153,31 +181,56 @@ def check_gradients(
         value=evidence[0].sample.middle,
         evaluations=sum(calls),
         miss_probability=tolerance.miss_probability,
+        second=second,
     )
 
 
-def _own_dtype_errors(
-    f: Callable[..., Any],
-    grad_fn: Callable[..., Any] | None,
-    arguments: Arguments,
+def _counting(objective: Objective, arguments: Arguments, block: int, calls: list[int], *, frozen: bool) -> Probe:
+    """Samples f, with frozen or transparent stop_gradients, and notes how often it was evaluated."""
+    policy = Policy(strip=lambda _: True, opaque=lambda _: False, frozen=frozen, signature=True)
+    sampler = make_probe(
+        lambda leaves, rest: objective.value(leaves, rest, policy), arguments.leaves, objective.rest, block
+    )
+
+    def probe(leaf: int, lines: list[Line], *, noise: float = 0.0, stretch: float = 1.0) -> Sample:
+        sample = sampler(leaf, lines, noise=noise, stretch=stretch)
+        calls.append(sample.evaluations)
+        return sample
+
+    return probe
+
+
+def _oracles(
     objective: Objective,
-    claimed: list[Any],
-) -> tuple[list[float | None], tuple[str, ...]]:
-    """Relative errors of the claimed gradient in the caller's dtypes, and what there is to say about them."""
-    shorter = [dtype != "float64" for dtype in arguments.dtypes]
-    if not any(shorter):
-        return [None] * len(claimed), ()
-    if objective.reading.random:
-        return [None] * len(claimed), (
-            "f draws random numbers; other ones in another dtype, so the gradient in the own dtype is not compared",
+    arguments: Arguments,
+    stripped: rules.Stripped,
+    stops: bool,
+    automatic: bool,
+    block: int,
+    calls: list[int],
+) -> list[Oracle]:
+    """What else is known about each leaf; what costs a compilation is put off until somebody asks, and kept."""
+    points = arguments.leaves
+    frozen = functools.cache(lambda: _counting(objective, arguments, block, calls, frozen=True))
+    terms = functools.cache(lambda: rules.terms(objective, points))
+    single_rules = functools.cache(lambda: rules.single_rules(objective, points))
+    through_stops = functools.cache(lambda: rules.through_stops(objective, points))
+    axes = [length for leaf in jax.tree.leaves(arguments.args) for length in np.shape(leaf)]
+
+    def oracle(i: int) -> Oracle:
+        gradient = stripped.gradient[i] if stripped.gradient is not None else None
+        return Oracle(
+            path=arguments.paths[i],
+            value=points[i],
+            stripped=gradient if gradient is not None and np.all(np.isfinite(gradient)) else None,
+            frozen=(lambda lines: frozen()(i, lines)) if stops else None,
+            rules=lambda: rules.blame(single_rules(), i) if automatic else [],
+            stops=lambda: rules.blame(through_stops(), i),
+            terms=lambda: [(place, gradients[i]) for place, gradients in terms()],
+            sizes=sorted(set(axes)),
         )
-    own = own_dtype_gradient(f, grad_fn, arguments, objective)
-    errors: list[float | None] = []
-    for narrow, wide, short in zip(own, claimed, shorter, strict=True):
-        with np.errstate(invalid="ignore"):  # inf - inf
-            norm, difference = float(np.linalg.norm(wide)), float(np.linalg.norm(narrow - wide))
-        errors.append(None if not short else difference / norm if norm else 0.0 if not difference else math.inf)
-    return errors, ()
+
+    return [oracle(i) for i in range(len(points))]
 
 
 def _vanishing(
@@ -229,7 +282,7 @@ def _not_finite(gradient: Any) -> Finding | None:
 
 
 def _report(
-    arguments: Arguments, i: int, claimed: Any, evidence: Evidence, finding: Finding, own: float | None
+    arguments: Arguments, i: int, claimed: Any, evidence: Evidence, finding: Finding, own: OwnDtype, oracle: Oracle
 ) -> LeafReport:
     # Of a dead leaf there is nothing that an error could be relative to.
     unit = math.nan if finding.verdict == "DEAD" else evidence.norm or 1.0
@@ -250,5 +303,22 @@ def _report(
         directions=sum(len(comparison.jump) for comparison in comparisons),
         kinks=sum(int(np.count_nonzero(comparison.jump)) for comparison in comparisons),
         worst=finding.worst,
-        dtype_error=None if finding.verdict == "DEAD" else own,
+        dtype_error=None if finding.verdict == "DEAD" else own.error,
+        dtype_verdict=None if finding.verdict == "DEAD" else own.verdict,
+        rule_error=None if oracle.stripped is None else float(np.linalg.norm(claimed - oracle.stripped)) / unit,
+        curve=_curve(evidence),
+    )
+
+
+def _curve(evidence: Evidence) -> Curve:
+    """Median differences at each step from the claimed slopes, relative to the gradient, over the random lines."""
+    curve, unit = evidence.sample.curve, evidence.norm or 1.0
+    claimed = evidence.claimed[:, None]
+    with np.errstate(all="ignore"):
+        errors = [np.median(np.abs(found - claimed), axis=0) / unit for found in (curve.two_sided, curve.forward)]
+    return Curve(
+        steps=tuple(float(step) for step in curve.steps),
+        two_sided=tuple(float(error) for error in errors[0]),
+        one_sided=tuple(float(error) for error in errors[1]),
+        crossed=tuple(float(share) for share in np.mean(curve.crossed, axis=0)),
     )

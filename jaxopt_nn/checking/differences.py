@@ -119,7 +119,7 @@ def _extrapolate(slopes: Floats, steps: Floats, noise: float, powers: tuple[int,
             column = entries
         error = np.where(np.isfinite(error), error, np.inf)
         own_steps, own_round_off = steps[-entries.shape[1] :], round_offs[-entries.shape[1] :]
-        error = np.maximum(np.maximum(error, np.median(error, axis=0)), own_round_off)
+        error = np.maximum(np.maximum(error, _median(error)), own_round_off)
         for j in range(entries.shape[1]):
             contradiction = np.abs(entries[:, j + 1 :] - entries[:, j : j + 1]) - 3 * own_round_off[j + 1 :]
             contradiction = np.max(np.where(np.isnan(contradiction), np.inf, contradiction), axis=1, initial=0.0)
@@ -131,6 +131,12 @@ def _extrapolate(slopes: Floats, steps: Floats, noise: float, powers: tuple[int,
     rows = np.arange(len(best))
     sigma = bars[rows, best]
     return np.where(np.isfinite(sigma), table[rows, best], np.nan), sigma, np.array(smallest)[best]
+
+
+def _median(error: Floats) -> Floats:
+    """The median of each column's finite entries; lines that left f's branch at a step have none there."""
+    known = np.where(np.isfinite(error), error, np.nan)
+    return np.array([np.nanmedian(column) if np.any(np.isfinite(column)) else np.inf for column in known.T])
 
 
 def _chi_square_cdf(x: float, degrees: int) -> float:

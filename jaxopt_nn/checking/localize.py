@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from jaxopt_nn.checking.differences import Floats
 from jaxopt_nn.checking.directions import Line, coordinate, part, project
+from jaxopt_nn.checking.hypotheses import constant_ratio, ratio_text
 from jaxopt_nn.checking.judge import Comparison, Tolerance, compare
 from jaxopt_nn.checking.probe import Sample
 from jaxopt_nn.checking.report import Coordinate
 
-__all__ = ["Places", "bisect", "constant_ratio", "count_text", "measure", "ratio_text", "worst_places"]
+__all__ = ["Places", "bisect", "count_text", "measure", "worst_places"]
 
 Look = Callable[[list[Line]], Sample]
 
@@ -80,20 +81,6 @@ def worst_places(places: Places, shape: tuple[int, ...], count: int = 3) -> tupl
     )
 
 
-def constant_ratio(claimed: Floats, numeric: Floats, error: Floats, bound: Floats) -> tuple[float, float] | None:
-    """``(r, ±)`` with claimed = r · numeric on every line within the bounds; None where there is no such r."""
-    claimed, numeric, error, bound = (part[np.isfinite(bound)] for part in (claimed, numeric, error, bound))
-    square = float(np.sum(numeric**2))
-    if square <= float(np.sum(bound**2)):
-        return None
-    ratio = float(np.sum(claimed * numeric)) / square
-    allowed = (1 + abs(ratio)) * bound
-    if np.any(np.abs(claimed - ratio * numeric) > allowed):
-        return None
-    misfit = np.abs(claimed - ratio * numeric) + (1 + abs(ratio)) * error
-    return ratio, float(np.sqrt(np.sum(misfit**2) / square))
-
-
 def count_text(places: Places) -> str:
     """How many of all coordinates are wrong, and by which factor if it is one."""
     wrong = places.comparison.wrong
@@ -101,17 +88,3 @@ def count_text(places: Places) -> str:
     part = Comparison(*(column[wrong] for column in places.comparison))
     ratio = constant_ratio(places.claimed[wrong], part.numeric, part.error, part.bound) if count > 1 else None
     return f"{count} of {len(wrong)} coordinates are wrong" + (f"; there {ratio_text(*ratio)}" if ratio else "")
-
-
-def ratio_text(ratio: float, margin: float) -> str:
-    """A constant ratio in words.
-
-    >>> ratio_text(2.0, 1e-8)
-    'claimed/numeric is constant: ratio 2.0000 (± 1e-08)'
-    """
-    if abs(ratio) <= margin:
-        return "claimed is zero, numeric is not: a stopped gradient or a cut branch?"
-    flipped = abs(ratio + 1) <= margin
-    plain = flipped or (abs(ratio) >= 0.01 and abs(abs(ratio) - 1) >= 5e-4)
-    digits = f"{ratio:.4f}" if plain else f"{ratio:.8g}"
-    return f"claimed/numeric is constant: ratio {digits} (± {margin:.0e}){', the sign is flipped' if flipped else ''}"

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from jaxopt_nn.checking.differences import LADDER, Floats, Slopes, round_off, slopes_at_zero
 from jaxopt_nn.checking.directions import Line, direction
 
-__all__ = ["Probe", "Sample", "make_probe", "natural_scale"]
+__all__ = ["Curve", "Probe", "Sample", "make_probe", "natural_scale"]
 
 _ELEMENTS = 1 << 24  # of directions that are sent to the device at a time
 
@@ -29,6 +30,7 @@ class Sample(NamedTuple):
         constant: whether all values of f are bitwise equal.
         repeatable: whether all values of f at the point are bitwise equal.
         noise: round-off of one value of f.
+        curve: what the lines showed at each step.
         evaluations: how often f was evaluated.
     """
 
@@ -38,7 +40,24 @@ class Sample(NamedTuple):
     constant: bool
     repeatable: bool
     noise: float
+    curve: "Curve"
     evaluations: int
+
+
+class Curve(NamedTuple):
+    """The plain differences behind the slopes, for a picture of error against step size.
+
+    Attributes:
+        steps: ``[m]`` steps.
+        two_sided: ``[B, m]`` (f(h) - f(-h)) / 2h.
+        forward: ``[B, m]`` (f(h) - f(0)) / h.
+        crossed: ``[B, m]`` whether f takes another branch at h or -h than at 0.
+    """
+
+    steps: Floats
+    two_sided: Floats
+    forward: Floats
+    crossed: NDArray[np.bool_]
 
 
 class Probe(Protocol):
@@ -51,7 +70,7 @@ class Probe(Protocol):
 
 
 def make_probe(fn: Callable[..., Any], leaves: Sequence[Any], rest: Any, block: int) -> Probe:
-    """Compiles ``fn(leaves, rest) -> scalar`` for up to ``block`` lines; to be made and used under ``enable_x64``."""
+    """Compiles ``fn(leaves, rest) -> (scalar, signature)`` for up to ``block`` lines; for use under ``enable_x64``."""
     sizes = [int(np.size(leaf)) for leaf in leaves]
     longest = max(sizes)
     block = max(1, min(block, _ELEMENTS // longest))
@@ -63,11 +82,16 @@ def make_probe(fn: Callable[..., Any], leaves: Sequence[Any], rest: Any, block: 
                 jnp.where(leaf == i, move[:size].reshape(x.shape), 0.0)
                 for i, (size, x) in enumerate(zip(sizes, point, strict=True))
             ]
-            return jax.lax.map(lambda t: fn([x + t * v for x, v in zip(point, steps, strict=True)], rest), offsets)
+
+            def at(t: Any) -> Any:
+                value, signature = fn([x + t * v for x, v in zip(point, steps, strict=True)], rest)
+                return jnp.stack([value, signature.astype(jnp.float64)])
+
+            return jax.lax.map(at, offsets)
 
         # A short block keeps the shape, for one compilation, but its empty places cost nothing.
         return jax.lax.map(
-            lambda one: jax.lax.cond(one[0] < count, along, lambda _: jnp.zeros_like(offsets), one[1]),
+            lambda one: jax.lax.cond(one[0] < count, along, lambda _: jnp.zeros((offsets.size, 2)), one[1]),
             (jnp.arange(block), moves),
         )
 
@@ -77,28 +101,43 @@ def make_probe(fn: Callable[..., Any], leaves: Sequence[Any], rest: Any, block: 
         steps = np.array(LADDER) * natural_scale(leaves[leaf]) * stretch
         offsets = np.concatenate([[0.0], steps, -steps])
         scale = np.ones(len(lines))
-        values = np.empty((len(lines), len(offsets)))
+        found = np.empty((len(lines), len(offsets), 2))
         for start in range(0, len(lines), block):
             moves = np.zeros((block, longest))
             chunk = lines[start : start + block]
             for i, line in enumerate(chunk):
                 moves[i, : sizes[leaf]], scale[start + i] = direction(line, sizes[leaf])
-            values[start : start + len(chunk)] = np.asarray(run(point, rest, leaf, moves, len(chunk), offsets))[
-                : len(chunk)
-            ]
+            sampled = np.asarray(run(point, rest, leaf, moves, len(chunk), offsets))
+            found[start : start + len(chunk)] = sampled[: len(chunk)]
+        values, branches = found[..., 0], found[..., 1]
+        crossed = branches[:, 1:] != branches[:, :1]
+        crossed = crossed[:, : len(steps)] | crossed[:, len(steps) :]
         middle, above, below = values[:, 0], values[:, 1 : 1 + len(steps)], values[:, 1 + len(steps) :]
         noise = max(noise, round_off(middle, above, below, steps))
+        with np.errstate(all="ignore"):
+            curve = Curve(steps, (above - below) / (2 * steps), (above - middle[:, None]) / steps, crossed)
+        keep = ~_avoidable(crossed)
         return Sample(
-            slopes=slopes_at_zero(middle, above, below, steps, noise),
+            slopes=slopes_at_zero(middle, np.where(keep, above, np.nan), np.where(keep, below, np.nan), steps, noise),
             scale=scale,
             middle=float(middle[0]),
             constant=bool(np.all(values == middle[0])),
             repeatable=np.array_equal(middle, np.full_like(middle, middle[0]), equal_nan=True),
             noise=noise,
+            curve=curve,
             evaluations=values.size,
         )
 
     return probe
+
+
+def _avoidable(crossed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The large steps that reach into another branch of f, where at least three smaller ones stay in the same.
+
+    Where fewer do, the kink is at the point or next to it: all values stay, and the one-sided slopes decide.
+    """
+    staying = np.cumprod(~crossed[:, ::-1], axis=1, dtype=bool)[:, ::-1]  # this step and all smaller ones
+    return ~staying & (np.sum(staying, axis=1, keepdims=True) >= 3)
 
 
 def natural_scale(leaf: Any) -> float:

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.extend import core
 
 from jaxopt_nn import trees
+from jaxopt_nn.checking import interpret
+from jaxopt_nn.checking.interpret import Policy, Site
 from jaxopt_nn.checking.programs import Reading, fingerprint, read
 from jaxopt_nn.types import Array, PyTree
 
@@ -50,18 +51,27 @@ class Objective(NamedTuple):
     """The scalar function that is differentiated.
 
     Attributes:
-        fn: ``fn(leaves, rest) -> float64 scalar``, to be called under ``enable_x64``.
-        rest: its second argument.
+        program: the jaxpr of f in float64: float leaves, then other arrays.
+        rest: what else ``value`` takes: the other arrays, the cotangent, and the leaves at the point.
         cotangent: what an array output is multiplied with; None for a scalar output.
-        reading: what its program tells.
+        reading: what the program tells.
+        sites: where it has rules of its own or stops a gradient.
         deterministic: whether two traces gave the same program.
     """
 
-    fn: Callable[[Sequence[Any], Any], Array]
+    program: Any
     rest: Any
     cotangent: Any
     reading: Reading
+    sites: list[Site]
     deterministic: bool
+
+    def value(self, leaves: Sequence[Any], rest: Any, policy: Policy) -> tuple[Array, Array]:
+        """The float64 scalar that is differentiated, and its branch signature, under ``enable_x64``."""
+        others, cotangent, point = rest
+        points = [[*point, *others], [*leaves, *others]] if policy.frozen else [[*leaves, *others]]
+        (out, *_), signature = interpret.run(self.program, policy, *points)
+        return _reduce(jnp.asarray(out, jnp.float64), cotangent), signature
 
 
 def split_arguments(args: tuple[Any, ...], argnums: int | Sequence[int] | None) -> Arguments:
@@ -117,15 +127,18 @@ def make_objective(f: Callable[..., Any], arguments: Arguments, words: tuple[int
         raise TypeError(
             f"f: expected one real float array as its output, got {got or 'nothing'}; wrap f to return only that"
         )
+    for const in program.consts:
+        if isinstance(const, Tracer):
+            raise TypeError(f"f: it closes over a traced value ({const.aval}); pass that as an argument, outside jit")
     shape = outputs[0].shape
     cotangent = None if shape == () else np.random.default_rng((*words, 0)).standard_normal(shape)
-    run = core.jaxpr_as_fun(program)
     reading = read(program)
     return Objective(
-        fn=lambda leaves, rest: _reduce(jnp.asarray(run(*leaves, *rest[0])[0], jnp.float64), rest[1]),
-        rest=(rest, cotangent),
+        program=program,
+        rest=(rest, cotangent, [np.asarray(leaf) for leaf in arguments.leaves]),
         cotangent=cotangent,
         reading=reading._replace(rounding=reading.rounding[: len(arguments.leaves)]),
+        sites=interpret.sites(program),
         deterministic=fingerprint(program) == fingerprint(again),
     )
 

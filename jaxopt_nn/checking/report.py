@@ -2,16 +2,18 @@
 
 Verdicts. ``PASS``: an error larger than the stated miss bound would have been seen. ``KINK_OK``: f has a kink at the
 point, and the claimed slopes lie between the one-sided ones. ``DEAD``: claimed and numeric gradient are both zero.
-``FAIL``: they differ by more than the error bar explains. ``INCONCLUSIVE``: the error bar is too wide to tell.
-``NONDETERMINISTIC``: two calls disagree, so there is no function to differentiate. The first three are ``ok``.
+``FAIL``: they differ by more than the error bar explains. ``BLOCKED``: they differ, and agree once the outputs of every
+``stop_gradient`` in f are constants (pass ``stop_gradient="constant"`` if that is meant). ``INCONCLUSIVE``: the error
+bar is too wide to tell. ``NONDETERMINISTIC``: two calls disagree, so there is no function to differentiate. The first
+three are ``ok``.
 """
 
 import math
 from typing import Any, Literal, NamedTuple, cast
 
-__all__ = ["Coordinate", "GradientReport", "LeafReport", "Verdict", "overall_verdict"]
+__all__ = ["Coordinate", "Curve", "DtypeVerdict", "GradientReport", "LeafReport", "Verdict", "overall_verdict"]
 
-Verdict = Literal["PASS", "KINK_OK", "DEAD", "FAIL", "INCONCLUSIVE", "NONDETERMINISTIC"]
+Verdict = Literal["PASS", "KINK_OK", "DEAD", "BLOCKED", "FAIL", "INCONCLUSIVE", "NONDETERMINISTIC"]
 
 
 class Coordinate(NamedTuple):
@@ -28,6 +30,25 @@ class Coordinate(NamedTuple):
     claimed: float
     numeric: float
     sigma: float
+
+
+DtypeVerdict = Literal["PASS", "FAIL"]
+
+
+class Curve(NamedTuple):
+    """Error of plain differences against step size: what ``report.plot()`` draws.
+
+    Attributes:
+        steps: the steps, in the unit of the leaf.
+        two_sided: the median over the random lines of the two-sided difference minus the claimed slope, relative.
+        one_sided: the same of the forward difference.
+        crossed: the share of the lines along which f takes another branch at this step than at the point.
+    """
+
+    steps: tuple[float, ...]
+    two_sided: tuple[float, ...]
+    one_sided: tuple[float, ...]
+    crossed: tuple[float, ...]
 
 
 class LeafReport(NamedTuple):
@@ -53,6 +74,11 @@ class LeafReport(NamedTuple):
         worst: the worst coordinates, worst first; empty unless the verdict is FAIL.
         dtype_error: norm of the claimed gradient in the caller's dtype minus the one in float64, divided by the norm of
             the latter. None where the two dtypes are the same or f draws random numbers (which depend on the dtype).
+        dtype_verdict: FAIL where that error is above the root of the dtype's unit of rounding, and far above what
+            rounding the arguments does; None where there was nothing to compare.
+        rule_error: relative norm of the claimed gradient minus the one by rule-stripped AD; None where that was not to
+            be had or is the claim itself.
+        curve: the error of plain differences against the step.
     """
 
     path: str
@@ -71,6 +97,9 @@ class LeafReport(NamedTuple):
     kinks: int
     worst: tuple[Coordinate, ...]
     dtype_error: float | None
+    dtype_verdict: DtypeVerdict | None = None
+    rule_error: float | None = None
+    curve: Curve | None = None
 
 
 class GradientReport(NamedTuple):
@@ -84,6 +113,7 @@ class GradientReport(NamedTuple):
         value: f at the point in float64; for an array output its product with a random cotangent.
         evaluations: how often f was evaluated for the differences.
         miss_probability: the probability that ``miss_bound`` is exceeded unseen.
+        second: of ``order=2``, the report on products of the Hessian with a random vector; else None.
     """
 
     verdict: Verdict
@@ -93,11 +123,22 @@ class GradientReport(NamedTuple):
     value: float
     evaluations: int
     miss_probability: float
+    second: "GradientReport | None" = None
+
+    @property
+    def dtype_verdict(self) -> DtypeVerdict | None:
+        """The verdict on the gradient in the caller's own dtype: FAIL if a leaf fails, None if none was compared."""
+        found = {leaf.dtype_verdict for leaf in self.leaves}
+        return "FAIL" if "FAIL" in found else "PASS" if "PASS" in found else None
 
     @property
     def ok(self) -> bool:
-        """Whether the gradient can be relied on at this point: PASS, KINK_OK or DEAD."""
-        return _ORDER.index(self.verdict) < _ORDER.index("INCONCLUSIVE")
+        """Whether the gradient can be relied on at this point.
+
+        PASS, KINK_OK or DEAD, of the second order too where it was asked for, and no FAIL in the caller's own dtype.
+        """
+        first = _ORDER.index(self.verdict) < _ORDER.index("INCONCLUSIVE") and self.dtype_verdict != "FAIL"
+        return first and (self.second is None or self.second.ok)
 
     def assert_ok(self) -> None:
         """Raises ``AssertionError`` with the table unless :attr:`ok`."""
@@ -113,7 +154,8 @@ class GradientReport(NamedTuple):
         counts = {verdict: sum(leaf.verdict == verdict for leaf in self.leaves) for verdict in reversed(_ORDER)}
         summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
         effort = f"f = {self.value:.6g}, {self.evaluations} evaluations in float64"
-        lines = [f"gradient check: {self.verdict} ({summary}); {effort}"]
+        own = "" if self.dtype_verdict != "FAIL" else "; in the own dtype: FAIL"
+        lines = [f"gradient check: {self.verdict} ({summary}){own}; {effort}"]
         header = ("leaf", "shape", "verdict", "|claimed|", "rel. error", "± sigma", "miss bound", "own dtype")
         rows = [header, *(_row(leaf) for leaf in self.leaves)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
@@ -125,9 +167,13 @@ class GradientReport(NamedTuple):
             lines.append("  " + "  ".join(cells).rstrip())
             if position and (hypothesis := self.leaves[position - 1].hypothesis):
                 lines.append(f"      {hypothesis}")
+            if position and self.leaves[position - 1].dtype_verdict == "FAIL":
+                lines.append(f"      in {self.leaves[position - 1].dtype} more than half of the digits are lost")
         if self.skipped:
             lines.append("skipped: " + ", ".join(self.skipped))
         lines.extend(f"note: {note}" for note in self.notes)
+        if self.second is not None:
+            lines.append("second order: " + str(self.second))
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -144,7 +190,15 @@ def overall_verdict(verdicts: list[Verdict]) -> Verdict:
     return max(verdicts, key=_ORDER.index)
 
 
-_ORDER: tuple[Verdict, ...] = ("DEAD", "PASS", "KINK_OK", "INCONCLUSIVE", "FAIL", "NONDETERMINISTIC")
+_ORDER: tuple[Verdict, ...] = (
+    "DEAD",
+    "PASS",
+    "KINK_OK",
+    "INCONCLUSIVE",
+    "BLOCKED",
+    "FAIL",
+    "NONDETERMINISTIC",
+)
 
 
 def _row(leaf: LeafReport) -> tuple[str, ...]:
@@ -160,7 +214,9 @@ def _short(number: float | None) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, (LeafReport, Coordinate)):
+    if isinstance(value, GradientReport):
+        return value.to_dict()
+    if isinstance(value, (LeafReport, Coordinate, Curve)):
         return _plain(value._asdict())
     if isinstance(value, tuple):
         return [_plain(item) for item in cast(tuple[Any, ...], value)]

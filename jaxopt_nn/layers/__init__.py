@@ -8,9 +8,62 @@ layer wherever a layer is expected.
 Numbers annotated ``ArrayLike`` may be traced (and so swept); shapes, names and functions are static.
 """
 
-from jaxopt_nn.layers.combinators import as_layer, serial
+from jaxopt_nn.layers.attention import multi_head_attention, transformer_block
+from jaxopt_nn.layers.batch_norm import batch_norm
+from jaxopt_nn.layers.combinators import add, concatenate, parallel, residual, serial
+from jaxopt_nn.layers.conv import conv, conv_transpose, depthwise_conv
 from jaxopt_nn.layers.dense import dense, flatten
+from jaxopt_nn.layers.draw import draw
 from jaxopt_nn.layers.dropout import dropout
-from jaxopt_nn.layers.norm import batch_norm
+from jaxopt_nn.layers.embedding import embedding, reshape
+from jaxopt_nn.layers.graph import graph, shared
+from jaxopt_nn.layers.mlp import mlp, pyramid
+from jaxopt_nn.layers.norm import group_norm, instance_norm, layer_norm, rms_norm
+from jaxopt_nn.layers.pool import average_pool, global_average_pool, global_max_pool, max_pool
+from jaxopt_nn.layers.recurrent import gru, lstm, simple_rnn
+from jaxopt_nn.layers.repeat import repeat
+from jaxopt_nn.layers.summary import Description, Row, describe, summary
+from jaxopt_nn.layers.weight_norm import weight_norm
+from jaxopt_nn.layers.wiring import as_layer
 
-__all__ = ["as_layer", "batch_norm", "dense", "dropout", "flatten", "serial"]
+__all__ = [
+    "Description",
+    "Row",
+    "add",
+    "as_layer",
+    "average_pool",
+    "batch_norm",
+    "concatenate",
+    "conv",
+    "conv_transpose",
+    "dense",
+    "depthwise_conv",
+    "describe",
+    "draw",
+    "dropout",
+    "embedding",
+    "flatten",
+    "global_average_pool",
+    "global_max_pool",
+    "graph",
+    "group_norm",
+    "gru",
+    "instance_norm",
+    "layer_norm",
+    "lstm",
+    "max_pool",
+    "mlp",
+    "multi_head_attention",
+    "parallel",
+    "pyramid",
+    "repeat",
+    "reshape",
+    "residual",
+    "rms_norm",
+    "serial",
+    "shared",
+    "simple_rnn",
+    "summary",
+    "transformer_block",
+    "weight_norm",
+]

@@ -1,49 +1,22 @@
-"""Models out of layers. Errors of a layer carry its path."""
+"""Models out of layers, one after another and side by side. Errors of a layer carry its path.
 
-import re
+Children are named by kind and count: ``dense_0``, ``relu_0``, ``dense_1``; those that have parameters (or state) have
+an entry of that name in the parameters (or state). Each child gets a key of its own, ``split(key, n)[position]``.
+"""
+
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 
-from jaxopt_nn.types import Array, Key, Layer, Params, State
+from jaxopt_nn.layers.wiring import Node, Wiring, as_layer, counted, wired
+from jaxopt_nn.types import Array, Layer
 
-__all__ = ["as_layer", "serial"]
-
-
-def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
-    """A layer as it is, or a plain function of an array as a layer without parameters.
-
-    >>> as_layer(jax.nn.relu).name
-    'relu'
-    """
-    if isinstance(layer, Layer):
-        return layer
-    if not callable(layer):
-        raise TypeError(
-            f"layer: expected a Layer or a function of an array, got {layer!r} of type {type(layer).__name__}"
-        )
-    function = layer
-
-    def init(key: Key, x: Any) -> tuple[Params, State]:
-        del key, x
-        return {}, {}
-
-    def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
-    ) -> tuple[Any, State]:
-        del params, train, key, weight
-        return function(x), state
-
-    return Layer(init, apply, getattr(function, "__name__", "function").strip("<>"))
+__all__ = ["add", "concatenate", "parallel", "residual", "serial"]
 
 
 def serial(*layers: Layer | Callable[[Any], Any]) -> Layer:
     """Layers one after another: the output of each is the input of the next.
-
-    Children are named by kind and count: ``dense_0``, ``relu_0``, ``dense_1``; those that have parameters (or state)
-    have an entry of that name in the parameters (or state). Each child gets a key of its own, ``split(key,
-    n)[position]``.
 
     Args:
         *layers: layers, or plain functions of an array.
@@ -62,60 +35,125 @@ def serial(*layers: Layer | Callable[[Any], Any]) -> Layer:
     >>> [path for path, _ in trees.named_leaves(params)]
     ['dense_0/bias', 'dense_0/kernel', 'dense_1/bias', 'dense_1/kernel']
     """
-    children = _named([as_layer(layer) for layer in layers])
+    children = [as_layer(layer) for layer in layers]
+    names = counted(children)
+    before = ["input", *names]
+    nodes = [Node(name, layer, (fed,), name) for name, layer, fed in zip(names, children, before, strict=False)]
+    return wired(Wiring(tuple(nodes), "input", before[-1]), "serial")
 
-    def init(key: Key, x: Any) -> tuple[Params, State]:
-        x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
-        params: dict[str, Any] = {}
-        state: dict[str, Any] = {}
-        for (name, layer), own_key in zip(children, jax.random.split(key, len(children)), strict=True):
-            own_params, own_state = _located(name, layer.init, own_key, x)
-            x = _located(name, _output_shape, layer, own_params, own_state, x)
-            if jax.tree.leaves(own_params):
-                params[name] = own_params
-            if jax.tree.leaves(own_state):
-                state[name] = own_state
-        return params, state
 
-    def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
-    ) -> tuple[Any, State]:
-        new_state = dict(state)
-        keys = [None] * len(children) if key is None else jax.random.split(key, len(children))
-        for (name, layer), own_key in zip(children, keys, strict=True):
-            x, own_state = _located(
-                name, layer.apply, params.get(name, {}), state.get(name, {}), x, train=train, key=own_key, weight=weight
+def residual(block: Layer | Callable[[Any], Any], shortcut: Layer | Callable[[Any], Any] | None = None) -> Layer:
+    """A block with a way around it: ``y = block(x) + shortcut(x)``.
+
+    Args:
+        block: a layer, or a plain function of an array.
+        shortcut: likewise; None for the identity. One with a shape of its own (a dense layer, a 1x1 convolution with
+            the block's stride) where the block changes the shape.
+
+    Returns:
+        The composed layer.
+
+    Raises:
+        ValueError: if the two outputs differ in shape (nothing is broadcast); those of a child, with its path.
+
+    References:
+        He et al., "Deep residual learning for image recognition", 2015, eqs. 1 and 2.
+
+    >>> import jax, jax.numpy as jnp
+    >>> layer = residual(jnp.tanh)
+    >>> y, _ = layer.apply({}, {}, jnp.zeros((2, 3)) + 1, train=False, key=None, weight=None)
+    >>> bool(jnp.all(y == 1 + jnp.tanh(1.0)))
+    True
+    """
+
+    def add(outputs: Sequence[Array]) -> Array:
+        ours, around = outputs
+        if ours.shape != around.shape:
+            hint = "; give a shortcut that changes the shape too" if shortcut is None else ""
+            raise ValueError(f"expected the shape {list(around.shape)} of the shortcut, got {list(ours.shape)}{hint}")
+        return ours + around
+
+    children = [as_layer(block)] + ([] if shortcut is None else [as_layer(shortcut)])
+    *names, last = counted([*children, merge := as_layer(add)])
+    nodes = [Node(name, layer, ("input",), name) for name, layer in zip(names, children, strict=True)]
+    nodes.append(Node(last, merge, (names[0], "input" if shortcut is None else names[1]), last))
+    return wired(Wiring(tuple(nodes), "input", last), "residual")
+
+
+def concatenate(arrays: Sequence[Array]) -> Array:
+    """Arrays side by side on the last axis: a plain function of several arrays, and so a layer.
+
+    >>> concatenate((jnp.ones((2, 3)), jnp.zeros((2, 1)))).shape
+    (2, 4)
+    """
+    first = arrays[0]
+    for array in arrays:
+        if array.shape[:-1] != first.shape[:-1]:
+            raise ValueError(
+                f"expected shapes that agree but for the last axis, got {[list(array.shape) for array in arrays]}"
             )
-            if name in state:
-                new_state[name] = own_state
-        return x, new_state
-
-    return Layer(init, apply, "serial")
+    return jnp.concatenate(arrays, axis=-1)
 
 
-def _named(layers: Sequence[Layer]) -> list[tuple[str, Layer]]:
-    counts: dict[str, int] = {}
-    named: list[tuple[str, Layer]] = []
-    for layer in layers:
-        count = counts.get(layer.name, 0)
-        counts[layer.name] = count + 1
-        named.append((f"{layer.name}_{count}", layer))
-    return named
+def add(arrays: Sequence[Array]) -> Array:
+    """The sum of arrays of one shape: a plain function of several arrays, and so a layer.
+
+    >>> add((jnp.ones(2), jnp.ones(2), jnp.ones(2))).tolist()
+    [3.0, 3.0]
+    """
+    if len({array.shape for array in arrays}) != 1:
+        raise ValueError(f"expected arrays of one shape, got {[list(array.shape) for array in arrays]}")
+    total = arrays[0]
+    for array in arrays[1:]:
+        total = total + array
+    return total
 
 
-def _output_shape(layer: Layer, params: Params, state: State, x: Any) -> Any:
-    def output(params: Params, state: State, x: Any) -> Any:
-        return layer.apply(params, state, x, train=False, key=None, weight=None)[0]
+def parallel(
+    *branches: Layer | Callable[[Any], Any], merge: Layer | Callable[[Sequence[Any]], Any] | None = concatenate
+) -> Layer:
+    """Layers side by side on one input, their outputs merged.
 
-    return jax.eval_shape(output, params, state, x)
+    Args:
+        *branches: one layer or more, or plain functions of an array.
+        merge: a function of the tuple of outputs, or a layer: :func:`concatenate` (on the last axis), :func:`add`, one
+            of your own; None (static) for the tuple of outputs itself.
+
+    Returns:
+        The composed layer.
+
+    Raises:
+        ValueError: no branches; outputs that ``merge`` refuses; those of a child, with its path.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxopt_nn.layers import dense
+    >>> model = parallel(dense(3), jax.nn.relu)
+    >>> params, state = model.init(jax.random.key(0), jnp.ones((2, 5)))
+    >>> model.apply(params, state, jnp.ones((2, 5)), train=False, key=None, weight=None)[0].shape
+    (2, 8)
+    """
+    if not branches:
+        raise ValueError("branches: expected one or more, got none")
+    children = [as_layer(branch) for branch in branches]
+    merged = as_layer(_tuple if merge is None else merge)
+    if len(children) == 1:  # a node with one input gets it bare; merge is promised a tuple
+        merged = _of_one(merged)
+    *names, last = counted([*children, merged])
+    nodes = [Node(name, layer, ("input",), name) for name, layer in zip(names, children, strict=True)]
+    return wired(Wiring((*nodes, Node(last, merged, tuple(names), last)), "input", last), "parallel")
 
 
-def _located(name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Calls ``fn``; its plain ValueErrors and TypeErrors get ``name`` in front of their message."""
-    try:
-        return fn(*args, **kwargs)
-    except (ValueError, TypeError) as error:
-        if type(error) not in (ValueError, TypeError):  # subclasses (JAX's) have constructors of their own
-            raise
-        inner = "/" if re.match(r"\w+_\d+[/:]", str(error)) else ": "
-        raise type(error)(f"{name}{inner}{error}") from error
+def _tuple(outputs: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(outputs)
+
+
+_tuple.__name__ = "tuple"
+
+
+def _of_one(layer: Layer) -> Layer:
+    """The layer, fed with a tuple of one."""
+
+    def apply(params: Any, state: Any, x: Any, **kwargs: Any) -> Any:
+        return layer.apply(params, state, (x,), **kwargs)
+
+    return layer._replace(init=lambda key, x: layer.init(key, (x,)), apply=apply, wiring=None)

@@ -1,96 +1,187 @@
-"""Normalization layers."""
+"""Normalizations of each example by itself: the same in training and in evaluation, and without state.
 
-import math
+Statistics are computed in two passes, in float32 at least; the output has the dtype of the input.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxopt_nn._arguments import check_number
+from jaxopt_nn._arguments import check_number, check_positive_int
+from jaxopt_nn.layers._moments import check_normalized, moments, scale_and_bias, wide_of
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
 
-__all__ = ["batch_norm"]
+__all__ = ["group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
 
-def batch_norm(momentum: ArrayLike = 0.9, epsilon: ArrayLike = 1e-5) -> Layer:
-    """Batch normalization over all axes but the last.
-
-    In training ``y = γ (x − μ)/√(σ² + ε) + β`` with the batch's mean and (biased) variance, each example counting by
-    its weight; the running statistics follow as ``running ← momentum · running + (1 − momentum) · batch``. In
-    evaluation the running statistics take the batch's place. The variance is computed in two passes, in float32 at
-    least.
+def layer_norm(epsilon: ArrayLike = 1e-5, *, use_scale: bool = True, use_bias: bool = True) -> Layer:
+    """Layer normalization over the last axis: ``y = γ (x − μ)/√(σ² + ε) + β``, for each example and position.
 
     Args:
-        momentum: weight of the *old* running statistic, in [0, 1]; may be traced.
         epsilon: ε, >= 0; may be traced.
+        use_scale: whether there is a γ (static).
+        use_bias: whether there is a β (static).
 
     Returns:
-        A layer with parameters ``scale`` (γ, ones) and ``bias`` (β, zeros) and state ``mean`` (zeros) and ``var``
-        (ones), all ``[features]``.
+        A layer with parameters ``scale`` (ones) and ``bias`` (zeros), ``[features]``.
+
+    Raises:
+        ValueError: for an input that is not floating-point ``[batch, ..., features]``.
 
     References:
-        Ioffe & Szegedy, "Batch normalization", 2015, algorithm 1.
+        Ba, Kiros and Hinton, "Layer normalization", 2016.
 
-    Differs from torch.nn.BatchNorm: ``momentum`` is 1 − torch's, and torch's running variance is the unbiased one.
-    Differs from keras.layers.BatchNormalization: momentum .99 and ε 1e-3 there. flax.linen.BatchNorm: momentum .99.
+    Differs in ε from flax.linen.LayerNorm (1e-6) and keras.layers.LayerNormalization (1e-3); torch's is 1e-5.
 
-    >>> import jax, jax.numpy as jnp
-    >>> layer = batch_norm()
-    >>> x = jax.random.normal(jax.random.key(0), (64, 3)) * 5 + 2
-    >>> params, state = layer.init(jax.random.key(1), x)
-    >>> y, new_state = layer.apply(params, state, x, train=True, key=None, weight=None)
-    >>> bool(jnp.all(jnp.abs(y.mean(0)) < 1e-5)), bool(jnp.all(jnp.abs(y.std(0) - 1) < 1e-3))
-    (True, True)
+    >>> import jax.numpy as jnp
+    >>> y, _ = layer_norm(0.0).apply({}, {}, jnp.array([[1.0, 3.0]]), train=False, key=None, weight=None)
+    >>> y.tolist()
+    [[-1.0, 1.0]]
     """
-    check_number("momentum", momentum, 0, 1)
     check_number("epsilon", epsilon, 0)
 
+    def normalize(x: Array) -> Array:
+        deviation, variance = moments(x, (x.ndim - 1,))
+        return deviation * lax.rsqrt(variance + jnp.asarray(epsilon, x.dtype))
+
+    return _normalization(normalize, check_normalized, use_scale, use_bias, "layer_norm")
+
+
+def rms_norm(epsilon: ArrayLike = 1e-6, *, use_scale: bool = True) -> Layer:
+    """Root-mean-square normalization over the last axis: ``y = γ x/√(mean(x²) + ε)``.
+
+    Args:
+        epsilon: ε, >= 0; may be traced.
+        use_scale: whether there is a γ (static).
+
+    Returns:
+        A layer with the parameter ``scale`` (ones), ``[features]``.
+
+    Raises:
+        ValueError: for an input that is not floating-point ``[batch, ..., features]``.
+
+    References:
+        Zhang and Sennrich, "Root mean square layer normalization", 2019, equation 4.
+
+    Differs in ε from torch.nn.RMSNorm (the dtype's machine epsilon); Flax's and Keras's are 1e-6.
+
+    >>> import jax.numpy as jnp
+    >>> y, _ = rms_norm(0.0).apply({}, {}, jnp.array([[1.0, 1.0, 2.0, -2.0]]) * 10, train=False, key=None, weight=None)
+    >>> bool(abs((y**2).mean() - 1) < 1e-6)
+    True
+    """
+    check_number("epsilon", epsilon, 0)
+
+    def normalize(x: Array) -> Array:
+        return x * lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + jnp.asarray(epsilon, x.dtype))
+
+    return _normalization(normalize, check_normalized, use_scale, False, "rms_norm")
+
+
+def group_norm(groups: int = 32, epsilon: ArrayLike = 1e-5, *, use_scale: bool = True, use_bias: bool = True) -> Layer:
+    """Group normalization: over all positions and the channels of a group, for each example.
+
+    Args:
+        groups: number of groups that the channels are split into, a divisor of their number (static). With 1 it is
+            a layer normalization over positions and channels.
+        epsilon: ε, >= 0; may be traced.
+        use_scale: whether there is a γ for each channel (static).
+        use_bias: whether there is a β for each channel (static).
+
+    Returns:
+        A layer with parameters ``scale`` (ones) and ``bias`` (zeros), ``[channels]``.
+
+    Raises:
+        ValueError: for an input that is not floating-point ``[batch, ..., channels]``, or if ``groups`` does not divide
+            the channels.
+
+    References:
+        Wu and He, "Group normalization", 2018.
+
+    Differs in ε from flax.linen.GroupNorm (1e-6) and keras.layers.GroupNormalization (1e-3); torch's is 1e-5.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([[1.0, 3.0, 10.0, 30.0]])
+    >>> group_norm(2, 0.0).apply({}, {}, x, train=False, key=None, weight=None)[0].tolist()
+    [[-1.0, 1.0, -1.0, 1.0]]
+    """
+    check_positive_int("groups", groups)
+    check_number("epsilon", epsilon, 0)
+
+    def check(x: Any, features: int | None = None) -> None:
+        check_normalized(x, features)
+        if x.shape[-1] % groups:
+            raise ValueError(f"groups: expected a divisor of the {x.shape[-1]} channels, got {groups}")
+
+    def normalize(x: Array) -> Array:
+        parts = x.reshape(*x.shape[:-1], groups, -1)
+        axes = (*range(1, x.ndim - 1), x.ndim)
+        deviation, variance = moments(parts, axes)
+        return (deviation * lax.rsqrt(variance + jnp.asarray(epsilon, x.dtype))).reshape(x.shape)
+
+    return _normalization(normalize, check, use_scale, use_bias, "group_norm")
+
+
+def instance_norm(epsilon: ArrayLike = 1e-5, *, use_scale: bool = True, use_bias: bool = True) -> Layer:
+    """Instance normalization: over the positions, for each example and channel.
+
+    Args:
+        epsilon: ε, >= 0; may be traced.
+        use_scale: whether there is a γ for each channel (static).
+        use_bias: whether there is a β for each channel (static).
+
+    Returns:
+        A layer with parameters ``scale`` (ones) and ``bias`` (zeros), ``[channels]``.
+
+    Raises:
+        ValueError: for an input that is not floating-point ``[batch, spatial axes ..., channels]``, or with a single
+            position, whatever of which would become 0.
+
+    References:
+        Ulyanov, Vedaldi and Lempitsky, "Instance normalization: the missing ingredient for fast stylization", 2016.
+
+    Differs from torch.nn.InstanceNorm2d, which by default has neither scale nor bias.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([[[1.0, 10.0], [3.0, 30.0]]])
+    >>> instance_norm(0.0).apply({}, {}, x, train=False, key=None, weight=None)[0].tolist()
+    [[[-1.0, -1.0], [1.0, 1.0]]]
+    """
+    check_number("epsilon", epsilon, 0)
+
+    def check(x: Any, features: int | None = None) -> None:
+        check_normalized(x, features, spatial=True)
+        if all(size == 1 for size in x.shape[1:-1]):
+            raise ValueError(f"expected more than one position to normalize over, got shape {list(x.shape)}")
+
+    def normalize(x: Array) -> Array:
+        deviation, variance = moments(x, tuple(range(1, x.ndim - 1)))
+        return deviation * lax.rsqrt(variance + jnp.asarray(epsilon, x.dtype))
+
+    return _normalization(normalize, check, use_scale, use_bias, "instance_norm")
+
+
+def _normalization(
+    normalize: Callable[[Array], Array], check: Callable[..., None], use_scale: bool, use_bias: bool, name: str
+) -> Layer:
     def init(key: Key, x: Any) -> tuple[Params, State]:
         del key
-        if not jnp.issubdtype(x.dtype, jnp.floating) or len(x.shape) < 2:
-            raise ValueError(f"expected floating-point [batch, ..., features], got {x.dtype}{list(x.shape)}")
-        shape = (x.shape[-1],)
-        params = {"scale": jnp.ones(shape, x.dtype), "bias": jnp.zeros(shape, x.dtype)}
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        return params, {"mean": jnp.zeros(shape, wide), "var": jnp.ones(shape, wide)}
+        check(x)
+        params: dict[str, Array] = {}
+        if use_scale:
+            params["scale"] = jnp.ones(x.shape[-1:], x.dtype)
+        if use_bias:
+            params["bias"] = jnp.zeros(x.shape[-1:], x.dtype)
+        return params, {}
 
     def apply(
         params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
     ) -> tuple[Array, State]:
-        del key
-        if x.shape[-1] != params["scale"].shape[0]:
-            raise ValueError(f"expected {params['scale'].shape[0]} features, got shape {list(x.shape)}")
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        values = x.astype(wide)
-        if train:
-            mean, var = _weighted_moments(values, weight)
-            decay = jnp.asarray(momentum, wide)
-            batch = {"mean": mean, "var": var}
-            state = jax.tree.map(lambda old, new: (decay * old + (1 - decay) * new).astype(old.dtype), state, batch)
-        else:
-            mean, var = state["mean"].astype(wide), state["var"].astype(wide)
-        scale = params["scale"].astype(wide) * lax.rsqrt(var + jnp.asarray(epsilon, wide))
-        y = (values - _rows(mean, x)) * _rows(scale, x) + _rows(params["bias"].astype(wide), x)
-        return y.astype(x.dtype), state
+        del train, key, weight
+        vectors = [vector.shape[0] for vector in params.values()]
+        check(x, vectors[0] if vectors else None)
+        return scale_and_bias(normalize(x.astype(wide_of(x))), params).astype(x.dtype), state
 
-    return Layer(init, apply, "batch_norm")
-
-
-def _weighted_moments(x: Array, weight: Array | None) -> tuple[Array, Array]:
-    """Mean and biased variance over all axes but the last; rows of weight 0 do not exist."""
-    axes = tuple(range(x.ndim - 1))
-    if weight is None:
-        mean = jnp.mean(x, axes)
-        return mean, jnp.mean(jnp.square(x - _rows(mean, x)), axes)
-    share = jnp.asarray(weight, x.dtype).reshape((-1,) + (1,) * (x.ndim - 1))
-    share = share / jnp.maximum(jnp.sum(share) * math.prod(x.shape[1:-1]), jnp.finfo(x.dtype).tiny)
-    present = share > 0
-    mean = jnp.sum(share * jnp.where(present, x, 0), axes)
-    deviation = jnp.where(present, x - _rows(mean, x), 0)
-    return mean, jnp.sum(share * jnp.square(deviation), axes)
-
-
-def _rows(vector: Array, x: Array) -> Array:
-    """``vector [features]`` in the rank of ``x``."""
-    return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
+    return Layer(init, apply, name)

@@ -1,6 +1,7 @@
 """`check_gradients`: planted bugs are found where they are, correct gradients pass, and nothing is left behind."""
 
 import json
+import re
 from functools import partial
 
 import chex
@@ -81,7 +82,7 @@ def test_planted_bugs_are_found_at_their_leaves_and_the_twins_pass(reduce, n, x6
         params = jax.tree.map(lambda x: jnp.asarray(x, float), planted(n))
         leaves = by_path(check_gradients(partial(planted_loss, reduce=reduce), params, key=jax.random.key(n)))
     assert {path: leaf.verdict for path, leaf in leaves.items()} == {
-        **{f"bug/{name}": "FAIL" for name in RULES},
+        **{f"bug/{name}": "BLOCKED" if name == "stopped" else "FAIL" for name in RULES},
         **{f"right/{name}": "PASS" for name in RULES},
     }
     assert all(leaves[f"right/{name}"].miss_bound < 1e-6 for name in RULES)
@@ -103,6 +104,8 @@ def test_planted_bugs_are_found_at_their_leaves_and_the_twins_pass(reduce, n, x6
     if n <= 400:
         assert f"1 of {n} coordinates" in leaves["bug/flipped"].hypothesis
         assert f"{n // 2} of {n} coordinates are wrong; there claimed is zero" in leaves["bug/stopped"].hypothesis
+    assert re.search(r"stop_gradient at test_check.py:\d+ blocks [01][.\d]* of it", leaves["bug/stopped"].hypothesis)
+    assert re.search(r"the custom_vjp rule of sin at test_check.py:\d+ is wrong", leaves["bug/flipped"].hypothesis)
 
 
 def test_no_false_alarm_over_many_cases_and_directions():
@@ -235,9 +238,13 @@ def test_float32_inside_f_is_inconclusive_never_a_pass(factor):
         return jnp.mean(jnp.sin(x.astype(jnp.float32)))
 
     report = check_gradients(f, draws(1, 1000), grad_fn=lambda x: factor * jnp.cos(x) / 1000, key=KEY)
-    assert report.verdict == "INCONCLUSIVE"
-    assert "rounds to a shorter float (unit 1.2e-07)" in report.leaves[0].hypothesis
     assert not report.ok
+    if factor == 1.0:
+        assert report.verdict == "INCONCLUSIVE"
+        assert "rounds to a shorter float (unit 1.2e-07)" in report.leaves[0].hypothesis
+    else:  # what differences cannot see, the exact oracle can
+        assert report.verdict == "FAIL"
+        assert "by rule-stripped AD alone" in report.leaves[0].hypothesis
 
 
 def test_a_staircase_is_not_taken_for_a_constant():
@@ -294,7 +301,7 @@ def test_a_function_without_slope_is_dead_as_a_whole():
 
 def test_a_zero_claim_for_a_live_leaf_fails():
     leaf = check_gradients(lambda x: jnp.mean(jnp.sin(x)), draws(1, 500), grad_fn=jnp.zeros_like, key=KEY).leaves[0]
-    assert (leaf.verdict, leaf.hypothesis.split(",")[0]) == ("FAIL", "claimed is zero")
+    assert (leaf.verdict, leaf.hypothesis.split(",")[0]) == ("FAIL", "claimed is zero on args[0]")
 
 
 def test_a_gradient_that_is_not_finite_fails_and_says_where():

@@ -5,7 +5,7 @@ import pytest
 
 from jaxopt_nn.checking.differences import Slopes
 from jaxopt_nn.checking.judge import Tolerance, at_kink, compare, gaussian_miss_bound, leave_out_crossings, numeric_norm
-from jaxopt_nn.checking.probe import Sample
+from jaxopt_nn.checking.probe import Curve, Sample
 
 TOLERANCE = Tolerance(rtol=1e-6, z=5.0, resolution=1e-3, miss_probability=0.05)
 
@@ -24,7 +24,9 @@ def kink(left, right, sigma=1e-9):
 
 def sample(slopes, scale=1.0):
     count = len(slopes.value)
-    return Sample(slopes, np.full(count, scale), 0.0, False, True, 1e-16, 13 * count)
+    nothing = np.zeros((count, 0))
+    curve = Curve(np.zeros(0), nothing, nothing, nothing.astype(bool))
+    return Sample(slopes, np.full(count, scale), 0.0, False, True, 1e-16, curve, 13 * count)
 
 
 def test_the_bound_is_error_bars_plus_a_part_of_the_norm():

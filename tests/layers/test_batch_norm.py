@@ -15,7 +15,7 @@ def apply(x, *, train=True, weight=None, state=None, **kwargs):
 
 def test_normalizes_each_feature_over_all_other_axes():
     x = jax.random.normal(jax.random.key(0), (16, 3, 2, 5)) * jnp.arange(1.0, 6).reshape(1, 1, 1, 5) + 3
-    y, state = apply(x, epsilon=1e-3, momentum=0.75)
+    y, state = apply(x, epsilon=1e-3, momentum=0.75, convention="keras")
     values = np.asarray(x, np.float64).reshape(-1, 5)
     mean, var = values.mean(0), values.var(0)
     np.testing.assert_allclose(y.reshape(-1, 5), (values - mean) / np.sqrt(var + 1e-3), rtol=1e-4, atol=1e-5)
@@ -42,9 +42,9 @@ def test_weights_count_examples():
     """An example of weight 2 is that example twice; the image positions of an example share its weight."""
     x = jax.random.normal(jax.random.key(0), (6, 2, 3))
     weight = jnp.array([2.0, 1, 0, 1, 1, 1])
-    y, state = apply(x, weight=weight)
+    y, state = apply(x, weight=weight, convention="flax")
     twice = jnp.concatenate([x[:1], x[:2], x[3:]])
-    z, expected = apply(twice)
+    z, expected = apply(twice, convention="flax")
     np.testing.assert_allclose(y[jnp.array([0, 1, 3, 4, 5])], z[1:], rtol=1e-4, atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), state, expected)
 

@@ -1,24 +1,23 @@
-"""The sides of a benchmark. Each is a function ``case -> round``; a round trains from scratch and says how it went.
+"""The sides of training. Each is a function ``work -> round``; a round trains from scratch and says how it went.
 
 A side prepares everything that is not training (data on the device, compilation, warm-up) before it returns. A round is
 timed inside, so that making the network anew is not counted for anybody whose compiled program does not contain it.
 """
 
-import importlib.metadata
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.work import Case, load
+from benchmarks.work import Training, load
 
-__all__ = ["SIDES", "versions"]
+__all__ = ["TRAINING"]
 
 Round = Callable[[], dict[str, float]]
 
 
-def ours(case: Case) -> Round:
+def ours(case: Training) -> Round:
     import jax
     import jax.numpy as jnp
 
@@ -56,7 +55,7 @@ def ours(case: Case) -> Round:
     return once
 
 
-def torch(case: Case, *, compiled: bool = False) -> Round:
+def torch(case: Training, *, compiled: bool = False) -> Round:
     import torch
 
     x, y, vx, vy = (torch.from_numpy(np.ascontiguousarray(part)) for part in load(case))
@@ -110,7 +109,7 @@ def torch(case: Case, *, compiled: bool = False) -> Round:
     return once
 
 
-def keras(case: Case, *, steps_per_execution: int = 1) -> Round:
+def keras(case: Training, *, steps_per_execution: int = 1) -> Round:
     import os
 
     os.environ["KERAS_BACKEND"] = "jax"
@@ -146,7 +145,7 @@ def keras(case: Case, *, steps_per_execution: int = 1) -> Round:
     return once
 
 
-def equinox(case: Case) -> Round:
+def equinox(case: Training) -> Round:
     import equinox as eqx
     import jax
     import jax.numpy as jnp
@@ -199,7 +198,7 @@ def equinox(case: Case) -> Round:
     return once
 
 
-def sklearn(case: Case) -> Round:
+def sklearn(case: Training) -> Round:
     import warnings
 
     from sklearn.neural_network import MLPClassifier
@@ -226,7 +225,7 @@ def sklearn(case: Case) -> Round:
     return once
 
 
-SIDES: dict[str, Callable[[Case], Round]] = {
+TRAINING: dict[str, Callable[[Training], Round]] = {
     "ours": ours,
     "torch": torch,
     "torch-compile": lambda case: torch(case, compiled=True),
@@ -237,17 +236,5 @@ SIDES: dict[str, Callable[[Case], Round]] = {
 }
 
 
-def versions() -> dict[str, str]:
-    """The versions of what is installed of all that is compared."""
-    names = ("jax", "jaxlib", "optax", "numpy", "torch", "keras", "equinox", "scikit-learn", "jaxopt-nn")
-    found: dict[str, str] = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
 def _report(seconds: float, steps: int, accuracy: float, compile_seconds: float) -> dict[str, float]:
-    return {"steps_per_second": steps / seconds, "accuracy": accuracy, "compile_seconds": compile_seconds}
+    return {"per_second": steps / seconds, "accuracy": accuracy, "compile_seconds": compile_seconds}

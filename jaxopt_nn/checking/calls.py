@@ -1,0 +1,229 @@
+"""One call each for a rule, a layer, a loss and an optimizer: what to differentiate is decided here.
+
+All of them take the keyword arguments of ``check_gradients`` and return its report.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxopt_nn._arguments import check_key, check_positive_int
+from jaxopt_nn.checking.check import check_gradients
+from jaxopt_nn.checking.directions import seed_words
+from jaxopt_nn.checking.interpret import sites
+from jaxopt_nn.checking.report import GradientReport
+from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, PyTree
+
+__all__ = ["check_layer", "check_loss", "check_optimizer", "check_rule"]
+
+
+def check_rule(f: Callable[..., Any], *args: Any, key: Key, **options: Any) -> GradientReport:
+    """Checks a function with a derivative of its own (``jax.custom_vjp``, ``jax.custom_jvp``) alone.
+
+    The output, of any tree, is multiplied with a random cotangent, a scalar too: a rule that ignores the cotangent that
+    comes from above fails here even where a plain sum would hide it. The value that the rule computes beside the
+    derivative is compared with f's.
+
+    Args:
+        f: the function, with its rule.
+        *args: its arguments; floats are differentiated.
+        key: a PRNG key.
+        **options: of ``check_gradients``.
+
+    Returns:
+        The report; FAIL also where the rule's forward pass returns another value than f.
+
+    Raises:
+        ValueError: f has no rule of its own; or as ``check_gradients`` does.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> sin = jax.custom_vjp(jnp.sin)
+        >>> sin.defvjp(lambda x: (jnp.sin(x), x), lambda x, ct: (jnp.cos(x),))  # without ct
+        >>> check_rule(sin, jnp.arange(3.0), key=jax.random.key(0)).verdict
+        'FAIL'
+    """
+    check_key("key", key)
+    if not any(site.kind != "stop_gradient" for site in sites(_program(f, args))):
+        raise ValueError("f: expected a function with a custom_vjp or custom_jvp in it, found neither")
+    words = (*seed_words(key), 4)
+    report = check_gradients(lambda *args: _dot(f(*args), words), *args, key=key, **options)
+    if wrong := _other_value(f, args):
+        return report._replace(verdict="FAIL", notes=(*report.notes, wrong))
+    return report
+
+
+def check_layer(
+    layer: Layer,
+    x: PyTree,
+    *,
+    key: Key,
+    train: bool = True,
+    weight: ArrayLike | None = None,
+    **options: Any,
+) -> GradientReport:
+    """Checks a layer or a whole model with respect to its parameters (path ``0/...``) and its input (``1``).
+
+    Args:
+        layer: the pair ``(init, apply)``. It must accept float64.
+        x: an input, the batch axis first; an input of integers is left alone.
+        key: a PRNG key, for parameters, noise and directions.
+        train: whether the layer trains, with dropout and batch statistics on.
+        weight: example weights ``[N]``, or None.
+        **options: of ``check_gradients``.
+
+    Returns:
+        The report on ⟨y, random cotangent⟩.
+
+    Raises:
+        TypeError, ValueError: as ``check_gradients`` and the layer do.
+
+    Example:
+        >>> from jaxopt_nn import layers
+        >>> check_layer(layers.dense(3), jnp.ones((2, 4)), key=jax.random.key(0)).verdict
+        'PASS'
+    """
+    check_key("key", key)
+    for_params, noise, check = jax.random.split(key, 3)
+    params, state = layer.init(for_params, x)
+    words = seed_words(check)
+
+    def f(params: Any, x: Any, state: Any, noise: Any, weight: Any) -> Any:
+        return _dot(layer.apply(params, state, x, train=train, key=noise, weight=weight)[0], words)
+
+    options.setdefault("argnums", (0, 1))
+    return check_gradients(f, params, x, state, noise, weight, key=check, **options)
+
+
+def check_loss(
+    loss: Callable[..., Any], outputs: ArrayLike, targets: ArrayLike, *, key: Key, **options: Any
+) -> GradientReport:
+    """Checks a loss ``loss(outputs, targets) -> [N]`` or scalar with respect to the outputs; targets are constants.
+
+    Args:
+        loss: the loss.
+        outputs: float outputs of a model, ``[N, ...]``.
+        targets: what the loss takes beside them.
+        key: a PRNG key.
+        **options: of ``check_gradients``.
+
+    Returns:
+        The report. Each example's loss has a random cotangent of its own, so examples that leak into one another show.
+
+    Raises:
+        TypeError, ValueError: as ``check_gradients`` and the loss do.
+
+    Example:
+        >>> from jaxopt_nn import losses
+        >>> check_loss(losses.mean_squared_error, jnp.arange(3.0), jnp.ones(3), key=jax.random.key(0)).verdict
+        'PASS'
+    """
+    options.setdefault("argnums", 0)
+    return check_gradients(loss, outputs, targets, key=key, **options)
+
+
+def check_optimizer(
+    factory: Callable[..., optax.GradientTransformation],
+    hyperparameters: Mapping[str, Any],
+    params: Params,
+    *,
+    key: Key,
+    steps: int = 3,
+    loss: Callable[[Params], Array] | None = None,
+    **options: Any,
+) -> GradientReport:
+    """Checks the derivative *through* an optimizer: of the end of a few steps, by hyperparameters and starting point.
+
+    Args:
+        factory: ``factory(**hyperparameters)`` makes the optimizer.
+        hyperparameters: numbers; they are traced and differentiated (path ``0/learning_rate``).
+        params: the starting point (path ``1/...``).
+        key: a PRNG key.
+        steps: how many updates; >= 1.
+        loss: ``loss(params) -> scalar``, smooth; by default Σ softplus(a·w + b)·c with random a, b, c.
+        **options: of ``check_gradients``.
+
+    Returns:
+        The report on ⟨parameters after the steps, random cotangent⟩. Where the step has no slope, as for the sign in
+        Lion, leaves are DEAD.
+
+    Raises:
+        TypeError, ValueError: as ``check_gradients`` and the optimizer do.
+
+    Example:
+        >>> from jaxopt_nn import optimizers
+        >>> w = {"w": jnp.arange(3.0)}
+        >>> check_optimizer(optimizers.adam, {"learning_rate": 0.1}, w, key=jax.random.key(0)).verdict
+        'PASS'
+    """
+    check_key("key", key)
+    check_positive_int("steps", steps)
+    words = (*seed_words(key), 5)
+    objective = loss or (lambda params: _bowl(params, words))
+
+    def f(hyperparameters: Any, params: Any) -> Any:
+        optimizer = optax.with_extra_args_support(factory(**hyperparameters))
+        state = optimizer.init(params)
+        for _ in range(steps):
+            value, gradient = jax.value_and_grad(objective)(params)
+            updates, state = optimizer.update(gradient, state, params, value=value, grad=gradient, value_fn=objective)
+            params = jax.tree.map(lambda p, u: p + u, params, updates)
+        return _dot(params, words)
+
+    return check_gradients(f, dict(hyperparameters), params, key=key, **options)
+
+
+def _program(f: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """F's jaxpr; what is no array stays a Python value."""
+    flat, structure = jax.tree.flatten(args)
+    places = [i for i, leaf in enumerate(flat) if isinstance(leaf, (jax.Array, np.ndarray, np.generic, float))]
+
+    def call(arrays: list[Any]) -> Any:
+        full = list(flat)
+        for i, array in zip(places, arrays, strict=True):
+            full[i] = array
+        return f(*jax.tree.unflatten(structure, full))
+
+    return jax.make_jaxpr(call)([flat[i] for i in places])
+
+
+def _other_value(f: Callable[..., Any], args: tuple[Any, ...]) -> str:
+    """What is wrong with the value that the rule returns, if anything."""
+    known = all(hasattr(leaf, "dtype") or isinstance(leaf, (int, float)) for leaf in args)
+    floats = [i for i, leaf in enumerate(args) if known and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+    if not floats:
+        return ""
+
+    def call(*some: Any) -> Any:
+        full = list(args)
+        for i, value in zip(floats, some, strict=True):
+            full[i] = value
+        return f(*full)
+
+    point = [jnp.asarray(args[i]) for i in floats]
+    plain, ruled = call(*point), jax.vjp(call, *point)[0]
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(ruled), strict=True):
+        if not np.allclose(np.asarray(a), np.asarray(b), rtol=1e-2 if a.dtype.itemsize < 4 else 1e-4, atol=0):
+            return "the rule's forward pass returns another value than f"
+    return ""
+
+
+def _dot(tree: PyTree, words: tuple[int, ...]) -> Array:
+    """⟨tree, random cotangent⟩ over its float leaves."""
+    generator = np.random.default_rng(words)
+    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+    products = [jnp.sum(leaf * jnp.asarray(generator.standard_normal(np.shape(leaf)), leaf.dtype)) for leaf in floats]
+    return sum(products[1:], products[0])
+
+
+def _bowl(params: Params, words: tuple[int, ...]) -> Array:
+    generator = np.random.default_rng((*words, 6))
+    total: Any = 0.0
+    for leaf in jax.tree.leaves(params):
+        a, b, c = (jnp.asarray(generator.uniform(0.5, 1.5, np.shape(leaf)), leaf.dtype) for _ in range(3))
+        total = total + jnp.sum(c * (jax.nn.softplus(a * leaf + b) + jnp.square(leaf - b) / 4))
+    return total

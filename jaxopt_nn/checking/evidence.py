@@ -1,0 +1,176 @@
+"""One leaf of the gradient: what is claimed, and the samples that speak for or against it."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxopt_nn.checking import localize
+from jaxopt_nn.checking.differences import Floats, Slopes
+from jaxopt_nn.checking.directions import Line, project, random_lines
+from jaxopt_nn.checking.judge import (
+    Comparison,
+    Tolerance,
+    compare,
+    gaussian_miss_bound,
+    leave_out_crossings,
+    numeric_norm,
+)
+from jaxopt_nn.checking.probe import Probe, Sample
+from jaxopt_nn.checking.report import Coordinate, Verdict
+
+__all__ = ["Claim", "Evidence", "Finding", "Settings", "gather", "look_along", "places_at"]
+
+_EXHAUSTIVE = 16  # leaves up to this size are compared at every coordinate, always
+
+
+class Settings(NamedTuple):
+    """What holds for all leaves.
+
+    Attributes:
+        directions: Gaussian lines per leaf, and as many of random signs.
+        max_coordinates: the largest leaf that is searched coordinate by coordinate.
+        tolerance: what counts as equal.
+        words: what the lines are drawn from.
+        stop_gradient: whether f stops a gradient somewhere.
+    """
+
+    directions: int
+    max_coordinates: int
+    tolerance: Tolerance
+    words: tuple[int, ...]
+    stop_gradient: bool
+
+
+class Claim(NamedTuple):
+    """What is claimed about a leaf, and how far float64 goes there.
+
+    Attributes:
+        leaf: index of the leaf.
+        gradient: the claimed gradient, float64, in the leaf's shape.
+        rounding: unit of rounding of the shortest float that the leaf passes through in f; 0 for float64.
+        own_rounding: unit of rounding of the float in which the gradient came; 0 for float64.
+    """
+
+    leaf: int
+    gradient: Floats
+    rounding: float
+    own_rounding: float
+
+
+class Evidence(NamedTuple):
+    """What the random lines, and on a small leaf the coordinates, showed.
+
+    Attributes:
+        claim: what was claimed.
+        lines: the random lines.
+        claimed: the claimed slopes along them.
+        sample: the numeric ones.
+        comparison: the two compared.
+        places: all coordinates of a small leaf, else None.
+        tolerance: what counts as equal on this leaf.
+        norm: the larger of claimed and numeric norm.
+        numeric_norm: norm of the numeric gradient.
+        error_norm: norm of the difference.
+        sigma: its error bar.
+        miss_bound: norm of the error that may have escaped.
+    """
+
+    claim: Claim
+    lines: list[Line]
+    claimed: Floats
+    sample: Sample
+    comparison: Comparison
+    places: localize.Places | None
+    tolerance: Tolerance
+    norm: float
+    numeric_norm: float
+    error_norm: float
+    sigma: float
+    miss_bound: float
+
+
+class Finding(NamedTuple):
+    """The verdict on a leaf.
+
+    Attributes:
+        verdict: the verdict.
+        hypothesis: what it rests on, in words.
+        worst: the worst coordinates.
+    """
+
+    verdict: Verdict
+    hypothesis: str
+    worst: tuple[Coordinate, ...] = ()
+
+
+def gather(probe: Probe, claim: Claim, settings: Settings) -> Evidence:
+    """Samples a leaf; with a finer and a coarser ladder too where the usual one leaves the error bar too wide."""
+    size = claim.gradient.size
+    lines = random_lines((*settings.words, 1, claim.leaf), size, settings.directions)
+    sample = probe(claim.leaf, lines)
+    if not np.isfinite(sample.middle):
+        raise ValueError(f"f: expected a finite value at the point, got {sample.middle}")
+    if claim.rounding:
+        sample = probe(claim.leaf, lines, noise=claim.rounding * abs(sample.middle))
+    evidence = _weigh(claim, lines, sample, None, settings)
+    if (
+        not claim.rounding
+        and not sample.constant
+        and evidence.miss_bound > settings.tolerance.resolution * evidence.norm
+    ):
+        for stretch in (1e-4, 1e3):
+            sample = _sharper(sample, probe(claim.leaf, lines, stretch=stretch))
+        evidence = _weigh(claim, lines, sample, None, settings)
+    if size > _EXHAUSTIVE:
+        return evidence
+    return _weigh(claim, lines, sample, places_at(probe, evidence, np.arange(size), settings), settings)
+
+
+def places_at(probe: Probe, evidence: Evidence, flat: NDArray[np.int64], settings: Settings) -> localize.Places:
+    """Differences at the coordinates ``flat`` of the leaf."""
+    look, block = look_along(probe, evidence), 2 * settings.directions
+    return localize.measure(look, evidence.claim.gradient, flat, block, evidence.norm, evidence.tolerance)
+
+
+def look_along(probe: Probe, evidence: Evidence) -> localize.Look:
+    """Samples lines of the leaf, with the round-off that was measured on it."""
+    return lambda lines: probe(evidence.claim.leaf, lines, noise=evidence.sample.noise)
+
+
+def _weigh(
+    claim: Claim, lines: list[Line], sample: Sample, places: localize.Places | None, settings: Settings
+) -> Evidence:
+    tolerance = settings.tolerance
+    tolerance = tolerance._replace(rtol=max(tolerance.rtol, 32 * claim.rounding, 32 * claim.own_rounding))
+    claimed = project(claim.gradient, lines)
+    numeric = numeric_norm(sample)
+    if places is not None and not np.any(places.comparison.jump) and np.all(np.isfinite(places.comparison.numeric)):
+        numeric = float(np.linalg.norm(places.comparison.numeric))
+    norm = max(float(np.linalg.norm(claim.gradient)), numeric)
+    comparison = leave_out_crossings(compare(claimed, sample.slopes, norm, tolerance), settings.directions)
+    bound = gaussian_miss_bound(comparison, sample, settings.directions, norm, tolerance)
+    if places is None:
+        residual, error = comparison.residual * sample.scale, comparison.error * sample.scale
+        finite = np.isfinite(error) & np.isfinite(residual)
+        error_norm, sigma = (_rms(part[finite]) for part in (residual, error))
+    else:
+        residual, error = places.comparison.residual, places.comparison.error
+        error_norm, sigma = float(np.linalg.norm(residual)), float(np.linalg.norm(error))
+        exact = float(np.linalg.norm(np.abs(residual) + error))
+        bound = min(bound, exact) if np.isfinite(exact) else bound
+    sigma /= tolerance.z
+    return Evidence(
+        claim, lines, claimed, sample, comparison, places, tolerance, norm, numeric, error_norm, sigma, bound
+    )
+
+
+def _sharper(a: Sample, b: Sample) -> Sample:
+    """Line by line the slopes with the smaller error bar."""
+    better = b.slopes.sigma < a.slopes.sigma
+    slopes = Slopes(*(np.where(better, y, x) for x, y in zip(a.slopes, b.slopes, strict=True)))
+    return a._replace(slopes=slopes, constant=a.constant and b.constant, repeatable=a.repeatable and b.repeatable)
+
+
+def _rms(values: Floats) -> float:
+    return float(np.sqrt(np.mean(values**2))) if values.size else float("nan")

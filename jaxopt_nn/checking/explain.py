@@ -1,0 +1,194 @@
+"""Why a leaf is wrong: where, by which rule, and whether a ``stop_gradient`` or a custom rule is the cause."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxopt_nn.checking import localize
+from jaxopt_nn.checking.differences import Floats
+from jaxopt_nn.checking.directions import Line, project
+from jaxopt_nn.checking.evidence import Evidence, Finding, Settings, look_along, places_at
+from jaxopt_nn.checking.hypotheses import Known, Samples, simplest
+from jaxopt_nn.checking.interpret import Site
+from jaxopt_nn.checking.judge import Comparison, at_kink, compare
+from jaxopt_nn.checking.probe import Probe, Sample
+
+__all__ = ["Oracle", "blocked", "contradicted", "explain"]
+
+_AGREE = 1e-7  # relative difference of two derivatives of one program that round-off explains
+
+
+class Oracle(NamedTuple):
+    """What else is known about a leaf; all but ``stripped`` is found out only where something is wrong.
+
+    Attributes:
+        path: the leaf's path.
+        value: the leaf.
+        stripped: its gradient by rule-stripped AD; None where that was not to be had, or tells nothing new.
+        frozen: samples lines with every stop_gradient's output frozen; None if f has none.
+        rules: the custom rules that change this leaf's gradient, and by how much.
+        stops: the stop_gradients that block a part of it, and how much.
+        terms: the summands of f, with their gradients.
+        sizes: lengths of axes of the arguments.
+    """
+
+    path: str
+    value: Floats
+    stripped: Floats | None
+    frozen: Callable[[list[Line]], Sample] | None
+    rules: Callable[[], list[tuple[Site, float]]]
+    stops: Callable[[], list[tuple[Site, float]]]
+    terms: Callable[[], list[tuple[str, Floats]]]
+    sizes: Sequence[int]
+
+
+def contradicted(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding | None:
+    """FAIL where rule-stripped AD contradicts a claim in which differences along random lines saw nothing wrong.
+
+    The differences decide at the coordinates at which the two gradients differ most. Only where they are too coarse
+    to decide anything, and the point is inside a smooth piece of f, the exact oracle is believed alone.
+    """
+    if oracle.stripped is None:
+        return None
+    claim, stripped = evidence.claim.gradient.ravel(), oracle.stripped.ravel()
+    gap, allowed = np.abs(claim - stripped), _allowed(evidence, stripped)
+    suspicious = np.flatnonzero(gap > allowed)
+    if not len(suspicious):
+        return None
+    worst = suspicious[np.argsort(-gap[suspicious])[:4]]
+    places = places_at(probe, evidence, worst, settings)
+    with np.errstate(invalid="ignore"):
+        confirmed = np.abs(places.comparison.residual) > places.comparison.error + 0.5 * gap[worst]
+    if np.any(confirmed):
+        return explain(probe, evidence, settings, oracle, trusted=True)
+    coarse = bool(evidence.claim.rounding) or not evidence.miss_bound <= settings.tolerance.resolution * evidence.norm
+    smooth = not np.any(evidence.sample.curve.crossed[:, -1])
+    clear = 100 * max(1e-8, evidence.claim.rounding, evidence.claim.own_rounding)
+    if coarse and smooth and float(np.linalg.norm(gap)) > clear * evidence.norm:
+        found = explain(probe, evidence, settings, oracle, trusted=True)
+        return found._replace(hypothesis=found.hypothesis + "; by rule-stripped AD alone, differences are too coarse")
+    return None
+
+
+def blocked(evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding | None:
+    """BLOCKED where the claim is right if every stop_gradient's output is a constant, and only then."""
+    if oracle.frozen is None:
+        return None
+    sample = oracle.frozen(evidence.lines)
+    found = compare(evidence.claimed, sample.slopes, evidence.norm, evidence.tolerance)
+    usable = found.error <= 1e-3 * evidence.norm
+    if np.any(found.wrong) or not np.any(usable):
+        return None
+    causes = [f"{site} blocks {share:.2g} of it" for site, share in oracle.stops()[:3]]
+    text = "a stop_gradient blocks a part of this leaf's gradient; the rest is right"
+    places = _against(evidence, oracle.stripped) if oracle.stripped is not None else None
+    worst = localize.worst_places(places, evidence.claim.gradient.shape) if places else ()
+    count = f"; {localize.count_text(places)}" if places else ""
+    return Finding("BLOCKED", f"{text}{''.join(f'; {cause}' for cause in causes)}{count}", worst)
+
+
+def explain(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle, *, trusted: bool = False) -> Finding:
+    """Something is wrong along a line: where, by which rule, or is it only kinks?"""
+    comparison, gradient = evidence.comparison, evidence.claim.gradient
+    kinked = at_kink(comparison, settings.directions)
+    exact = oracle.stripped is not None and not kinked and (trusted or _agrees(evidence, oracle.stripped))
+    if exact and oracle.stripped is not None:
+        samples, places = _exactly(evidence, oracle.stripped)
+        if not np.any(places.comparison.wrong):  # the numbers agree, and yet the differences do not
+            exact = False
+    if exact:
+        known = _known(gradient, oracle)
+        rule = simplest(samples, known) or localize.count_text(places)
+        order = np.argsort(-np.abs(places.comparison.residual))[:3]
+        seen = places_at(probe, evidence, order, settings)
+        worst = localize.worst_places(seen, gradient.shape) or localize.worst_places(places, gradient.shape)
+        return _failed(rule, worst, settings, oracle)
+    return _by_lines(probe, evidence, settings, oracle, kinked)
+
+
+def _by_lines(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle, kinked: bool) -> Finding:
+    comparison, gradient = evidence.comparison, evidence.claim.gradient
+    searchable = gradient.size <= settings.max_coordinates
+    if kinked and not searchable and np.max(np.abs(comparison.residual)) <= 2 * np.max(comparison.jump):
+        return Finding(
+            "INCONCLUSIVE",
+            "f has kinks at this very point, and the leaf is too large to part them: move the point a little",
+        )
+    rule = ""
+    if not kinked:
+        numeric = evidence.sample.slopes.value
+        samples = Samples(
+            evidence.claimed, numeric, comparison.error, comparison.bound, lambda other: project(other, evidence.lines)
+        )
+        rule = simplest(samples, _known(gradient, oracle))
+    places = evidence.places
+    if places is None and rule and np.any(gradient):  # one rule for all: the largest are the worst
+        places = places_at(probe, evidence, np.argsort(-np.abs(gradient).ravel())[:3], settings)
+    elif places is None and searchable:
+        places = places_at(probe, evidence, np.arange(gradient.size), settings)
+    elif places is None:
+        words, block = (*settings.words, 2, evidence.claim.leaf), 2 * settings.directions
+        found = localize.bisect(look_along(probe, evidence), gradient, words, block, evidence.norm, evidence.tolerance)
+        places = places_at(probe, evidence, np.array([found]), settings)
+    wrong, complete = places.comparison.wrong, len(places.flat) == gradient.size
+    if complete and not np.any(wrong) and _kinks_explain(evidence, places):
+        return Finding("KINK_OK", "f has kinks at the point; each claimed slope lies between the one-sided ones")
+    worst = localize.worst_places(places, gradient.shape)
+    if not rule and complete and np.any(wrong):
+        rule = localize.count_text(places)
+    rule = rule or (
+        "found by bisection, there may be more" if worst else "the difference is spread thinly over the leaf"
+    )
+    return _failed(rule, worst, settings, oracle)
+
+
+def _failed(rule: str, worst: tuple[localize.Coordinate, ...], settings: Settings, oracle: Oracle) -> Finding:
+    named = "".join(
+        f"; worst at {list(bad.place)}: claimed {bad.claimed:.6g}, numeric {bad.numeric:.6g}" for bad in worst[:1]
+    )
+    causes = [f"; {site} is wrong: it changes the gradient by {share:.2g} of it" for site, share in oracle.rules()]
+    hint = "; f contains a stop_gradient" if settings.stop_gradient else ""
+    return Finding("FAIL", rule + named + "".join(causes[:3]) + hint, worst)
+
+
+def _known(gradient: Floats, oracle: Oracle) -> Known:
+    return Known(oracle.path, oracle.value, gradient, oracle.sizes, oracle.terms())
+
+
+def _allowed(evidence: Evidence, stripped: Floats) -> Floats:
+    """What two exact derivatives of one program may differ by, coordinate by coordinate."""
+    claim = evidence.claim.gradient.ravel()
+    rtol = max(_AGREE, 32 * evidence.claim.rounding, 32 * evidence.claim.own_rounding)
+    return rtol * np.maximum(np.abs(claim), np.abs(stripped)) + 1e-3 * rtol * float(np.max(np.abs(stripped)))
+
+
+def _agrees(evidence: Evidence, stripped: Floats) -> bool:
+    """Whether the differences along random lines are those of rule-stripped AD."""
+    known = np.isfinite(evidence.comparison.error)
+    found = compare(project(stripped, evidence.lines), evidence.sample.slopes, evidence.norm, evidence.tolerance)
+    return bool(np.any(known)) and not np.any(found.wrong & known)
+
+
+def _exactly(evidence: Evidence, stripped: Floats) -> tuple[Samples, localize.Places]:
+    places = _against(evidence, stripped)
+    found = places.comparison
+    return Samples(places.claimed, found.numeric, found.error, found.bound, np.ravel), places
+
+
+def _against(evidence: Evidence, stripped: Floats) -> localize.Places:
+    """Every coordinate compared with the exact oracle."""
+    claim, numeric = evidence.claim.gradient.ravel(), stripped.ravel()
+    bound = _allowed(evidence, numeric)
+    comparison = Comparison(claim - numeric, numeric, 1e-5 * bound, bound, np.zeros(claim.size))
+    flat: NDArray[np.int64] = np.arange(claim.size)
+    return localize.Places(flat, claim, comparison)
+
+
+def _kinks_explain(evidence: Evidence, places: localize.Places) -> bool:
+    """Whether jumps at coordinates account for the differences along random lines, which mix kinks of both signs."""
+    jumps = float(np.linalg.norm(places.comparison.jump))
+    excess = (np.abs(evidence.comparison.residual) - evidence.comparison.bound) * evidence.sample.scale
+    # A random line weighs the coordinates with variance 1, and each is off by at most its jump.
+    return jumps > 0 and float(np.max(excess)) <= 4 * jumps

@@ -1,0 +1,144 @@
+"""What is wrong with a gradient, in words: the simplest rule that turns the numeric gradient into the claimed one."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxopt_nn.checking.differences import Floats
+
+__all__ = ["Known", "Samples", "constant_ratio", "name_ratio", "ratio_text", "simplest"]
+
+
+class Samples(NamedTuple):
+    """Claimed and numeric slopes, along lines or at coordinates.
+
+    Attributes:
+        claimed: ``[k]``.
+        numeric: ``[k]``.
+        error: ``[k]`` the error bars of ``numeric``.
+        bound: ``[k]`` what counts as equal.
+        project: the slopes ``[k]`` of another gradient, of the leaf's shape.
+    """
+
+    claimed: Floats
+    numeric: Floats
+    error: Floats
+    bound: Floats
+    project: Callable[[Floats], Floats]
+
+
+class Known(NamedTuple):
+    """What a hypothesis may be made of.
+
+    Attributes:
+        path: the leaf's path.
+        value: the leaf.
+        gradient: the claimed gradient.
+        sizes: lengths of axes of the arguments: candidates for the number of examples.
+        terms: the summands of f, each with its place and its gradient with respect to the leaf.
+    """
+
+    path: str
+    value: Floats
+    gradient: Floats
+    sizes: Sequence[int]
+    terms: Sequence[tuple[str, Floats]]
+
+
+def simplest(samples: Samples, known: Known) -> str:
+    """The first hypothesis that explains every sample within its bound; empty if none does."""
+    claimed, numeric, error, bound, project = samples
+    if ratio := constant_ratio(claimed, numeric, error, bound):
+        return ratio_text(*ratio, known.path, known.sizes)
+    transposable = known.gradient.ndim == 2 and known.gradient.shape[0] == known.gradient.shape[1]
+    if transposable and np.any(np.isfinite(error)):
+        other = project(known.gradient.T)
+        if not np.any(np.abs(other - numeric) > bound):
+            return f"claimed is the transpose of the numeric gradient on {known.path}"
+    residual = claimed - numeric
+    for place, gradient in known.terms:
+        if fit := constant_ratio(residual, project(gradient), error, bound):
+            return _term_text(*fit, place, known.path)
+    if fit := constant_ratio(residual, project(known.value), error, bound):
+        return (
+            f"claimed - numeric = λ·w with λ = {fit[0]:.6g}±{fit[1]:.0e} on {known.path}: "
+            "a penalty that counts twice, or not at all"
+        )
+    return ""
+
+
+def constant_ratio(claimed: Floats, numeric: Floats, error: Floats, bound: Floats) -> tuple[float, float] | None:
+    """``(r, ±)`` with claimed = r · numeric on every line within the bounds; None where there is no such r."""
+    claimed, numeric, error, bound = (part[np.isfinite(bound)] for part in (claimed, numeric, error, bound))
+    square = float(np.sum(numeric**2))
+    if square <= float(np.sum(bound**2)):
+        return None
+    ratio = float(np.sum(claimed * numeric)) / square
+    allowed = (1 + abs(ratio)) * bound
+    if np.any(np.abs(claimed - ratio * numeric) > allowed):
+        return None
+    misfit = np.abs(claimed - ratio * numeric) + (1 + abs(ratio)) * error
+    return ratio, float(np.sqrt(np.sum(misfit**2) / square))
+
+
+def ratio_text(ratio: float, margin: float, path: str = "", sizes: Sequence[int] = ()) -> str:
+    """A constant ratio in words.
+
+    >>> ratio_text(2.0, 1e-8, "dense_1/kernel")
+    'ratio 2.0000±1e-08 on dense_1/kernel: twice the numeric gradient'
+    """
+    where = f" on {path}" if path else ""
+    if abs(ratio) <= margin:
+        return f"claimed is zero{where}, numeric is not: a stopped gradient or a cut branch?"
+    plain = abs(abs(ratio) - 1) >= 5e-4 and abs(ratio) >= 0.01
+    digits = f"{ratio:.4f}" if plain or abs(ratio + 1) <= margin else f"{ratio:.8g}"
+    name = name_ratio(ratio, margin, sizes)
+    return f"ratio {digits}±{margin:.0e}{where}" + (f": {name}" if name else "")
+
+
+def name_ratio(ratio: float, margin: float, sizes: Sequence[int] = ()) -> str:
+    """What a ratio usually comes from; empty if nothing is known.
+
+    >>> name_ratio(32 / 31, 1e-9, [32, 10])
+    'B/(B-1) with B = 32: divided by B - 1 for B'
+    >>> name_ratio(1.25, 1e-9)
+    '1/keep with keep = 0.8'
+    """
+    close = min(max(margin, 1e-7 * abs(ratio)), 1e-3)
+
+    def equal(value: float) -> bool:
+        return abs(ratio - value) <= close
+
+    names: list[str] = []
+    if equal(-1.0):
+        names.append("the sign is flipped")
+    if equal(2.0):
+        names.append("twice the numeric gradient")
+    if equal(0.5):
+        names.append("half the numeric gradient")
+    for size in sorted({size for size in sizes if size > 2}):
+        if equal(size / (size - 1)):
+            names.append(f"B/(B-1) with B = {size}: divided by B - 1 for B")
+        elif equal((size - 1) / size):
+            names.append(f"(B-1)/B with B = {size}: divided by B for B - 1")
+        elif equal(float(size)):
+            names.append(f"B with B = {size}: a sum for a mean")
+        elif equal(1 / size):
+            names.append(f"1/B with B = {size}: a mean for a sum")
+    if not names:
+        for keep in (percent / 100 for percent in range(5, 100, 5)):
+            if equal(1 / keep):
+                names.append(f"1/keep with keep = {keep:g}")
+            elif equal(keep):
+                names.append(f"keep with keep = {keep:g}")
+    return ", or ".join(names[:2])
+
+
+def _term_text(ratio: float, margin: float, place: str, path: str) -> str:
+    what = f"the term of f at {place}"
+    if abs(ratio + 1) <= max(margin, 1e-6):
+        return f"{what} is missing in the claimed gradient on {path}"
+    if abs(ratio - 1) <= max(margin, 1e-6):
+        return f"{what} counts twice in the claimed gradient on {path}"
+    return f"{what} counts {1 + ratio:.6g}±{margin:.0e} times in the claimed gradient on {path}"

@@ -1,0 +1,288 @@
+"""Runs a traced program again, with some of its equations read in another way.
+
+- A call with a derivative of its own (``jax.custom_jvp``, ``jax.custom_vjp``) is replaced by the plain computation
+  inside it: JAX then differentiates what is computed, not what a rule says. It is looked for inside ``jit``, ``scan``,
+  ``while_loop``, ``cond``, ``checkpoint``.
+- A ``stop_gradient`` is left as it is (opaque), taken for the identity (transparent), or frozen: its output stays what
+  it was at another point. Then the program runs at two points at once, in two lanes.
+- The branches that were taken are summed up in one number, the signature: comparisons, selections, maxima, signs,
+  roundings, orders of sorting. Two points of one signature lie on one smooth piece.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jax.extend import core
+
+from jaxopt_nn.types import Array
+
+__all__ = ["Policy", "Site", "is_jax_code", "place_of", "run", "sites"]
+
+Lanes = tuple[Any, ...]
+
+
+class Site(NamedTuple):
+    """A place in somebody's code that changes what a derivative is.
+
+    Attributes:
+        kind: ``custom_jvp``, ``custom_vjp`` or ``stop_gradient``.
+        name: the function with a rule of its own; empty for ``stop_gradient``.
+        place: ``file.py:line`` of the rule, or of the ``stop_gradient``.
+        file: the whole path of the file.
+    """
+
+    kind: str
+    name: str
+    place: str
+    file: str
+
+    def __str__(self) -> str:
+        """The site in words."""
+        return (
+            f"{self.kind} at {self.place}" if not self.name else f"the {self.kind} rule of {self.name} at {self.place}"
+        )
+
+
+class Policy(NamedTuple):
+    """How equations are read.
+
+    Attributes:
+        strip: whether the rule at a site is replaced by the computation inside it.
+        opaque: whether a ``stop_gradient`` at a site is left as it is; else it is transparent.
+        frozen: whether all of them are frozen instead.
+        signature: whether branches are summed up.
+    """
+
+    strip: Callable[[Site], bool]
+    opaque: Callable[[Site], bool]
+    frozen: bool = False
+    signature: bool = False
+
+
+def run(program: Any, policy: Policy, *points: Sequence[Any]) -> tuple[list[Any], Array]:
+    """The outputs of a closed jaxpr at the last of one or two ``points``, and the signature there (uint32).
+
+    With two points, a frozen ``stop_gradient`` has at the second the output that it has at the first.
+    """
+    walk = _Walk(policy, len(points))
+    outs = walk.evaluate(program, [tuple(values) for values in zip(*points, strict=True)])
+    return [lane[-1] for lane in outs], walk.signature
+
+
+def sites(program: Any) -> list[Site]:
+    """The sites in a closed jaxpr, each once, in the order in which they are met."""
+    found: dict[Site, None] = {}
+    _find(program.jaxpr, found)
+    return list(found)
+
+
+def is_jax_code(site: Site) -> bool:
+    """Whether a site is inside JAX itself, such as the rule of ``jax.nn.relu``."""
+    return _IN_JAX.search(site.file) is not None
+
+
+def place_of(equation: Any) -> tuple[str, str]:
+    """``(file.py:line, whole path)`` of the innermost code outside JAX that an equation comes from."""
+    trace = equation.source_info.traceback
+    inner = None
+    for frame in trace.frames if trace is not None else ():
+        inner = inner or frame
+        path = frame.file_name
+        if not re.search(r"[/\\]jax[/\\]|[/\\]jaxopt_nn[/\\]checking[/\\]|[/\\](functools|contextlib)\.py$|^<", path):
+            return f"{_base(path)}:{frame.line_num}", path
+    return (f"{_base(inner.file_name)}:{inner.line_num}", inner.file_name) if inner else ("an unknown line", "")
+
+
+_IN_JAX = re.compile(r"[/\\]jax[/\\](_src|nn|numpy|scipy|experimental|lax)[/\\]")
+_COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
+_STEPS = frozenset({"floor", "ceil", "round", "sign", "argmax", "argmin"})
+_RULES = {"custom_jvp_call": "custom_jvp", "custom_vjp_call": "custom_vjp", "custom_vjp_call_jaxpr": "custom_vjp"}
+_CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_lin"})
+
+
+class _Walk:
+    def __init__(self, policy: Policy, width: int) -> None:
+        self.policy = policy
+        self.width = width
+        self.count = 0
+        self.signature: Any = jnp.zeros((), jnp.uint32)
+
+    def evaluate(self, program: Any, inputs: Sequence[Lanes]) -> list[Lanes]:
+        jaxpr = _open(program)
+        consts = [(const,) * self.width for const in getattr(program, "consts", ())]
+        values: dict[Any, Lanes] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True))
+
+        def read(atom: Any) -> Lanes:
+            return (atom.val,) * self.width if isinstance(atom, core.Literal) else values[atom]
+
+        for equation in jaxpr.eqns:
+            outs = self.step(equation, [read(atom) for atom in equation.invars])
+            values.update(zip(equation.outvars, outs, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def step(self, equation: Any, ins: list[Lanes]) -> list[Lanes]:
+        name, params = equation.primitive.name, equation.params
+        if name in _RULES and self.policy.strip(_rule_site(equation)):
+            return self.evaluate(params.get("call_jaxpr", params.get("fun_jaxpr")), ins)
+        if name in _CALLS and (inner := params.get("jaxpr", params.get("call_jaxpr"))) is not None:
+            return self.evaluate(inner, ins)
+        if name == "stop_gradient":
+            if self.policy.frozen:
+                return [(value[0],) * self.width for value in ins]
+            if not self.policy.opaque(_stop_site(equation)):
+                return ins
+        if name == "scan":
+            return self.scan(params, ins)
+        if name == "while":
+            return self.loop(params, ins)
+        if name == "cond":
+            return self.branch(params, ins)
+        outs = _bind(equation, ins, self.width)
+        if self.policy.signature:
+            self.note(name, params, [value[-1] for value in ins], [value[-1] for value in outs])
+        return outs
+
+    def nested(self, program: Any, consts: list[Lanes]) -> Callable[[Sequence[Any]], tuple[list[Any], Any]]:
+        """``inner(flat lanes) -> (flat lanes, signature)``: a body of a loop or branch, in a scope of its own."""
+
+        def inner(flat: Sequence[Any]) -> tuple[list[Any], Any]:
+            walk = _Walk(self.policy, self.width)
+            return _flat(walk.evaluate(program, [*consts, *_lanes(flat, self.width)])), walk.signature
+
+        return inner
+
+    def scan(self, params: Any, ins: list[Lanes]) -> list[Lanes]:
+        n_consts, n_carry = params["num_consts"], params["num_carry"]
+        inner = self.nested(params["jaxpr"], ins[:n_consts])
+        carry, xs = _flat(ins[n_consts : n_consts + n_carry]), _flat(ins[n_consts + n_carry :])
+
+        def body(state: Any, x: Any) -> Any:
+            old, signature = state
+            outs, more = inner([*old, *x])
+            return (outs[: len(old)], signature * jnp.uint32(31) + more), outs[len(old) :]
+
+        (carry, signature), ys = lax.scan(
+            body, (carry, jnp.zeros((), jnp.uint32)), xs, params["length"], params["reverse"], params["unroll"]
+        )
+        self.add(signature)
+        return _lanes([*carry, *ys], self.width)
+
+    def loop(self, params: Any, ins: list[Lanes]) -> list[Lanes]:
+        skipped = params["cond_nconsts"]
+        consts = skipped + params["body_nconsts"]
+        goes_on = self.nested(params["cond_jaxpr"], ins[:skipped])
+        body = self.nested(params["body_jaxpr"], ins[skipped:consts])
+
+        def step(state: Any) -> Any:
+            outs, more = body(state[0])
+            return outs, state[1] * jnp.uint32(31) + more + jnp.uint32(1)
+
+        outs, signature = lax.while_loop(
+            lambda state: goes_on(state[0])[0][-1], step, (_flat(ins[consts:]), jnp.zeros((), jnp.uint32))
+        )
+        self.add(signature)
+        return _lanes(outs, self.width)
+
+    def branch(self, params: Any, ins: list[Lanes]) -> list[Lanes]:
+        index = ins[0][-1]
+        branches = [self.nested(branch, []) for branch in params["branches"]]
+        outs, signature = lax.switch(index, branches, _flat(ins[1:]))
+        self.add(signature * jnp.uint32(31) + jnp.asarray(index).astype(jnp.uint32))
+        return _lanes(outs, self.width)
+
+    def note(self, name: str, params: Any, ins: list[Any], outs: list[Any]) -> None:
+        """Adds the branch that an equation took to the signature."""
+        if name in _COMPARISONS or name in _STEPS:
+            self.hash(outs[0])
+        elif name in ("max", "min"):
+            self.hash(ins[0] > ins[1])
+        elif name == "abs" and jnp.issubdtype(ins[0].dtype, jnp.floating):
+            self.hash(ins[0] < 0)
+        elif name == "clamp":
+            self.hash((ins[1] < ins[0]).astype(jnp.int8) - (ins[1] > ins[2]).astype(jnp.int8))
+        elif name in ("reduce_max", "reduce_min"):
+            self.hash(ins[0] == jnp.expand_dims(outs[0], params["axes"]))
+        elif name == "sort" and ins[0].ndim:
+            self.hash(jnp.argsort(ins[0], axis=params["dimension"]))
+
+    def hash(self, branch: Any) -> None:
+        self.count += 1
+        numbers = jnp.asarray(branch).astype(jnp.int32).astype(jnp.uint32).reshape(-1)
+        weights = lax.iota(jnp.uint32, numbers.size) * jnp.uint32(2654435761) + jnp.uint32(40503 * self.count | 1)
+        self.add(jnp.sum(numbers * (weights ^ (weights >> jnp.uint32(15))), dtype=jnp.uint32))
+
+    def add(self, signature: Any) -> None:
+        self.count += 1
+        if self.policy.signature:
+            self.signature = self.signature * jnp.uint32(16777619) + signature
+
+
+def _bind(equation: Any, ins: list[Lanes], width: int) -> list[Lanes]:
+    bound = equation.primitive.get_bind_params(equation.params)
+    functions, params = bound if isinstance(bound, tuple) else ((), bound)
+
+    def bind(values: Sequence[Any]) -> Any:
+        with equation.ctx.manager:
+            outs = equation.primitive.bind(*functions, *values, **params)
+        return list(outs) if equation.primitive.multiple_results else [outs]
+
+    first = [value[0] for value in ins]
+    outs = [bind(first)]
+    for lane in range(1, width):
+        values = [value[lane] for value in ins]
+        same = all(a is b for a, b in zip(values, first, strict=True))
+        outs.append(outs[0] if same else bind(values))
+    return list(zip(*outs, strict=True))
+
+
+def _find(jaxpr: Any, found: dict[Site, None]) -> None:
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in _RULES:
+            found[_rule_site(equation)] = None
+        elif equation.primitive.name == "stop_gradient":
+            found[_stop_site(equation)] = None
+        for value in equation.params.values():
+            for item in value if isinstance(value, (tuple, list)) else (value,):
+                if isinstance(item, (core.ClosedJaxpr, core.Jaxpr)):
+                    _find(_open(item), found)
+
+
+def _rule_site(equation: Any) -> Site:
+    params = equation.params
+    inner = params.get("call_jaxpr", params.get("fun_jaxpr"))
+    name, place, path = _source(_open(inner))
+    for rule in ("bwd", "jvp_jaxpr_fun"):
+        _, rule_place, rule_path = _source(params.get(rule))
+        if rule_place and not _IN_JAX.search(rule_path):  # what `defjvps` was given is hidden behind JAX's own rule
+            place, path = rule_place, rule_path
+    return Site(_RULES[equation.primitive.name], name or "a function", place or place_of(equation)[0], path)
+
+
+def _stop_site(equation: Any) -> Site:
+    return Site("stop_gradient", "", *place_of(equation))
+
+
+def _source(fun: Any) -> tuple[str, str, str]:
+    """``(function, file.py:line, whole path)`` from "function at path:line"."""
+    text = getattr(getattr(fun, "debug_info", None), "func_src_info", None) or ""
+    match = re.fullmatch(r"(.*) at (.*):(\d+)", text)
+    return (match[1], f"{_base(match[2])}:{match[3]}", match[2]) if match else ("", "", "")
+
+
+def _base(path: str) -> str:
+    return re.split(r"[/\\]", path)[-1]
+
+
+def _open(program: Any) -> Any:
+    return program.jaxpr if isinstance(program, core.ClosedJaxpr) else program
+
+
+def _flat(values: Sequence[Lanes]) -> list[Any]:
+    return [value for lane in values for value in lane]
+
+
+def _lanes(flat: Sequence[Any], width: int) -> list[Lanes]:
+    return [tuple(flat[i : i + width]) for i in range(0, len(flat), width)]

@@ -1,0 +1,90 @@
+"""The claimed gradient in the caller's own dtype against the one in float64: a verdict of its own.
+
+Half of the digits are due: a relative error above √ε (3e-4 for float32, 0.09 for bfloat16) fails, unless rounding the
+arguments alone does as much. Then the problem is sensitive, and no program for it does better.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_nn.checking.differences import Floats
+from jaxopt_nn.checking.problem import Arguments, Objective, own_dtype_gradient
+from jaxopt_nn.checking.report import DtypeVerdict
+
+__all__ = ["OwnDtype", "compare_own_dtype"]
+
+_EXCUSED = 30.0  # times what rounding the arguments does to the gradient
+
+
+class OwnDtype(NamedTuple):
+    """What there is to say about the gradient of a leaf in its own dtype.
+
+    Attributes:
+        error: relative norm of its difference from the one in float64; None where it was not compared.
+        verdict: ``PASS`` or ``FAIL``; None where it was not compared.
+    """
+
+    error: float | None
+    verdict: DtypeVerdict | None
+
+
+def compare_own_dtype(
+    f: Callable[..., Any],
+    grad_fn: Callable[..., Any] | None,
+    arguments: Arguments,
+    objective: Objective,
+    claimed: list[Floats],
+    gradient: Callable[[Sequence[Any]], list[Any]],
+    vanishing: Sequence[float | None],
+) -> tuple[list[OwnDtype], tuple[str, ...]]:
+    """Compares every leaf, in the caller's own precision; returns notes too.
+
+    Args:
+        f: the function.
+        grad_fn: the claimed gradient, or None.
+        arguments: of f.
+        objective: f in float64.
+        claimed: the claimed gradient in float64.
+        gradient: the claimed gradient as a function of float64 leaves.
+        vanishing: for leaves whose gradient is round-off only, a number; such a leaf is not compared.
+    """
+    nothing = [OwnDtype(None, None)] * len(claimed)
+    if all(dtype == "float64" for dtype in arguments.dtypes):
+        return nothing, ()
+    if objective.reading.random:
+        note = "f draws random numbers; other ones in another dtype, so the gradient in the own dtype is not compared"
+        return nothing, (note,)
+    own = own_dtype_gradient(f, grad_fn, arguments, objective)
+    errors = [_relative(narrow, wide) for narrow, wide in zip(own, claimed, strict=True)]
+    units = [0.0 if dtype == "float64" else float(jnp.finfo(dtype).eps) for dtype in arguments.dtypes]
+    compared = [unit > 0 and reach is None for unit, reach in zip(units, vanishing, strict=True)]
+    bad = [one and not error <= math.sqrt(unit) for one, error, unit in zip(compared, errors, units, strict=True)]
+    if any(bad):
+        # The same arguments, each number rounded up or down in its own dtype, still in float64.
+        with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+            signs = np.random.default_rng(0)
+            moved = [
+                leaf * (1 + unit * signs.choice((-0.5, 0.5), np.shape(leaf)))
+                for leaf, unit in zip(arguments.leaves, units, strict=True)
+            ]
+            sensitive = [_relative(a, b) for a, b in zip(gradient(moved), claimed, strict=True)]
+        bad = [
+            one and (not math.isfinite(error) or error > _EXCUSED * least)
+            for one, error, least in zip(bad, errors, sensitive, strict=True)
+        ]
+    found = [
+        OwnDtype(error if unit else None, ("FAIL" if wrong else "PASS") if one else None)
+        for error, unit, wrong, one in zip(errors, units, bad, compared, strict=True)
+    ]
+    return found, ()
+
+
+def _relative(narrow: Floats, wide: Floats) -> float:
+    with np.errstate(invalid="ignore"):  # inf - inf
+        norm, difference = float(np.linalg.norm(wide)), float(np.linalg.norm(narrow - wide))
+    return difference / norm if norm else 0.0 if not difference else math.inf

@@ -1,0 +1,130 @@
+"""Convolution and its transpose as functions of arrays, each in two lowerings."""
+
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxopt_nn.layers._windows import Axis, Lowering, pad_spatial, slices, uses_slices
+from jaxopt_nn.types import Array
+
+__all__ = ["convolve", "convolve_transposed"]
+
+
+def convolve(x: Array, kernel: Array, axes: Sequence[Axis], groups: int, lowering: Lowering) -> Array:
+    """``y[n, o, f] = Σ_{w, c} x[n, o·stride + w·dilation − before, c] · kernel[w, c, f]``, for each group of channels.
+
+    Args:
+        x: ``[N, *spatial, C]``.
+        kernel: ``[*window, C / groups, F]``; group g maps the g-th part of C to the g-th part of F.
+        axes: the windows.
+        groups: number of groups.
+        lowering: how.
+
+    Returns:
+        ``[N, *out, F]``.
+    """
+    channels, features = x.shape[-1], kernel.shape[-1]
+    window = math.prod(axis.window for axis in axes)
+    numbers = x.shape[0] * math.prod(axis.out for axis in axes) * window * channels
+    if not uses_slices(lowering, numbers):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            [axis.stride for axis in axes],
+            [(axis.before, axis.after) for axis in axes],
+            rhs_dilation=[axis.dilation for axis in axes],
+            dimension_numbers=_channels_last(len(axes)),
+            feature_group_count=groups,
+        )
+    x = pad_spatial(x, axes, 0)
+    if groups == channels and groups > 1:  # products of single numbers: nothing for a matrix product to do
+        return _depthwise(x, kernel, axes)
+    # [N, *out, window · C], the order of the kernel's entries. XLA copies the slices and multiplies two matrices.
+    patches = slices(x, axes, lambda parts: parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1))
+    if groups == 1:
+        return patches @ kernel.reshape(-1, features)
+    out = patches.shape[:-1]
+    patches = patches.reshape(*out, window, groups, channels // groups)
+    kernel = kernel.reshape(window, channels // groups, groups, features // groups)
+    return jnp.einsum("...wgc,wcgf->...gf", patches, kernel).reshape(*out, features)
+
+
+def convolve_transposed(
+    x: Array, kernel: Array, axes: Sequence[Axis], groups: int, lowering: Lowering
+) -> Array:
+    """``y[n, o, f] = Σ_{i, w: i·stride + w·dilation − before = o} Σ_c x[n, i, c] · kernel[w, c, f]``.
+
+    The adjoint of :func:`convolve` in its argument, with the kernel's last two axes exchanged. ``before`` and ``after``
+    are cut off (or, if negative, added as zeros).
+
+    Args:
+        x: ``[N, *size, C]``.
+        kernel: ``[*window, C / groups, F]``.
+        axes: the windows.
+        groups: number of groups.
+        lowering: how.
+
+    Returns:
+        ``[N, *out, F]``.
+    """
+    features = kernel.shape[-1]
+    spatial = len(axes)
+    window = math.prod(axis.window for axis in axes)
+    if not uses_slices(lowering, math.prod(x.shape[:-1]) * window * features):
+        return lax.conv_general_dilated(
+            x,
+            jnp.flip(kernel, range(spatial)),
+            [1] * spatial,
+            [(axis.span - 1 - axis.before, axis.span - 1 - axis.after) for axis in axes],
+            lhs_dilation=[axis.stride for axis in axes],
+            rhs_dilation=[axis.dilation for axis in axes],
+            dimension_numbers=_channels_last(spatial),
+            feature_group_count=groups,
+        )
+    if groups == 1:
+        matrix = jnp.moveaxis(kernel, -2, 0).reshape(x.shape[-1], -1)  # [C, window · F]
+        y = (x @ matrix).reshape(*x.shape[:-1], *kernel.shape[:spatial], features)
+    else:
+        inputs = x.reshape(*x.shape[:-1], groups, -1)
+        kernel = kernel.reshape(*kernel.shape[:-1], groups, features // groups)
+        y = jnp.einsum("n...gc,kcgf->n...kgf", inputs, kernel.reshape(window, *kernel.shape[spatial:]))
+        y = y.reshape(*x.shape[:-1], *(axis.window for axis in axes), features)
+    zero = jnp.zeros((), y.dtype)
+    for position, axis in enumerate(axes, start=1):  # the window's axes follow the spatial ones: this one is first
+        total = (axis.size - 1) * axis.stride + axis.span - axis.before - axis.after
+        parts: list[Array] = []
+        for entry in range(axis.window):
+            part = lax.index_in_dim(y, entry, 1 + spatial, keepdims=False)
+            low = entry * axis.dilation - axis.before
+            high = total - low - ((axis.size - 1) * axis.stride + 1)
+            amounts = [(0, 0, 0)] * part.ndim
+            amounts[position] = (low, high, axis.stride - 1)
+            parts.append(lax.pad(part, zero, amounts))
+        y = sum(parts[1:], parts[0])
+    return y
+
+
+def _depthwise(x: Array, kernel: Array, axes: Sequence[Axis]) -> Array:
+    """Each channel by itself: a sum of shifted, weighted inputs."""
+    channels, features = x.shape[-1], kernel.shape[-1]
+    weights = kernel.reshape(-1, channels, features // channels)
+    total: Array | None = None
+    for entry in range(weights.shape[0]):
+        part, rest = x, entry
+        for position, axis in reversed(list(enumerate(axes, start=1))):
+            rest, offset = divmod(rest, axis.window)
+            start = offset * axis.dilation
+            part = lax.slice_in_dim(part, start, start + (axis.out - 1) * axis.stride + 1, axis.stride, position)
+        shape = (*part.shape, features // channels)
+        term = jnp.broadcast_to(part[..., None], shape) * jnp.broadcast_to(weights[entry], shape)
+        total = term if total is None else total + term
+    assert total is not None
+    return total.reshape(*total.shape[:-2], features)
+
+
+def _channels_last(spatial: int) -> lax.ConvDimensionNumbers:
+    inner = tuple(range(1, spatial + 1))
+    window = tuple(range(spatial))
+    return lax.ConvDimensionNumbers((0, spatial + 1, *inner), (spatial + 1, spatial, *window), (0, spatial + 1, *inner))

@@ -1,0 +1,188 @@
+"""Windows that slide over the spatial axes of ``[batch, *spatial, channels]``: sizes, padding, slices, lowering.
+
+Shared by convolution and pooling. Everything here is static.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxopt_nn.types import Array
+
+__all__ = [
+    "Axis",
+    "Lowering",
+    "Padding",
+    "Sizes",
+    "check_lowering",
+    "check_padding",
+    "check_sizes",
+    "check_spatial_input",
+    "pad_spatial",
+    "per_axis",
+    "slices",
+    "uses_slices",
+    "window_axes",
+]
+
+Lowering = Literal["auto", "native", "patches"]
+"""How a window is computed; the numbers are the same to rounding."""
+Sizes = int | Sequence[int]
+"""One size for every spatial axis, or one for each."""
+Padding = str | Sequence[tuple[int, int]]
+"""``"SAME"``, ``"VALID"``, or a pair (before, after) for each spatial axis."""
+
+_LARGEST_PATCHES = 2**27
+"""Numbers, half a gigabyte in float32: larger patches are not made unless asked for."""
+
+
+class Axis(NamedTuple):
+    """A window's way along one spatial axis.
+
+    Attributes:
+        window: entries of the window.
+        stride: distance of one window from the next.
+        dilation: distance of one entry of the window from the next.
+        before: padding before the first entry.
+        after: padding after the last.
+        size: entries of the input.
+        out: windows.
+    """
+
+    window: int
+    stride: int
+    dilation: int
+    before: int
+    after: int
+    size: int
+    out: int
+
+    @property
+    def span(self) -> int:
+        """Entries from the first of a window to its last."""
+        return (self.window - 1) * self.dilation + 1
+
+
+def check_sizes(name: str, sizes: Any) -> None:
+    """Raises unless ``sizes`` is an int >= 1, or a sequence of them."""
+    several = isinstance(sizes, Sequence) and not isinstance(sizes, str)
+    for size in sizes if several else (sizes,):
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
+            raise TypeError(f"{name}: expected a positive int, or one for each spatial axis, got {sizes!r}")
+        if size < 1:
+            raise ValueError(f"{name}: expected an int >= 1, or one for each spatial axis, got {sizes!r}")
+    if several and not sizes:
+        raise ValueError(f"{name}: expected a positive int, or one for each spatial axis, got {sizes!r}")
+
+
+def check_padding(padding: Any) -> None:
+    """Raises unless ``padding`` is one."""
+    message = f'padding: expected "SAME", "VALID" or a pair (before, after) for each spatial axis, got {padding!r}'
+    if isinstance(padding, str):
+        if padding not in ("SAME", "VALID"):
+            raise ValueError(message)
+        return
+    if not isinstance(padding, Sequence) or not padding:
+        raise ValueError(message)
+    for pair in padding:
+        if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(n, (int, np.integer)) for n in pair):
+            raise ValueError(message)
+
+
+def check_lowering(lowering: Any) -> None:
+    """Raises unless ``lowering`` is one."""
+    if lowering not in get_args(Lowering):
+        raise ValueError(f"lowering: expected one of {list(get_args(Lowering))}, got {lowering!r}")
+
+
+def check_spatial_input(x: Any, *sizes: Any, channels: int | None = None) -> int:
+    """The number of spatial axes of ``x``, which those of ``sizes`` that are sequences or pairs fix.
+
+    Raises:
+        TypeError: ``x`` is not floating-point.
+        ValueError: it has the wrong rank, an empty axis, or another number of channels.
+    """
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"expected floating-point input, got {x.dtype}; convert it, e.g. x.astype('float32')")
+    axes = len(x.shape) - 2
+    wanted = {len(size) for size in sizes if not isinstance(size, (int, np.integer, str))}
+    if axes < 1 or any(count != axes for count in wanted):
+        names = " or ".join(f"{count} spatial" for count in sorted(wanted)) or "spatial"
+        raise ValueError(f"expected input [batch, {names} axes ..., channels], got shape {list(x.shape)}")
+    if min(x.shape[1:]) < 1:
+        raise ValueError(f"expected spatial axes and channels of size >= 1, got shape {list(x.shape)}")
+    if channels is not None and x.shape[-1] != channels:
+        raise ValueError(f"expected {channels} channels on the last axis, got {x.shape[-1]} (shape {list(x.shape)})")
+    return axes
+
+
+def per_axis(sizes: Sizes, axes: int) -> tuple[int, ...]:
+    """``sizes`` for each of the axes."""
+    return (int(sizes),) * axes if isinstance(sizes, (int, np.integer)) else tuple(int(size) for size in sizes)
+
+
+def window_axes(x: Any, window: Sizes, stride: Sizes, dilation: Sizes, padding: Padding) -> tuple[Axis, ...]:
+    """How a window moves over ``x``.
+
+    "SAME" gives ⌈size / stride⌉ windows, and of an odd padding the larger half comes after, as in XLA and TensorFlow.
+
+    Raises:
+        ValueError: the window is larger than the padded input.
+    """
+    axes = len(x.shape) - 2
+    found: list[Axis] = []
+    rows = zip(x.shape[1:-1], per_axis(window, axes), per_axis(stride, axes), per_axis(dilation, axes), strict=True)
+    for position, (size, entries, step, spread) in enumerate(rows):
+        span = (entries - 1) * spread + 1
+        before = after = 0
+        if padding == "SAME":
+            missing = max((math.ceil(size / step) - 1) * step + span - size, 0)
+            before, after = missing // 2, missing - missing // 2
+        elif not isinstance(padding, str):
+            before, after = padding[position]
+            if before < 0 or after < 0:
+                raise ValueError(f"padding: expected numbers >= 0, got {padding!r}")
+        if span > size + before + after:
+            raise ValueError(
+                f"window: expected at most the {size + before + after} entries of the padded spatial axis {position}, "
+                f"got {span} (input of shape {list(x.shape)})"
+            )
+        found.append(Axis(entries, step, spread, before, after, size, (size + before + after - span) // step + 1))
+    return tuple(found)
+
+
+def uses_slices(lowering: Lowering, numbers: int) -> bool:
+    """Whether slices of ``numbers`` entries in all are made, instead of XLA's own operation for windows.
+
+    On a CPU XLA computes its windows slowly, inside a compiled loop most of all. This is decided while tracing, from
+    JAX's default backend.
+    """
+    if lowering != "auto":
+        return lowering == "patches"
+    return jax.default_backend() == "cpu" and numbers <= _LARGEST_PATCHES
+
+
+def pad_spatial(x: Array, axes: Sequence[Axis], value: float) -> Array:
+    """``x`` with the padding of each axis."""
+    if not any(axis.before or axis.after for axis in axes):
+        return x
+    amounts = [(0, 0, 0), *((axis.before, axis.after, 0) for axis in axes), (0, 0, 0)]
+    return lax.pad(x, jnp.asarray(value, x.dtype), amounts)
+
+
+def slices(x: Array, axes: Sequence[Axis], combine: Callable[[list[Array]], Array]) -> Array:
+    """Combines the entries of each window of the padded ``x``, axis by axis, the last first.
+
+    A concatenation of channels makes patches, an operator reduces. One axis after another needs as
+    many slices as the *sum* of the window's sizes, not their product.
+    """
+    for position, axis in reversed(list(enumerate(axes, start=1))):
+        starts = [entry * axis.dilation for entry in range(axis.window)]
+        last = (axis.out - 1) * axis.stride + 1
+        x = combine([lax.slice_in_dim(x, start, start + last, axis.stride, position) for start in starts])
+    return x

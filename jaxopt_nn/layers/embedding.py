@@ -1,0 +1,121 @@
+"""Vectors for integers, and shapes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from jaxopt_nn import initializers
+from jaxopt_nn._arguments import check_positive_int, concrete_array
+from jaxopt_nn.initializers import Initializer
+from jaxopt_nn.types import Array, Key, Layer, Params, State
+
+__all__ = ["embedding", "reshape"]
+
+
+def embedding(
+    num_embeddings: int,
+    features: int,
+    *,
+    padding_id: int | None = None,
+    embedding_init: Initializer | None = None,
+    dtype: DTypeLike = jnp.float32,
+) -> Layer:
+    """A vector for each integer: row i of a table.
+
+    Args:
+        num_embeddings: rows of the table: ids are 0 to ``num_embeddings - 1`` (static, >= 1).
+        features: columns of the table (static, >= 1).
+        padding_id: static; an id whose vector is 0 and is not trained; None for none.
+        embedding_init: initializer of the table; N(0, 1/features) by default, so that vectors have a length near 1.
+        dtype: of the table (static): integer input has none to give.
+
+    Returns:
+        A layer with the parameter ``embedding`` ``[num_embeddings, features]``: integers ``[N, ...]`` to
+        ``[N, ..., features]``. The default masks of penalties and weight decay leave it out.
+
+    Raises:
+        ValueError: at ``apply``, an id out of range, where ids are concrete. In a compiled program such an id gives
+            NaN, which ends a run with a status; nothing is clamped or wrapped around.
+        TypeError: the input is not of an integer dtype.
+
+    Differs from torch.nn.Embedding in the default initialization (N(0, 1) there); from keras.layers.Embedding
+    (U[-0.05, 0.05) there); from both in ids out of range where the program is compiled.
+
+    >>> import jax, jax.numpy as jnp
+    >>> layer = embedding(10, 4, padding_id=0)
+    >>> ids = jnp.array([[1, 2, 0]])
+    >>> params, state = layer.init(jax.random.key(0), ids)
+    >>> y, _ = layer.apply(params, state, ids, train=False, key=None, weight=None)
+    >>> y.shape, bool(jnp.all(y[0, 0] == params["embedding"][1])), float(jnp.sum(jnp.abs(y[0, 2])))
+    ((1, 3, 4), True, 0.0)
+    """
+    check_positive_int("num_embeddings", num_embeddings)
+    check_positive_int("features", features)
+    if padding_id is not None and not (isinstance(padding_id, int) and 0 <= padding_id < num_embeddings):
+        raise ValueError(f"padding_id: expected an int in [0, {num_embeddings}), got {padding_id!r}")
+    draw = initializers.normal(features**-0.5) if embedding_init is None else embedding_init
+
+    def init(key: Key, x: Any) -> tuple[Params, State]:
+        _check_ids(x)
+        return {"embedding": draw(key, (num_embeddings, features), dtype)}, {}
+
+    def apply(
+        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+    ) -> tuple[Array, State]:
+        del train, key, weight
+        _check_ids(x)
+        ids = concrete_array(x)
+        if ids is not None and ids.size and not (ids.min() >= 0 and ids.max() < num_embeddings):
+            raise ValueError(f"expected ids in [0, {num_embeddings}), got {ids.min()} to {ids.max()}")
+        table = params["embedding"]
+        vectors = table.at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+        if padding_id is not None:
+            vectors = jnp.where((x == padding_id)[..., None], jnp.zeros((), table.dtype), vectors)
+        return vectors, state
+
+    return Layer(init, apply, "embedding")
+
+
+def reshape(*shape: int) -> Callable[[Array], Array]:
+    """Reshapes all axes but the batch axis: ``[N, ...] -> [N, *shape]``.
+
+    Args:
+        *shape: sizes (static); one may be -1, for what is left.
+
+    Returns:
+        A plain function of an array, and so a layer.
+
+    Raises:
+        ValueError: more than one -1, or a size below 1; when applied, a size that does not fit.
+
+    >>> reshape(7, -1)(jnp.ones((2, 28))).shape
+    (2, 7, 4)
+    """
+    if any(isinstance(size, bool) or not isinstance(size, int) or size < -1 or size == 0 for size in shape):
+        raise ValueError(f"shape: expected ints >= 1, or one -1, got {list(shape)}")
+    if shape.count(-1) > 1:
+        raise ValueError(f"shape: expected one -1 at the most, got {list(shape)}")
+
+    def reshaped(x: Array) -> Array:
+        known, size = 1, 1
+        for each in shape:
+            known *= 1 if each == -1 else each
+        for each in x.shape[1:]:
+            size *= each
+        if size % known or (-1 not in shape and size != known):
+            raise ValueError(f"expected {list(shape)} to hold the {size} numbers of an example {list(x.shape[1:])}")
+        filled = [size // known if each == -1 else each for each in shape]
+        return x.reshape((x.shape[0], *filled))
+
+    reshaped.__name__ = "reshape"
+    return reshaped
+
+
+def _check_ids(x: Any) -> None:
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        raise TypeError(f"expected integer ids, got {x.dtype}{list(x.shape)}")
+    if isinstance(x, jax.Array) and x.ndim < 1:
+        raise ValueError("expected ids [batch, ...], got a scalar")

@@ -1,0 +1,232 @@
+"""Pooling: windows of ``[N, *spatial, C]`` become their maximum or their mean, channel by channel.
+
+**Lowering.** "native" is XLA's ``reduce_window``; "patches" reduces slices of the input, and where the windows tile it
+(stride equal to the window), a reshaped input. "auto" takes patches where JAX's default backend is a CPU, where the
+backward pass of ``reduce_window`` is several times slower. Values, derivatives and ties are the same.
+
+**Ties.** The gradient of a maximum goes to the first of the equal entries of a window, in the order of the array, as in
+PyTorch. (``jnp.max`` would share it among them.)
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxopt_nn.layers._windows import (
+    Axis,
+    Lowering,
+    Padding,
+    Sizes,
+    check_lowering,
+    check_padding,
+    check_sizes,
+    check_spatial_input,
+    pad_spatial,
+    slices,
+    uses_slices,
+    window_axes,
+)
+from jaxopt_nn.types import Array, Key, Layer, Params, State
+
+__all__ = ["average_pool", "global_average_pool", "global_max_pool", "max_pool"]
+
+
+def max_pool(
+    window: Sizes, *, stride: Sizes | None = None, padding: Padding = "VALID", lowering: Lowering = "auto"
+) -> Layer:
+    """The maximum of each window: ``y[n, o, c] = max_w x[n, o·stride + w − before, c]``. Everything is static.
+
+    Args:
+        window: entries of the window; one int for every spatial axis, or a sequence with one for each.
+        stride: distance of the windows, likewise; by default the window, so that they tile the input.
+        padding: "VALID" (entries that fill no window are left out), "SAME" (⌈size / stride⌉ outputs) or one pair
+            (before, after) for each spatial axis, each smaller than the window. Padding never is the maximum.
+        lowering: "auto", "native" or "patches": see the module.
+
+    Returns:
+        A layer ``[N, *spatial, C] -> [N, *out, C]`` without parameters.
+
+    Raises:
+        ValueError: for an input of another rank than expected, a window larger than the padded input, a padding that
+            is unknown or as large as the window.
+        TypeError: for an input that is not floating-point.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> y, _ = max_pool(2).apply({}, {}, x, train=False, key=None, weight=None)
+    >>> y.ravel().tolist()
+    [5.0, 7.0, 13.0, 15.0]
+    """
+
+    def pool(x: Array, axes: tuple[Axis, ...]) -> Array:
+        if not uses_slices(lowering, _numbers(x, axes)):
+            return _reduce_window(x, axes, -math.inf, lax.max)
+        x = pad_spatial(x, axes, -math.inf)
+        if _tile(axes):
+            return _max_first(_tiles(x, axes), tuple(range(2, 2 + 2 * len(axes), 2)))
+        return slices(x, axes, lambda parts: functools.reduce(_first_of_two, parts))
+
+    return _pool(pool, window, stride, padding, lowering, "max_pool")
+
+
+def average_pool(
+    window: Sizes,
+    *,
+    stride: Sizes | None = None,
+    padding: Padding = "VALID",
+    count_padding: bool = False,
+    lowering: Lowering = "auto",
+) -> Layer:
+    """The mean of each window. Everything is static.
+
+    Args:
+        window: entries of the window; one int for every spatial axis, or a sequence with one for each.
+        stride: distance of the windows, likewise; by default the window.
+        padding: "VALID" (entries that fill no window are left out), "SAME" (⌈size / stride⌉ outputs) or one pair
+            (before, after) for each spatial axis, each smaller than the window.
+        count_padding: whether padding counts as zeros (torch's ``count_include_pad``, there true by default) or a mean
+            is that of the entries in the input (as in Keras).
+        lowering: "auto", "native" or "patches": see the module.
+
+    Returns:
+        A layer ``[N, *spatial, C] -> [N, *out, C]`` without parameters. Sums are made in float32 at least.
+
+    Raises:
+        ValueError, TypeError: as :func:`max_pool`.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.ones((1, 3, 1))
+    >>> average_pool(2, padding="SAME").apply({}, {}, x, train=False, key=None, weight=None)[0].ravel().tolist()
+    [1.0, 1.0]
+    >>> layer = average_pool(2, padding="SAME", count_padding=True)
+    >>> layer.apply({}, {}, x, train=False, key=None, weight=None)[0].ravel().tolist()
+    [1.0, 0.5]
+    """
+
+    def pool(x: Array, axes: tuple[Axis, ...]) -> Array:
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if not uses_slices(lowering, _numbers(x, axes)):
+            total = _reduce_window(wide, axes, 0, lax.add)
+        elif _tile(axes):
+            total = jnp.sum(_tiles(pad_spatial(wide, axes, 0), axes), tuple(range(2, 2 + 2 * len(axes), 2)))
+        else:
+            total = slices(pad_spatial(wide, axes, 0), axes, lambda parts: functools.reduce(jnp.add, parts))
+        share = 1 / _counts(axes, count_padding)
+        return (total * jnp.asarray(np.broadcast_to(share[None, ..., None], (1, *share.shape, 1)), wide.dtype)).astype(
+            x.dtype
+        )
+
+    return _pool(pool, window, stride, padding, lowering, "average_pool")
+
+
+def global_max_pool(x: Array) -> Array:
+    """The maximum over all spatial axes: ``[N, *spatial, C] -> [N, C]``. A plain function, and so a layer.
+
+    >>> import jax.numpy as jnp
+    >>> global_max_pool(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
+    [[6.0, 7.0]]
+    """
+    check_spatial_input(x)
+    return _max_first(x, tuple(range(1, x.ndim - 1)))
+
+
+def global_average_pool(x: Array) -> Array:
+    """The mean over all spatial axes: ``[N, *spatial, C] -> [N, C]``. A plain function, and so a layer.
+
+    >>> import jax.numpy as jnp
+    >>> global_average_pool(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
+    [[3.0, 4.0]]
+    """
+    check_spatial_input(x)
+    return jnp.mean(x, tuple(range(1, x.ndim - 1)))
+
+
+def _pool(pool: Any, window: Sizes, stride: Sizes | None, padding: Padding, lowering: Lowering, name: str) -> Layer:
+    stride = window if stride is None else stride
+    check_sizes("window", window)
+    check_sizes("stride", stride)
+    check_padding(padding)
+    check_lowering(lowering)
+
+    def axes_of(x: Any) -> tuple[Axis, ...]:
+        check_spatial_input(x, window, stride, padding)
+        axes = window_axes(x, window, stride, 1, padding)
+        for axis in axes:  # else a window could lie in the padding altogether
+            if padding != "SAME" and max(axis.before, axis.after) >= axis.window:
+                raise ValueError(f"padding: expected less than the window, {axis.window}, got {padding!r}")
+        return axes
+
+    def init(key: Key, x: Any) -> tuple[Params, State]:
+        del key
+        axes_of(x)
+        return {}, {}
+
+    def apply(
+        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+    ) -> tuple[Array, State]:
+        del params, train, key, weight
+        return pool(x, axes_of(x)), state
+
+    return Layer(init, apply, name)
+
+
+def _numbers(x: Array, axes: tuple[Axis, ...]) -> int:
+    return 0 if _tile(axes) else x.size * max(axis.window for axis in axes)
+
+
+def _reduce_window(x: Array, axes: tuple[Axis, ...], start: float, operator: Any) -> Array:
+    pads = [(axis.before, axis.after) for axis in axes]
+    window, stride = ((1, *(getattr(axis, name) for axis in axes), 1) for name in ("window", "stride"))
+    # A NumPy scalar for a start: from a traced one JAX would not know that this is a maximum, which has a gradient.
+    return lax.reduce_window(x, np.asarray(start, x.dtype), operator, window, stride, [(0, 0), *pads, (0, 0)])
+
+
+def _tile(axes: tuple[Axis, ...]) -> bool:
+    return all(axis.window == axis.stride for axis in axes)
+
+
+def _tiles(x: Array, axes: tuple[Axis, ...]) -> Array:
+    """``[N, out, window, out, window, ..., C]``, without the entries at the ends that fill no window."""
+    shape = [size for axis in axes for size in (axis.out, axis.window)]
+    for position, axis in enumerate(axes, start=1):
+        x = lax.slice_in_dim(x, 0, axis.out * axis.window, axis=position)
+    return x.reshape(x.shape[0], *shape, x.shape[-1])
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _max_first(x: Array, over: tuple[int, ...]) -> Array:
+    """The maximum over some axes, with the derivative of the first of those equal to it; NaN is a maximum."""
+    return jnp.max(x, over)
+
+
+@_max_first.defjvp
+def _max_first_jvp(over: tuple[int, ...], primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (tangent,) = primals, tangents
+    y = jnp.max(x, over, keepdims=True)
+    count = math.prod(x.shape[axis] for axis in over)
+    shape = [size if axis in over else 1 for axis, size in enumerate(x.shape)]
+    place = jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32).reshape(shape), x.shape)
+    reached = (x == y) | (x != x)
+    first = jnp.min(jnp.where(reached, place, count), over, keepdims=True)
+    chosen = place == first
+    return lax.squeeze(y, over), jnp.sum(jnp.where(chosen, tangent, jnp.zeros_like(tangent)), over)
+
+
+def _first_of_two(a: Array, b: Array) -> Array:
+    """The larger; of two equal ones, and in its derivative, ``a``. NaN is larger than any number."""
+    return jnp.where((a >= b) | (a != a), a, b)
+
+
+def _counts(axes: tuple[Axis, ...], count_padding: bool) -> np.ndarray[Any, Any]:
+    """How many entries each window's mean counts, ``[*out]``."""
+    counts = np.ones(())
+    for axis in axes:
+        first = np.arange(axis.out) * axis.stride - axis.before
+        inside = np.minimum(first + axis.window, axis.size) - np.maximum(first, 0)
+        counts = np.multiply.outer(counts, np.full(axis.out, axis.window) if count_padding else inside)
+    return counts

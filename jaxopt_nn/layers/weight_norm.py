@@ -1,0 +1,88 @@
+"""Weight normalization: a layer's kernels as directions and magnitudes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxopt_nn import trees
+from jaxopt_nn.layers.wiring import as_layer
+from jaxopt_nn.trees import Mask
+from jaxopt_nn.types import Array, Key, Layer, Params, State
+
+__all__ = ["weight_norm"]
+
+
+def weight_norm(layer: Layer, mask: Mask = trees.kernels_only) -> Layer:
+    """A layer whose kernels are ``w = g · v/‖v‖``, with a magnitude g for each output (entry of the last axis).
+
+    At ``init`` w is what the layer's own initializer draws: v is that, and g its norm. The gradient of v is orthogonal
+    to v.
+
+    Args:
+        layer: any layer.
+        mask: which of its parameters (static); ``kernel`` by default.
+
+    Returns:
+        A layer with the parameters of ``layer``, but instead of each selected leaf a dictionary of ``direction`` (v,
+        of the same shape) and ``magnitude`` (g, of the last axis's size). A penalty on kernels selects neither by
+        default; ‖w‖² is that of the magnitudes: mask ``"*/magnitude"``.
+
+    Raises:
+        ValueError: if ``mask`` selects nothing.
+
+    References:
+        Salimans and Kingma, "Weight normalization", 2016, equation 2.
+
+    Differs from torch.nn.utils.parametrizations.weight_norm in that for transposed convolutions, too, the magnitudes
+    are those of the outputs.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxopt_nn.layers import dense
+    >>> params, _ = weight_norm(dense(3)).init(jax.random.key(0), jnp.ones((8, 5)))
+    >>> params["kernel"]["direction"].shape, params["kernel"]["magnitude"].shape
+    ((5, 3), (3,))
+    """
+    inner = as_layer(layer)
+
+    def init(key: Key, x: Any) -> tuple[Params, State]:
+        params, state = inner.init(key, x)
+        leaves, tree = jax.tree.flatten(params)
+        chosen = trees.select("mask", mask, params)
+        if not any(chosen):
+            raise ValueError("mask: expected to select a parameter of the layer, which has none")
+        return jax.tree.unflatten(
+            tree, [_split(leaf) if yes else leaf for leaf, yes in zip(leaves, chosen, strict=True)]
+        ), state
+
+    def apply(
+        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+    ) -> tuple[Any, State]:
+        params = jax.tree.map(lambda leaf: _joined(leaf) if _is_split(leaf) else leaf, params, is_leaf=_is_split)
+        return inner.apply(params, state, x, train=train, key=key, weight=weight)
+
+    return Layer(init, apply, "weight_norm")
+
+
+def _split(kernel: Array) -> dict[str, Array]:
+    norm = jnp.sqrt(_square_norm(kernel)).astype(kernel.dtype)
+    return {"direction": kernel, "magnitude": norm.reshape(-1)}
+
+
+def _is_split(node: Any) -> bool:
+    return isinstance(node, dict) and node.keys() == {"direction", "magnitude"}
+
+
+def _joined(parts: dict[str, Array]) -> Array:
+    direction, magnitude = parts["direction"], parts["magnitude"]
+    square = _square_norm(direction)
+    tiny = jnp.finfo(square.dtype).tiny
+    scale = magnitude.astype(square.dtype).reshape(square.shape) * lax.rsqrt(jnp.maximum(square, tiny))
+    return (direction * scale).astype(direction.dtype)
+
+
+def _square_norm(kernel: Array) -> Array:
+    """Σ over all axes but the last, which are kept with size 1; in float32 at least."""
+    wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+    return jnp.sum(jnp.square(wide), tuple(range(kernel.ndim - 1)), keepdims=True)
