@@ -21,6 +21,11 @@ PEERS = {
     "optax-loop": "optax, all updates in one compiled loop",
     "ours-loop": "ours, all updates in one compiled loop",
     "sklearn": "scikit-learn",
+    "sklearn-2": "scikit-learn, two processes",
+    "jax-plain": "flax and optax in a scan, native convolution",
+    "ours-single": "ours, one run",
+    "ours-stepwise": "ours, a jitted call for each step",
+    "ours-without": "ours without dropout",
 }
 
 

@@ -167,12 +167,20 @@ def check_optimizer(
 
     def f(hyperparameters: Any, params: Any) -> Any:
         optimizer = optax.with_extra_args_support(factory(**hyperparameters))
-        state = optimizer.init(params)
-        for _ in range(steps):
+
+        def step(carry: Any, _: Any) -> Any:
+            params, state = carry
             value, gradient = jax.value_and_grad(objective)(params)
             updates, state = optimizer.update(gradient, state, params, value=value, grad=gradient, value_fn=objective)
-            params = jax.tree.map(lambda p, u: p + u, params, updates)
-        return _dot(params, words)
+            return (jax.tree.map(lambda p, u: p + u, params, updates), state), None
+
+        carry = (params, optimizer.init(params))
+        if jax.tree.map(jax.typeof, jax.eval_shape(step, carry, None)[0]) == jax.tree.map(jax.typeof, carry):
+            carry, _ = jax.lax.scan(step, carry, None, length=steps)
+        else:  # an optimizer whose state changes its types
+            for _ in range(steps):
+                carry, _ = step(carry, None)
+        return _dot(carry[0], words)
 
     return check_gradients(f, dict(hyperparameters), params, key=key, **options)
 

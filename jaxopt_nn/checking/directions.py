@@ -33,7 +33,8 @@ class Line(NamedTuple):
 
 def seed_words(key: Key) -> tuple[int, ...]:
     """The integers of a PRNG key."""
-    return tuple(int(word) for word in np.asarray(jax.random.key_data(key)).ravel())
+    with jax.ensure_compile_time_eval():  # a concrete key, even while something else is being traced
+        return tuple(int(word) for word in np.asarray(jax.random.key_data(key)).ravel())
 
 
 def random_lines(words: tuple[int, ...], size: int, count: int) -> list[Line]:

@@ -36,7 +36,7 @@ class Known(NamedTuple):
         value: the leaf.
         gradient: the claimed gradient.
         sizes: lengths of axes of the arguments: candidates for the number of examples.
-        terms: the summands of f, each with its place and its gradient with respect to the leaf.
+        terms: the summands of f, each in words and with its gradient with respect to the leaf.
     """
 
     path: str
@@ -57,14 +57,19 @@ def simplest(samples: Samples, known: Known) -> str:
         if not np.any(np.abs(other - numeric) > bound):
             return f"claimed is the transpose of the numeric gradient on {known.path}"
     residual = claimed - numeric
-    for place, gradient in known.terms:
-        if fit := constant_ratio(residual, project(gradient), error, bound):
-            return _term_text(*fit, place, known.path)
+    fits = [(place, constant_ratio(residual, project(gradient), error, bound)) for place, gradient in known.terms]
+    for place, fit in fits:
+        if fit and abs(abs(fit[0]) - 1) <= max(fit[1], 1e-6):
+            what = "is missing" if fit[0] < 0 else "counts twice"
+            return f"{place} {what} in the claimed gradient on {known.path}"
     if fit := constant_ratio(residual, project(known.value), error, bound):
         return (
             f"claimed - numeric = λ·w with λ = {fit[0]:.6g}±{fit[1]:.0e} on {known.path}: "
             "a penalty that counts twice, or not at all"
         )
+    for place, fit in fits:
+        if fit:
+            return f"{place} counts {1 + fit[0]:.6g}±{fit[1]:.0e} times in the claimed gradient on {known.path}"
     return ""
 
 
@@ -133,12 +138,3 @@ def name_ratio(ratio: float, margin: float, sizes: Sequence[int] = ()) -> str:
             elif equal(keep):
                 names.append(f"keep with keep = {keep:g}")
     return ", or ".join(names[:2])
-
-
-def _term_text(ratio: float, margin: float, place: str, path: str) -> str:
-    what = f"the term of f at {place}"
-    if abs(ratio + 1) <= max(margin, 1e-6):
-        return f"{what} is missing in the claimed gradient on {path}"
-    if abs(ratio - 1) <= max(margin, 1e-6):
-        return f"{what} counts twice in the claimed gradient on {path}"
-    return f"{what} counts {1 + ratio:.6g}±{margin:.0e} times in the claimed gradient on {path}"

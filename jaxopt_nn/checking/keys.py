@@ -6,10 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend import core
 
 from jaxopt_nn import trees
+from jaxopt_nn.checking.directions import seed_words
 from jaxopt_nn.types import Key
 
 __all__ = ["check_distinct_keys", "drawn_twice"]
@@ -19,13 +19,13 @@ _SAME = frozenset({"random_wrap", "random_unwrap", "convert_element_type", "copy
 
 def check_distinct_keys(args: tuple[Any, ...], key: Key) -> None:
     """Raises ``ValueError`` where two of ``args``, or one of them and the check's own ``key``, are one key."""
-    seen = {_words(key): "key"}
+    seen = {seed_words(key): "key"}
     for path, leaf in trees.named_leaves(args):
         if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
             continue
         typed = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) and leaf.ndim == 0
         if typed or (leaf.dtype == jnp.uint32 and leaf.shape == (2,)):
-            other = seen.setdefault(_words(leaf), f"args[{path}]")
+            other = seen.setdefault(seed_words(leaf), f"args[{path}]")
             if other != f"args[{path}]":
                 raise ValueError(f"args[{path}]: expected a key of its own, got that of {other}: split it first")
 
@@ -87,7 +87,3 @@ class _Tracker:
             if len(opened.invars) == len(ins):
                 return self.walk(opened, ins)
         return []
-
-
-def _words(key: Any) -> tuple[int, ...]:
-    return tuple(int(word) for word in np.asarray(jax.random.key_data(key)).ravel())

@@ -145,6 +145,16 @@ class GradientReport(NamedTuple):
         if not self.ok:
             raise AssertionError(str(self))
 
+    def plot(self) -> Any:
+        """Error against step size, one panel a leaf: what the steps of the differences showed (needs matplotlib).
+
+        The two-sided difference falls with h², the one-sided one with h, until round-off makes both rise again. The
+        dashed line is the step that was chosen, a red band the steps at which f takes another branch along a line.
+        """
+        from jaxopt_nn.checking.picture import draw
+
+        return draw(self)
+
     def to_dict(self) -> dict[str, Any]:
         """The report as dictionaries, lists, strings and numbers, ready for ``json.dumps``; NaN and inf become None."""
         return {**_plain(self._asdict()), "ok": self.ok}

@@ -92,7 +92,7 @@ def blame(changed: Changed | None, leaf: int) -> list[tuple[Site, float]]:
 
 
 def terms(objective: Objective, leaves: Sequence[Any]) -> list[tuple[str, list[Floats]]]:
-    """The summands of a scalar f, each with the line it comes from and its gradient; nothing if f is no sum."""
+    """The summands of a scalar f, each in words and with its gradient; nothing if f is no sum."""
     program, found = objective.program, summands(objective.program)
     if objective.cotangent is not None or not 2 <= len(found) <= _MOST:
         return []
@@ -109,7 +109,8 @@ def terms(objective: Objective, leaves: Sequence[Any]) -> list[tuple[str, list[F
         jacobian = jax.jit(jax.jacrev(values))([jnp.asarray(leaf) for leaf in leaves])
     except Exception:  # as above: there is no derivative to be had
         return []
-    return [(place, [np.asarray(leaf[i]) for leaf in jacobian]) for i, (_, place) in enumerate(found)]
+    named = [f"term {i} of {len(found)} of f ({place})" for i, (_, place) in enumerate(found, 1)]
+    return [(name, [np.asarray(leaf[i]) for leaf in jacobian]) for i, name in enumerate(named)]
 
 
 def summands(program: Any) -> list[tuple[Any, str]]:

@@ -14,10 +14,12 @@ from jaxopt_nn.layers.combinators import add, concatenate, parallel, residual, s
 from jaxopt_nn.layers.conv import conv, conv_transpose, depthwise_conv
 from jaxopt_nn.layers.dense import dense, flatten
 from jaxopt_nn.layers.draw import draw
-from jaxopt_nn.layers.dropout import dropout
+from jaxopt_nn.layers.dropout import drop_connect, dropout, spatial_dropout, stochastic_depth
 from jaxopt_nn.layers.embedding import embedding, reshape
 from jaxopt_nn.layers.graph import graph, shared
+from jaxopt_nn.layers.guests import from_apply, from_equinox, from_haiku, from_linen, from_nnx
 from jaxopt_nn.layers.mlp import mlp, pyramid
+from jaxopt_nn.layers.noise import gaussian_noise
 from jaxopt_nn.layers.norm import group_norm, instance_norm, layer_norm, rms_norm
 from jaxopt_nn.layers.pool import average_pool, global_average_pool, global_max_pool, max_pool
 from jaxopt_nn.layers.recurrent import gru, lstm, simple_rnn
@@ -40,9 +42,16 @@ __all__ = [
     "depthwise_conv",
     "describe",
     "draw",
+    "drop_connect",
     "dropout",
     "embedding",
     "flatten",
+    "from_apply",
+    "from_equinox",
+    "from_haiku",
+    "from_linen",
+    "from_nnx",
+    "gaussian_noise",
     "global_average_pool",
     "global_max_pool",
     "graph",
@@ -63,6 +72,8 @@ __all__ = [
     "serial",
     "shared",
     "simple_rnn",
+    "spatial_dropout",
+    "stochastic_depth",
     "summary",
     "transformer_block",
     "weight_norm",

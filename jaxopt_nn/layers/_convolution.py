@@ -51,9 +51,7 @@ def convolve(x: Array, kernel: Array, axes: Sequence[Axis], groups: int, lowerin
     return jnp.einsum("...wgc,wcgf->...gf", patches, kernel).reshape(*out, features)
 
 
-def convolve_transposed(
-    x: Array, kernel: Array, axes: Sequence[Axis], groups: int, lowering: Lowering
-) -> Array:
+def convolve_transposed(x: Array, kernel: Array, axes: Sequence[Axis], groups: int, lowering: Lowering) -> Array:
     """``y[n, o, f] = Σ_{i, w: i·stride + w·dilation − before = o} Σ_c x[n, i, c] · kernel[w, c, f]``.
 
     The adjoint of :func:`convolve` in its argument, with the kernel's last two axes exchanged. ``before`` and ``after``

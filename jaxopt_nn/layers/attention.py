@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxopt_nn import initializers
 from jaxopt_nn._arguments import check_number, check_positive_int
 from jaxopt_nn.initializers import Initializer
-from jaxopt_nn.layers import norm as norms
+from jaxopt_nn.layers.norm import layer_norm
 from jaxopt_nn.layers.combinators import add, serial
 from jaxopt_nn.layers.dense import dense
 from jaxopt_nn.layers.dropout import dropout
@@ -147,7 +147,7 @@ def transformer_block(
     *,
     causal: bool = False,
     activation: Callable[[Array], Array] = jax.nn.gelu,
-    norm: Callable[[], Layer] | None = None,
+    norm: Callable[[], Layer] = layer_norm,
     drop_rate: ArrayLike | None = None,
     kernel_init: Initializer | None = None,
 ) -> Layer:
@@ -160,7 +160,7 @@ def transformer_block(
         hidden_features: width of the hidden layer (static); four times the features by default.
         causal: static; whether position t sees only the positions up to t.
         activation: of the hidden layer; ``jax.nn.gelu`` is the tanh approximation.
-        norm: makes the two normalizations; :func:`~jaxopt_nn.layers.layer_norm` by default.
+        norm: makes the two normalizations.
         drop_rate: of attention weights and of both branches before they are added; may be traced. None (static) for
             none.
         kernel_init: initializer of every kernel; Xavier uniform by default.
@@ -178,8 +178,7 @@ def transformer_block(
         Xiong et al., "On layer normalization in the transformer architecture", 2020, figure 1(b).
 
     >>> import jax, jax.numpy as jnp
-    >>> from jaxopt_nn.layers import batch_norm
-    >>> block = transformer_block(2, norm=batch_norm)
+    >>> block = transformer_block(2)
     >>> x = jax.random.normal(jax.random.key(0), (3, 5, 4))
     >>> params, state = block.init(jax.random.key(1), x)
     >>> sorted(params), params["hidden"]["dense_0"]["kernel"].shape
@@ -190,16 +189,15 @@ def transformer_block(
     kernel = initializers.xavier_uniform() if kernel_init is None else kernel_init
     attention = multi_head_attention(num_heads, causal=causal, drop_rate=drop_rate, kernel_init=kernel)
     after = [] if drop_rate is None else [dropout(drop_rate)]
-    normalize = norms.layer_norm if norm is None else norm
 
     def block(features: int) -> Layer:
         hidden = 4 * features if hidden_features is None else hidden_features
         return graph(
             {
-                "attention_norm": (normalize(), "x"),
+                "attention_norm": (norm(), "x"),
                 "attention": (serial(attention, *after) if after else attention, *["attention_norm"] * 2, "mask"),
                 "attended": (add, "x", "attention"),
-                "hidden_norm": (normalize(), "attended"),
+                "hidden_norm": (norm(), "attended"),
                 "hidden": (
                     serial(dense(hidden, kernel_init=kernel), activation, dense(features, kernel_init=kernel), *after),
                     "hidden_norm",

@@ -8,7 +8,6 @@ lanes on an accelerator, try ``"patches"``. Values and derivatives of every orde
 ``python -m benchmarks.layers`` measures it.
 """
 
-import math
 from typing import Any
 
 import jax
@@ -188,8 +187,8 @@ def conv_transpose(
     """A transposed convolution: the adjoint of a strided one, which makes its input larger. Everything is static.
 
     Each entry of the input writes the kernel, times its value, into the output: entry i from position i·stride on,
-    where they overlap their sum. Of these (size − 1)·stride + span entries, span = (window − 1)·dilation + 1, ``padding``
-    says how many are cut off: the padding of the convolution whose adjoint this is.
+    where they overlap their sum. Of these (size − 1)·stride + span entries, span = (window − 1)·dilation + 1,
+    ``padding`` says how many are cut off: the padding of the convolution whose adjoint this is.
 
     Args:
         features: number of output channels, a multiple of ``groups``.

@@ -77,8 +77,9 @@ def _is_split(node: Any) -> bool:
 def _joined(parts: dict[str, Array]) -> Array:
     direction, magnitude = parts["direction"], parts["magnitude"]
     square = _square_norm(direction)
-    tiny = jnp.finfo(square.dtype).tiny
-    scale = magnitude.astype(square.dtype).reshape(square.shape) * lax.rsqrt(jnp.maximum(square, tiny))
+    # A direction of zeros gives a kernel of zeros, and no NaN in the gradient.
+    square = jnp.where(square > jnp.finfo(square.dtype).tiny, square, 1)
+    scale = magnitude.astype(square.dtype).reshape(square.shape) * lax.rsqrt(square)
     return (direction * scale).astype(direction.dtype)
 
 

@@ -430,3 +430,74 @@ def test_a_function_that_rejects_float64_says_that_it_got_float64():
     with pytest.raises(TypeError, match="carry") as caught:
         check_gradients(f, draws(1, 5), key=KEY)
     assert any("float64" in note for note in caught.value.__notes__)
+
+
+@jax.custom_vjp
+def sin_with_a_constant_slope(x):
+    return jnp.sin(x)
+
+
+sin_with_a_constant_slope.defvjp(
+    lambda x: (jnp.sin(x), jax.lax.stop_gradient(jnp.cos(x))), lambda cos, ct: (ct * jax.lax.stop_gradient(cos),)
+)
+
+
+def test_a_right_gradient_with_a_wrong_hessian_fails_in_the_second_order():
+    f = lambda x: jnp.mean(sin_with_a_constant_slope(x) ** 2)  # noqa: E731
+    assert check_gradients(f, draws(1, 30), key=KEY).ok
+    report = check_gradients(f, draws(1, 30), key=KEY, order=2)
+    assert (report.verdict, report.ok, report.second.ok) == ("PASS", False, False)
+    assert "second order" in str(report)
+    json.dumps(report.to_dict(), allow_nan=False)
+    assert check_gradients(lambda x: jnp.mean(jnp.sin(x) ** 2), draws(1, 30), key=KEY, order=2).ok
+
+
+def test_stop_gradient_may_be_meant():
+    f = lambda x: jnp.mean((x - jax.lax.stop_gradient(jnp.sin(x))) ** 2)  # noqa: E731
+    assert check_gradients(f, draws(1, 30), key=KEY).verdict == "BLOCKED"
+    assert check_gradients(f, draws(1, 30), key=KEY, stop_gradient="constant").verdict == "PASS"
+    other = lambda x: jax.grad(f)(x) * 1.01  # noqa: E731
+    assert check_gradients(f, draws(1, 30), key=KEY, grad_fn=other, stop_gradient="constant").verdict == "FAIL"
+
+
+def test_a_gradient_that_is_wrong_in_float32_only_has_a_verdict_of_its_own():
+    def normalized(x, two_pass):
+        centre = jnp.mean(x)
+        variance = jnp.mean((x - centre) ** 2) if two_pass else jnp.mean(x**2) - centre**2
+        return jnp.mean(((x - centre) / jnp.sqrt(variance + 1e-5)) ** 3)
+
+    bad, good = (check_gradients(partial(normalized, two_pass=two), draws(1, 50) + 2000, key=KEY) for two in (0, 1))
+    assert (bad.verdict, bad.dtype_verdict, bad.ok) == ("PASS", "FAIL", False)
+    assert "in the own dtype: FAIL" in str(bad)
+    assert (good.verdict, good.dtype_verdict, good.ok) == ("PASS", "PASS", True)
+
+
+def test_one_coordinate_that_is_a_little_wrong_in_a_large_leaf_is_found_by_the_exact_oracle():
+    n, bad = 100_000, 77_777
+    wrong = lambda x: (2 * x / n).at[bad].multiply(1 + 1e-5)  # noqa: E731
+    with jax.enable_x64(True):
+        x = np.float64(draws(0, n))
+        leaf = check_gradients(lambda x: jnp.mean(x**2), x, grad_fn=wrong, key=KEY).leaves[0]
+    assert (leaf.verdict, leaf.worst[0].place) == ("FAIL", (bad,))
+    assert leaf.rule_error < 1e-6
+
+
+def test_keys_that_are_used_twice_are_named():
+    one, two = jax.random.split(jax.random.key(3))
+    noisy = lambda x, a, b: jnp.sum(x * (jax.random.normal(a, x.shape) + jax.random.uniform(b, x.shape)))  # noqa: E731
+    assert check_gradients(noisy, draws(1, 4), one, two, key=KEY).ok
+    with pytest.raises(ValueError, match=r"args\[2\]: expected a key of its own, got that of args\[1\]"):
+        check_gradients(noisy, draws(1, 4), one, one, key=KEY)
+    with pytest.raises(ValueError, match=r"args\[1\]: expected a key of its own, got that of key"):
+        check_gradients(noisy, draws(1, 4), KEY, two, key=KEY)
+    report = check_gradients(lambda x, key: noisy(x, key, key), draws(1, 4), one, key=KEY)
+    assert report.verdict == "INCONCLUSIVE"
+    assert "twice from one key" in report.leaves[0].hypothesis
+
+
+def test_a_function_that_closes_over_a_traced_value_is_named():
+    def inner(y):
+        return check_gradients(lambda x: jnp.sum(x * y), np.ones(3), key=KEY).value
+
+    with pytest.raises(TypeError, match="f: it closes over a traced value"):
+        jax.jit(inner)(np.ones(3))

@@ -27,6 +27,7 @@ def table_of(file, name):
 
 LAYERS = table_of("layers/test_layers.py", "LAYERS")
 OPTIMIZERS = table_of("optimizers/test_every_transform.py", "OPTIMIZERS")
+QUICK = {"nesterov", "adamw", "adafactor", "lookahead"}  # the others take a few seconds each to compile
 
 
 def draws(seed, *shape):
@@ -73,9 +74,13 @@ def test_weighted_mean():
     check_gradients(losses.weighted_mean, draws(1, 5), np.abs(draws(2, 5)), key=KEY).assert_ok()
 
 
-@pytest.mark.parametrize(("factory", "numbers"), [row[1:] for row in OPTIMIZERS], ids=[row[0] for row in OPTIMIZERS])
+@pytest.mark.parametrize(
+    ("factory", "numbers"),
+    [pytest.param(*row[1:], id=row[0], marks=[] if row[0] in QUICK else pytest.mark.slow) for row in OPTIMIZERS],
+)
 def test_optimizers(factory, numbers):
-    params = {"layer": {"kernel": draws(1, 2, 3)}, "scale": np.float32(0.5)}
-    check_optimizer(
-        factory, {name: np.float32(number) for name, number in numbers.items()}, params, key=KEY
-    ).assert_ok()
+    params = {"layer": {"kernel": draws(1, 2, 3)}, "scale": np.float64(0.5)}
+    given = {name: 1e-3 if name == "eps" else float(number) for name, number in numbers.items()}
+    with jax.enable_x64(True):
+        params = jax.tree.map(np.float64, params)
+        check_optimizer(factory, given, params, key=KEY, steps=2, directions=2).assert_ok()

@@ -1,8 +1,13 @@
 """Batch normalization against closed forms in NumPy float64."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxopt_nn import layers
 
@@ -72,3 +77,91 @@ def test_all_weights_zero_is_finite():
     x = jnp.ones((4, 3))
     y, state = apply(x, weight=jnp.zeros(4))
     assert bool(jnp.all(jnp.isfinite(y))) and bool(jnp.all(jnp.isfinite(state["var"])))
+
+
+@pytest.mark.parametrize(
+    ("convention", "momentum", "share", "epsilon", "unbiased"),
+    [
+        ("torch", None, 0.1, 1e-5, True),
+        ("torch", 0.3, 0.3, 1e-5, True),
+        ("flax", None, 0.01, 1e-5, False),
+        ("keras", None, 0.01, 1e-3, False),
+        ("keras", 0.6, 0.4, 1e-3, False),
+    ],
+)
+def test_conventions(convention, momentum, share, epsilon, unbiased):
+    x = np.random.default_rng(0).normal(2, 0.01, (4, 3, 2)).astype("f")  # small, so that epsilon shows
+    y, state = apply(jnp.asarray(x), momentum=momentum, convention=convention)
+    rows = x.reshape(-1, 2).astype(float)
+    var = rows.var(0)
+    np.testing.assert_allclose(y.reshape(-1, 2), (rows - rows.mean(0)) / np.sqrt(var + epsilon), rtol=2e-3, atol=1e-4)
+    np.testing.assert_allclose(state["mean"], share * rows.mean(0), rtol=1e-5)
+    carried = (state["var"] - np.float32(1 - share)) / share
+    np.testing.assert_allclose(carried, rows.var(0, ddof=int(unbiased)), atol=2e-5)
+    wide = np.random.default_rng(0).normal(2, 3, (4, 3, 2)).astype("f")
+    _, state = apply(jnp.asarray(wide), momentum=momentum, convention=convention)
+    want = (1 - share) + share * wide.reshape(-1, 2).astype(float).var(0, ddof=int(unbiased))
+    np.testing.assert_allclose(state["var"], want, rtol=1e-5)
+
+
+def test_the_unbiased_variance_counts_examples_of_any_weight_and_not_the_absent():
+    x = jax.random.normal(jax.random.key(0), (6, 2, 3))
+    _, few = apply(x[:4], momentum=1.0)
+    np.testing.assert_allclose(few["var"], np.var(np.asarray(x[:4], float).reshape(8, 3), 0, ddof=1), rtol=1e-5)
+    for size in (1.0, 1e-3, 50.0):
+        _, weighted = apply(x, momentum=1.0, weight=size * jnp.array([1.0, 1, 1, 1, 0, 0]))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), weighted, few)
+
+
+def test_one_value_for_each_feature_has_no_variance():
+    y, state = apply(jnp.ones((1, 3)), momentum=1.0)
+    assert state["var"].tolist() == [0, 0, 0] and y.tolist() == [[0, 0, 0]]
+
+
+def test_numbers_may_be_traced():
+    x = jax.random.normal(jax.random.key(0), (8, 3))
+    slopes = jax.vmap(jax.grad(lambda m: apply(x, momentum=m, epsilon=m)[1]["var"].sum()))(jnp.array([0.1, 0.5]))
+    np.testing.assert_allclose(slopes, np.sum(np.var(np.asarray(x, float), 0, ddof=1) - 1), rtol=1e-4)
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match=r"^convention: expected one of \['flax', 'torch', 'keras'\], got 'haiku'"):
+        layers.batch_norm(convention="haiku")
+    with pytest.raises(ValueError, match=r"^epsilon: expected a finite number in \[0, inf\), got -1"):
+        layers.batch_norm(epsilon=-1)
+    with pytest.raises(ValueError, match=r"expected floating-point \[batch, \.\.\., features\], got int32"):
+        layers.batch_norm().init(jax.random.key(0), jnp.ones((2, 3), int))
+
+
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+from jaxopt_nn import layers
+assert jax.device_count() == 8
+layer = layers.batch_norm()
+x = jax.random.normal(jax.random.key(0), (16, 3, 4)) * 3 + jnp.arange(16.0).reshape(16, 1, 1)
+weight = jnp.arange(16.0) % 3
+params, state = layer.init(jax.random.key(1), x)
+
+def step(x, weight):
+    def loss(x):
+        y, after = layer.apply(params, state, x, train=True, key=None, weight=weight)
+        return jnp.sum(jnp.where((weight > 0).reshape(-1, 1, 1), y, 0) ** 3), (y, after)
+    return jax.grad(loss, has_aux=True)(x)
+
+mesh = Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Auto,))
+rows = NamedSharding(mesh, P("data"))
+for w in (weight, None):
+    here = jax.jit(step)(x, weight) if w is not None else jax.jit(lambda x: step(x, jnp.ones(16)))(x)
+    there = jax.jit(step if w is not None else lambda x, _: step(x, jnp.ones(16)))(
+        jax.device_put(x, rows), jax.device_put(weight, rows))
+    assert len(there[1][0].sharding.device_set) == 8
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), here, there)
+"""
+
+
+def test_statistics_of_a_sharded_batch_are_those_of_the_whole():
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -31,6 +31,36 @@ LAYERS = [
         {},
         (8, 2, 3),
     ),
+    ("reshape", lambda: layers.as_layer(layers.reshape(3, -1)), {}, (8, 6)),
+    ("residual", lambda: layers.residual(layers.dense(3), layers.dense(3)), {}, (8, 5)),
+    ("parallel", lambda: layers.parallel(layers.batch_norm(), layers.dropout(0.5)), {}, (8, 5)),
+    (
+        "graph",
+        lambda: layers.graph(
+            {
+                "one": (layers.dense(5), "input"),
+                "two": (layers.shared("one"), "one"),
+                "sum": (layers.add, "two", "one", "input"),
+            },
+            outputs="sum",
+        ),
+        {},
+        (8, 5),
+    ),
+    (
+        "repeat",
+        lambda: layers.repeat(layers.serial(layers.dense(5), layers.batch_norm(), layers.dropout(0.5)), 2),
+        {},
+        (8, 5),
+    ),
+    ("mlp", layers.mlp, {"widths": (4, 3), "norm": layers.batch_norm, "drop_rate": 0.5}, (8, 5)),
+    ("multi_head_attention", layers.multi_head_attention, {"num_heads": 2, "drop_rate": 0.3}, (4, 3, 6)),
+    ("causal attention", layers.multi_head_attention, {"num_heads": 2, "causal": True}, (4, 3, 6)),
+    ("transformer_block", layers.transformer_block, {"num_heads": 2, "drop_rate": 0.3}, (4, 3, 6)),
+    ("simple_rnn", layers.simple_rnn, {"features": 2}, (4, 3, 6)),
+    ("lstm", layers.lstm, {"features": 2, "return_sequences": False}, (4, 3, 6)),
+    ("gru", layers.gru, {"features": 2, "reverse": True}, (4, 3, 6)),
+    ("gru of the paper", layers.gru, {"features": 2, "reset_after": False, "unroll": 2}, (4, 3, 6)),
 ]
 CASES = pytest.mark.parametrize(
     ("factory", "kwargs", "shape"), [case[1:] for case in LAYERS], ids=[case[0] for case in LAYERS]

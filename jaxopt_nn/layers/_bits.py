@@ -1,0 +1,67 @@
+"""Random masks in bulk: as few instructions a unit as a good generator allows.
+
+``jax.random.bernoulli`` spends a whole threefry hash on each unit (it throws half of its 64 bits away and keeps 23 of
+the rest), and on a CPU computes it in a loop of small kernels. Here a hash makes four units, 16 bits each, in straight
+code that fuses with what uses it. The generator is the same: threefry-2x32 with all its 20 rounds. The figures are in
+``benchmarks/NOTES.md``.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxopt_nn.types import Array, ArrayLike, Key
+
+__all__ = ["drop", "random_uint16"]
+
+_LEVELS = 2**16
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_STREAM = 0x64726F70  # jax.random counts from 0: the same key gives other numbers there
+
+
+def drop(x: Array, drop_rate: ArrayLike, key: Key, mask_shape: Sequence[int]) -> Array:
+    """``x · m / P(m = 1)`` with m Bernoulli, 0 with probability ``drop_rate`` to the nearest multiple of 2⁻¹⁶.
+
+    The scale is that of the multiple, so the expectation is exactly x; its derivative by ``drop_rate`` is that of
+    1/(1 − drop_rate). No rate below 1 drops everything: the largest multiple is 1 − 2⁻¹⁶.
+
+    Args:
+        x: what is masked.
+        drop_rate: may be traced.
+        key: a PRNG key.
+        mask_shape: of the rank of ``x``: an axis of size 1 shares its mask.
+    """
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    rate = jnp.asarray(drop_rate, wide)
+    threshold = lax.stop_gradient(jnp.clip(jnp.round(rate * _LEVELS), 0, _LEVELS - 1))
+    rate = rate + (threshold / _LEVELS - lax.stop_gradient(rate))
+    keep = random_uint16(key, mask_shape) >= threshold.astype(jnp.uint16)
+    kept = (x.astype(wide) / (1 - rate)).astype(x.dtype)
+    return jnp.where(jnp.broadcast_to(keep, x.shape), kept, jnp.zeros_like(x))
+
+
+def random_uint16(key: Key, shape: Sequence[int]) -> Array:
+    """Uniform 16-bit integers: the halves of the words threefry-2x32(key, (stream, 0)), (stream, 1), ..."""
+    size = math.prod(shape)
+    words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    counts = lax.iota(jnp.uint32, -(-size // 4))
+    # Keys of other generators have four words, the last two often a copy of the first two.
+    first, second = _threefry(words[0], words[1], jnp.full_like(counts, _STREAM), counts)
+    halves = lax.bitcast_convert_type(jnp.concatenate([first, second]), jnp.uint16)
+    return halves.reshape(-1)[:size].reshape(tuple(shape))
+
+
+def _threefry(key0: Array, key1: Array, x0: Array, x1: Array) -> tuple[Array, Array]:
+    """Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011: Threefry-2x32-20, as in JAX."""
+    keys = (key0, key1, key0 ^ key1 ^ jnp.uint32(0x1BD11BDA))
+    x0, x1 = x0 + key0, x1 + key1
+    for block in range(5):
+        for rotation in _ROTATIONS[block % 2]:
+            x0 = x0 + x1
+            x1 = ((x1 << jnp.uint32(rotation)) | (x1 >> jnp.uint32(32 - rotation))) ^ x0
+        x0 = x0 + keys[(block + 1) % 3]
+        x1 = x1 + keys[(block + 2) % 3] + jnp.uint32(block + 1)
+    return x0, x1

@@ -1,0 +1,56 @@
+"""Noise in training."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_nn._arguments import check_key, check_number
+from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
+
+__all__ = ["gaussian_noise"]
+
+
+def gaussian_noise(stddev: ArrayLike) -> Layer:
+    """Adds normal noise in training: ``y = x + σ·n``, ``n ~ N(0, 1)`` for each entry; in evaluation ``y = x``.
+
+    Args:
+        stddev: σ, >= 0; may be traced.
+
+    Returns:
+        A layer without parameters; it needs a ``key`` in training.
+
+    Raises:
+        ValueError: if ``stddev`` is negative, or ``key`` None in training.
+        TypeError: for an input that is not floating-point.
+
+    References:
+        Bishop, "Training with noise is equivalent to Tikhonov regularization", 1995.
+
+    >>> import jax, jax.numpy as jnp
+    >>> y, _ = gaussian_noise(0.5).apply({}, {}, jnp.ones((8, 512)), train=True, key=jax.random.key(0), weight=None)
+    >>> bool(abs(y.mean() - 1) < 0.05), bool(abs(y.std() - 0.5) < 0.05)
+    (True, True)
+    """
+    check_number("stddev", stddev, 0)
+
+    def init(key: Key, x: Any) -> tuple[Params, State]:
+        del key, x
+        return {}, {}
+
+    def apply(
+        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+    ) -> tuple[Array, State]:
+        del params, weight
+        if not train:
+            return x, state
+        if key is None:
+            raise ValueError("key: expected a PRNG key in training, got None")
+        check_key("key", key)
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(f"expected floating-point input, got {x.dtype}; convert it, e.g. x.astype('float32')")
+        # Drawn in a row: another shape takes XLA longer to compile on a CPU.
+        noise = jax.random.normal(key, (x.size,), jnp.promote_types(x.dtype, jnp.float32)).reshape(x.shape)
+        return (x + jnp.asarray(stddev, noise.dtype) * noise).astype(x.dtype), state
+
+    return Layer(init, apply, "gaussian_noise")

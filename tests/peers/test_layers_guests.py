@@ -1,0 +1,188 @@
+"""Models of other libraries, with batch normalization and dropout, trained by `make_run` like our own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxopt_nn import layers, losses, metrics, optimizers, penalties, training
+from jaxopt_nn.trees import every_leaf, named_leaves
+from jaxopt_nn.types import Batch
+
+KEY = jax.random.key(0)
+
+
+def circle(size, seed):
+    """A circle within a ring: no line tells them apart."""
+    x = np.random.default_rng(seed).normal(size=(size, 2)).astype("f")
+    return Batch(x, ((x**2).sum(1) > 1.4).astype("i"))
+
+
+def from_apply():
+    def init(key, x):
+        first, second = jax.random.split(key)
+        params = {
+            "first": jax.random.normal(first, (x.shape[-1], 32)),
+            "bias": jnp.linspace(-2.0, 2.0, 32),
+            "second": jax.random.normal(second, (32, 2)) * 0.2,
+        }
+        return params, {"mean": jnp.zeros(32)}
+
+    def apply(params, state, x, *, train, key, weight):
+        h = x @ params["first"]
+        if train:
+            share = (weight / weight.sum())[:, None] if weight is not None else jnp.float32(1 / len(x))
+            state = {"mean": 0.9 * state["mean"] + 0.1 * jnp.sum(share * h, 0)}
+        h = jnp.tanh(h + jnp.broadcast_to(params["bias"] - state["mean"], h.shape))
+        return (layers.dropout(0.1).apply({}, {}, h, train=train, key=key, weight=None)[0]) @ params["second"], state
+
+    return layers.from_apply(init, apply, has_state=True)
+
+
+def from_linen():
+    linen = pytest.importorskip("flax.linen")
+
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, x, train):
+            x = linen.BatchNorm(use_running_average=not train, momentum=0.9)(linen.Dense(32)(x))
+            return linen.Dense(2)(linen.Dropout(0.1, deterministic=not train)(linen.relu(x)))
+
+    return layers.from_linen(Net())
+
+
+def from_nnx():
+    nnx = pytest.importorskip("flax.nnx")
+
+    def build(rngs):
+        return nnx.Sequential(
+            nnx.Linear(2, 32, rngs=rngs),
+            nnx.BatchNorm(32, momentum=0.9, rngs=rngs),
+            nnx.relu,
+            nnx.Dropout(0.1, rngs=rngs),
+            nnx.Linear(32, 2, rngs=rngs),
+        )
+
+    return layers.from_nnx(build)
+
+
+def from_equinox():
+    eqx = pytest.importorskip("equinox")
+
+    class Net(eqx.Module):
+        first: eqx.nn.Linear
+        norm: eqx.nn.BatchNorm
+        drop: eqx.nn.Dropout
+        second: eqx.nn.Linear
+
+        def __init__(self, key):
+            one, two = jax.random.split(key)
+            self.first = eqx.nn.Linear(2, 32, key=one)
+            self.norm = eqx.nn.BatchNorm(32, axis_name="batch", mode="batch")
+            self.drop = eqx.nn.Dropout(0.1)
+            self.second = eqx.nn.Linear(32, 2, key=two)
+
+        def __call__(self, x, state, key=None):
+            x, state = self.norm(self.first(x), state)
+            return self.second(self.drop(jax.nn.relu(x), key=key)), state
+
+    return layers.from_equinox(lambda key: eqx.nn.make_with_state(Net)(key))
+
+
+def from_haiku():
+    haiku = pytest.importorskip("haiku")
+
+    def net(x, is_training):
+        x = haiku.BatchNorm(True, True, 0.9)(haiku.Linear(32)(x), is_training)
+        x = jax.nn.relu(x)
+        x = haiku.dropout(haiku.next_rng_key(), 0.1, x) if is_training else x
+        return haiku.Linear(2)(x)
+
+    return layers.from_haiku(net)
+
+
+GUESTS = [from_apply, from_linen, from_nnx, from_equinox, from_haiku]
+each_guest = pytest.mark.parametrize("make", GUESTS, ids=lambda make: make.__name__)
+
+
+@each_guest
+def test_a_guest_is_trained_by_make_run(make):
+    guest = make()
+
+    def recipe(hp):
+        return training.Recipe(
+            model=guest,
+            loss=losses.softmax_cross_entropy,
+            penalty=penalties.l2(1e-5, every_leaf),
+            optimizer=optimizers.adam(hp["learning_rate"]),
+            metrics={"accuracy": metrics.accuracy},
+            batch_size=32,
+            epochs=25,
+            early_stopping=training.EarlyStopping(patience=20),
+        )
+
+    run = jax.jit(training.make_run(recipe))
+    result = run(KEY, {"learning_rate": 0.02}, circle(256, 0), circle(256, 1))
+    assert int(result.status) in (training.Status.COMPLETED, training.Status.STOPPED_EARLY)
+    assert float(jnp.nanmax(result.history["valid_accuracy"])) > 0.9  # guessing: 0.5
+    before = guest.init(jax.random.key(1), jnp.ones((4, 2)))[1]
+    assert jax.tree.structure(before) == jax.tree.structure(result.model_state)
+    floats = [leaf for _, leaf in named_leaves(result.model_state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    assert floats and any(np.abs(leaf).max() > 0.01 for leaf in floats)  # its running statistics have run
+
+
+@each_guest
+def test_a_guest_keeps_the_protocol(make):
+    guest = make()
+    x = jnp.asarray(circle(64, 2).x)
+    params, state = jax.jit(guest.init)(KEY, x)
+    assert all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(params))
+    again, _ = jax.jit(guest.init)(jax.random.key(1), x)
+    assert any((a != b).any() for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(again), strict=True))
+    assert jax.tree.map(jax.typeof, guest.init(KEY, jax.ShapeDtypeStruct(x.shape, x.dtype))) == jax.tree.map(
+        jax.typeof, (params, state)
+    )
+
+    def apply(train, key, state=state):
+        return jax.jit(lambda key: guest.apply(params, state, x, train=train, key=key, weight=None))(key)
+
+    y, after = apply(True, KEY)
+    assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, state)
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), after, state)
+    assert any(jax.tree.leaves(changed))
+    np.testing.assert_array_equal(y, apply(True, KEY)[0])  # its noise comes from the key alone
+    assert not np.allclose(y, apply(True, jax.random.key(1))[0])
+    z, same = apply(False, None)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), same, state))
+    np.testing.assert_array_equal(z, apply(False, KEY)[0])
+    assert not np.allclose(z, apply(False, None, after)[0])  # in evaluation, the state is what it normalizes with
+    # As a part of a model of ours, and as lanes of vmap.
+    model = layers.serial(guest, layers.dense(3))
+    whole = model.init(KEY, x)
+    shape = jax.eval_shape(lambda: model.apply(*whole, x, train=True, key=KEY, weight=jnp.ones(64)))[0].shape
+    assert shape == (64, 3)
+    lanes = jax.vmap(lambda key: guest.apply(params, state, x, train=True, key=key, weight=None)[0])
+    np.testing.assert_allclose(lanes(jnp.stack([KEY, KEY]))[1], y, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [from_linen, from_nnx, from_equinox, from_haiku], ids=lambda make: make.__name__)
+def test_no_key_in_training_is_an_error(make):
+    guest = make()
+    x = jnp.asarray(circle(8, 0).x)
+    params, state = guest.init(KEY, x)
+    with pytest.raises((ValueError, RuntimeError), match=r"(?i)key|rng"):
+        guest.apply(params, state, x, train=True, key=None, weight=None)
+
+
+def test_a_stateless_linen_module_and_an_equinox_module_for_batches():
+    linen, eqx = pytest.importorskip("flax.linen"), pytest.importorskip("equinox")
+    x = jnp.asarray(circle(8, 0).x)
+    dense = layers.from_linen(linen.Dense(3))
+    params, state = dense.init(KEY, x)
+    assert [path for path, _ in named_leaves(params)] == ["bias", "kernel"] and state == {} and dense.name == "dense"
+    y, _ = dense.apply(params, state, x, train=True, key=None, weight=None)
+    np.testing.assert_allclose(y, x @ params["kernel"], rtol=1e-5)
+    for batched in (False, True):
+        mlp = layers.from_equinox(lambda key: eqx.nn.Lambda(lambda x: 2 * x), batched=batched)
+        assert mlp.init(KEY, x)[1] == {}
+        np.testing.assert_array_equal(mlp.apply(*mlp.init(KEY, x), x, train=True, key=KEY, weight=None)[0], 2 * x)
