@@ -30,8 +30,9 @@ PEERS = {
 
 
 def results() -> list[dict[str, Any]]:
-    """The committed results, by file name."""
-    return [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob("*.json"))]
+    """The committed results that compare sides, by file name."""
+    found = [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob("*.json"))]
+    return [run for run in found if "cases" in run]
 
 
 def table(runs: list[dict[str, Any]]) -> str:

@@ -13,6 +13,10 @@ that distribution, so the *result* has the standard deviation asked for, and lie
 JAX and Keras, and the default of Xavier, He and LeCun here; PyTorch's ``kaiming_normal_`` and ``xavier_normal_`` are
 ``truncated=False``.
 
+**Defaults.** He normal and zero biases are this library's. :func:`torch_default`, :func:`torch_default_bias` and
+:func:`keras_default` are the others' for dense layers and convolutions; :func:`jaxopt_nn.layers.with_defaults` draws a
+whole model as those libraries do, recurrences, embeddings and attention included.
+
 Numbers may be traced; shapes, dtypes, modes and ``truncated`` are static. Draws are made in float32 (float64 for a
 float64 dtype) and then rounded to ``dtype``: parameters in bfloat16 are the rounded float32 ones.
 """
@@ -25,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxopt_nn._arguments import check_key, check_number
+from jaxopt_nn._arguments import check_key, check_number, check_positive_int
 from jaxopt_nn.types import Array, ArrayLike, Key
 
 __all__ = [
@@ -35,10 +39,13 @@ __all__ = [
     "constant",
     "he_normal",
     "he_uniform",
+    "keras_default",
     "lecun_normal",
     "lecun_uniform",
     "normal",
     "orthogonal",
+    "torch_default",
+    "torch_default_bias",
     "uniform",
     "variance_scaling",
     "xavier_normal",
@@ -292,6 +299,55 @@ def lecun_normal(*, gain: ArrayLike = 1.0, truncated: bool = True) -> Initialize
     """
     check_number("gain", gain, 0.0, open_low=True)
     return variance_scaling(gain * gain, "fan_in", _normal(truncated))
+
+
+def torch_default() -> Initializer:
+    """PyTorch's default for kernels of linear layers and convolutions: U[-a, a) with a = 1/√fan_in.
+
+    Its standard deviation 1/√(3·fan_in) is 0.41 of He's: activations of a deep ReLU network shrink by 0.41 a layer. (In
+    PyTorch it is written as Kaiming uniform with a = √5, which makes the same bound.)
+
+    Returns:
+        An initializer for shapes of rank >= 2: ``lecun_uniform(gain=3**-0.5)``.
+
+    >>> w = torch_default()(jax.random.key(0), (100, 32))
+    >>> bool(0.099 < abs(w).max() <= 0.1)
+    True
+    """
+    return lecun_uniform(gain=3**-0.5)
+
+
+def torch_default_bias(fan_in: int) -> Initializer:
+    """PyTorch's default for biases of linear layers and convolutions: U[-a, a) with a = 1/√fan_in.
+
+    Args:
+        fan_in: of the kernel beside it, which a bias does not show (static, >= 1).
+
+    Returns:
+        An initializer for any shape.
+
+    Raises:
+        ValueError: ``fan_in`` is below 1.
+
+    >>> b = torch_default_bias(100)(jax.random.key(0), (1000,))
+    >>> bool(0.099 < abs(b).max() <= 0.1)
+    True
+    """
+    check_positive_int("fan_in", fan_in)
+    return uniform(fan_in**-0.5)
+
+
+def keras_default() -> Initializer:
+    """Keras's default for kernels of dense layers and convolutions: Glorot uniform; its biases are zeros.
+
+    Returns:
+        An initializer for shapes of rank >= 2: ``xavier_uniform()``.
+
+    >>> w = keras_default()(jax.random.key(0), (64, 32))
+    >>> bool(abs(w).max() <= (6 / 96) ** 0.5)
+    True
+    """
+    return xavier_uniform()
 
 
 def orthogonal(*, gain: ArrayLike = 1.0) -> Initializer:

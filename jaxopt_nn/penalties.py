@@ -3,7 +3,11 @@
 A strength may be traced. A mask (:mod:`jaxopt_nn.trees`) says which leaves count, by default kernels only: no biases,
 no scales of normalizations. Sums are taken and returned in float32, or in float64 if a penalized leaf is float64.
 
-The gradient of a penalty passes through the optimizer like that of the loss; decoupled weight decay (AdamW) does not.
+The gradient of a penalty passes through the optimizer like that of the loss. What acts on the weights after the update
+does not, and is not rescaled by an adaptive optimizer: :func:`jaxopt_nn.optimizers.proximal_l1` (weights that are
+exactly 0) beside :func:`l1`, ``adamw`` or ``add_decayed_weights`` beside :func:`l2`, ``proximal_elastic_net`` beside
+:func:`elastic_net`, and the constraint ``constrain_max_norm``. A penalty of activations, not of parameters, is a layer:
+:func:`jaxopt_nn.layers.activity_penalty`.
 """
 
 from collections.abc import Callable
@@ -15,7 +19,7 @@ from jaxopt_nn._arguments import check_number
 from jaxopt_nn.trees import Mask, kernels_only, named_leaves, select
 from jaxopt_nn.types import Array, ArrayLike, Params
 
-__all__ = ["Penalty", "elastic_net", "l1", "l2"]
+__all__ = ["Penalty", "elastic_net", "l1", "l2", "orthogonality"]
 
 Penalty = Callable[[Params], Array]
 """``penalty(params) -> scalar``."""
@@ -105,6 +109,48 @@ def elastic_net(l1_strength: ArrayLike, l2_strength: ArrayLike, mask: Mask = ker
 
     def penalty(params: Params) -> Array:
         return _sum(_abs, params, mask, l1_strength) + _sum(jnp.square, params, mask, l2_strength)
+
+    return penalty
+
+
+def orthogonality(strength: ArrayLike, mask: Mask = kernels_only) -> Penalty:
+    """Soft orthogonality: strength·Σ ‖WᵀW - I‖²_F, or of WWᵀ where W has more columns than rows.
+
+    Of a kernel of more axes, W is the matrix whose columns are the units: all axes but the last taken together. At 0
+    the columns (or rows) are orthonormal, so the layer keeps norms.
+
+    Args:
+        strength: >= 0; may be traced.
+        mask: which leaves count; static.
+
+    Returns:
+        ``penalty(params) -> scalar``, with the errors of :func:`l1`, and ``ValueError`` for a leaf of fewer than two
+        axes.
+
+    Raises:
+        ValueError: ``strength`` is negative or not finite.
+
+    References:
+        Brock et al., "Neural photo editing with introspective adversarial networks", 2017, section 3.3; Bansal, Chen
+        and Wang, "Can we gain more from orthogonality regularizations in training deep networks?", 2018, eq. 1.
+
+    Differs from Keras's ``OrthogonalRegularizer``, which is of normalized rows and leaves their lengths free.
+
+    >>> penalty = orthogonality(0.5)
+    >>> float(penalty({"kernel": jnp.eye(2) * 2.0})), float(penalty({"kernel": jnp.eye(3, 2)}))
+    (9.0, 0.0)
+    """
+    check_number("strength", strength, 0.0)
+
+    def distance(w: Array) -> Array:
+        if w.ndim < 2:
+            raise ValueError(f"params: expected kernels of two axes or more, got shape {list(w.shape)}")
+        w = w.reshape((-1, w.shape[-1]))
+        gram = w.T @ w if w.shape[0] >= w.shape[1] else w @ w.T
+        return jnp.square(gram - jnp.eye(gram.shape[0], dtype=w.dtype))
+
+    def penalty(params: Params) -> Array:
+        return _sum(distance, params, mask, strength)
 
     return penalty
 

@@ -73,6 +73,9 @@ DISTRIBUTIONS = [
         "uniform",
         (1 / 150) ** 0.5 / SQRT3,
     ),
+    ("torch_default", initializers.torch_default(), CONV, "uniform", (1 / 180) ** 0.5 / SQRT3),
+    ("torch_default_bias", initializers.torch_default_bias(180), (40_000,), "uniform", (1 / 180) ** 0.5 / SQRT3),
+    ("keras_default", initializers.keras_default(), CONV, "uniform", (2 / 480) ** 0.5),
     ("lecun_normal", initializers.lecun_normal(gain=0.5), CONV, "truncated", 0.5 * (1 / 180) ** 0.5),
     ("lecun_normal_untruncated", initializers.lecun_normal(truncated=False), CONV, "normal", (1 / 180) ** 0.5),
 ]
@@ -241,6 +244,7 @@ def test_wrong_key_or_dtype_is_refused(name, factory):
         (lambda: initializers.variance_scaling(1.0, "fan_in", "gauss"), r"^distribution: expected .*got 'gauss'"),
         (lambda: initializers.he_normal(mode="out"), r"^mode: .*got 'out'"),
         (lambda: initializers.he_uniform(mode="out"), r"^mode: .*got 'out'"),
+        (lambda: initializers.torch_default_bias(0), r"^fan_in: expected an int in \[1, inf\), got 0"),
     ],
 )
 def test_unknown_choices_are_refused(call, message):

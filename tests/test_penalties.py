@@ -146,3 +146,38 @@ def test_the_stated_relation_to_scikit_learn_holds():
     assert 0 < active.sum() < 4
     np.testing.assert_allclose(slope[active], 0, atol=1e-8)
     assert (np.abs(slope[~active]) <= alpha * ratio).all()
+
+
+def _distance(w):
+    w = w.reshape(-1, w.shape[-1])
+    gram = w.T @ w if w.shape[0] >= w.shape[1] else w @ w.T
+    return np.square(gram - np.eye(len(gram))).sum()
+
+
+def test_orthogonality_is_the_formula_with_its_gradient():
+    """The gradient is 4·strength·W(WᵀW - I)."""
+    wide, tall = PARAMS["dense_1"]["kernel"].T.copy(), PARAMS["dense_0"]["kernel"]
+    conv = RNG.normal(size=(2, 2, 3, 5)).astype(np.float32)
+    params = {"a": {"kernel": wide}, "b": {"kernel": tall}, "c": {"kernel": conv, "bias": np.ones(5)}}
+    penalty = penalties.orthogonality(0.3)
+    value, slope = jax.value_and_grad(penalty)(params)
+    np.testing.assert_allclose(value, 0.3 * sum(_distance(w.astype(float)) for w in (wide, tall, conv)), rtol=1e-5)
+    np.testing.assert_allclose(slope["b"]["kernel"], 1.2 * tall @ (tall.T @ tall - np.eye(3)), rtol=1e-4, atol=1e-4)
+    assert not slope["c"]["bias"].any()
+    one = penalties.orthogonality(0.3, "b/*")(params)
+    np.testing.assert_allclose(one, 0.3 * _distance(tall.astype(float)), rtol=1e-5)
+    for rows, columns in ((6, 3), (3, 6)):
+        q = np.linalg.qr(RNG.normal(size=(6, 3)))[0]
+        orthonormal = q if rows == 6 else q.T
+        assert penalty({"kernel": jnp.asarray(orthonormal).reshape(-1, 3, columns)}) < 1e-10
+
+
+def test_orthogonality_takes_a_traced_strength_and_names_bad_input():
+    swept = jax.vmap(lambda n: penalties.orthogonality(n)(PARAMS))(jnp.array([1.0, 2.0]))
+    np.testing.assert_allclose(swept[1] / swept[0], 2, rtol=1e-6)
+    half = penalties.orthogonality(1.0)({"kernel": jnp.ones((3, 2), jnp.bfloat16)})
+    assert half.dtype == jnp.float32
+    with pytest.raises(ValueError, match=r"^params: expected kernels of two axes or more, got shape \[3\]"):
+        penalties.orthogonality(1.0, every_leaf)(PARAMS)
+    with pytest.raises(ValueError, match=r"^strength: expected a finite number in \[0, inf\), got -1"):
+        penalties.orthogonality(-1.0)

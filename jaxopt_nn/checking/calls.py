@@ -52,7 +52,7 @@ def check_rule(f: Callable[..., Any], *args: Any, key: Key, **options: Any) -> G
         raise ValueError("f: expected a function with a custom_vjp or custom_jvp in it, found neither")
     words = (*seed_words(key), 4)
     report = check_gradients(lambda *args: _dot(f(*args), words), *args, key=key, **options)
-    if wrong := _other_value(f, args):
+    if wrong := _other_value(f, args) or _other_tangent(f, args, words):
         return report._replace(verdict="FAIL", notes=(*report.notes, wrong))
     return report
 
@@ -201,23 +201,47 @@ def _program(f: Callable[..., Any], args: tuple[Any, ...]) -> Any:
 
 def _other_value(f: Callable[..., Any], args: tuple[Any, ...]) -> str:
     """What is wrong with the value that the rule returns, if anything."""
-    known = all(hasattr(leaf, "dtype") or isinstance(leaf, (int, float)) for leaf in args)
-    floats = [i for i, leaf in enumerate(args) if known and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
-    if not floats:
+    call, point = _of_floats(f, args)
+    if not point:
         return ""
-
-    def call(*some: Any) -> Any:
-        full = list(args)
-        for i, value in zip(floats, some, strict=True):
-            full[i] = value
-        return f(*full)
-
-    point = [jnp.asarray(args[i]) for i in floats]
     plain, ruled = call(*point), jax.vjp(call, *point)[0]
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(ruled), strict=True):
         if not np.allclose(np.asarray(a), np.asarray(b), rtol=1e-2 if a.dtype.itemsize < 4 else 1e-4, atol=0):
             return "the rule's forward pass returns another value than f"
     return ""
+
+
+def _other_tangent(f: Callable[..., Any], args: tuple[Any, ...], words: tuple[int, ...]) -> str:
+    """What is wrong with the dot-product identity ⟨ct, J·v⟩ = ⟨Jᵀ·ct, v⟩ of a function with rules for both modes."""
+    call, point = _of_floats(f, args)
+    if not point or any(site.kind == "custom_vjp" for site in sites(_program(f, args))):  # that has no forward mode
+        return ""
+    generator = np.random.default_rng((*words, 7))
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        wide = [np.asarray(leaf).astype(np.float64) for leaf in point]
+        tangents = [generator.standard_normal(leaf.shape) for leaf in wide]
+        scalar = lambda *some: _dot(call(*some), words)  # noqa: E731
+        forward = float(jax.jvp(scalar, wide, tangents)[1])
+        back = jax.vjp(scalar, *wide)[1](np.float64(1))
+        products = [float(np.sum(np.asarray(g) * t)) for g, t in zip(back, tangents, strict=True)]
+    size = sum(abs(product) for product in products) + abs(forward)
+    if abs(forward - sum(products)) > 1e-6 * size:
+        return "forward and reverse mode differ: ⟨ct, J·v⟩ is not ⟨Jᵀ·ct, v⟩"
+    return ""
+
+
+def _of_floats(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Callable[..., Any], list[Any]]:
+    """F as a function of those arguments that are float arrays, and these; none where an argument is a tree."""
+    plain = all(hasattr(leaf, "dtype") or isinstance(leaf, (int, float)) for leaf in args)
+    places = [i for i, leaf in enumerate(args) if plain and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+
+    def call(*some: Any) -> Any:
+        full = list(args)
+        for i, value in zip(places, some, strict=True):
+            full[i] = value
+        return f(*full)
+
+    return call, [jnp.asarray(args[i]) for i in places]
 
 
 def _dot(tree: PyTree, words: tuple[int, ...]) -> Array:

@@ -93,18 +93,14 @@ def explain(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle
     """Something is wrong along a line: where, by which rule, or is it only kinks?"""
     comparison, gradient = evidence.comparison, evidence.claim.gradient
     kinked = at_kink(comparison, settings.directions)
-    exact = oracle.stripped is not None and not kinked and (trusted or _agrees(evidence, oracle.stripped))
-    if exact and oracle.stripped is not None:
+    if oracle.stripped is not None and not kinked and (trusted or _agrees(evidence, oracle.stripped)):
         samples, places = _exactly(evidence, oracle.stripped)
-        if not np.any(places.comparison.wrong):  # the numbers agree, and yet the differences do not
-            exact = False
-    if exact:
-        known = _known(gradient, oracle)
-        rule = simplest(samples, known) or localize.count_text(places)
-        order = np.argsort(-np.abs(places.comparison.residual))[:3]
-        seen = places_at(probe, evidence, order, settings)
-        worst = localize.worst_places(seen, gradient.shape) or localize.worst_places(places, gradient.shape)
-        return _failed(rule, worst, settings, oracle)
+        if np.any(places.comparison.wrong):
+            rule = simplest(samples, _known(gradient, oracle)) or localize.count_text(places)
+            order = np.argsort(-np.abs(places.comparison.residual))[:3]
+            seen = places_at(probe, evidence, order, settings)
+            worst = localize.worst_places(seen, gradient.shape) or localize.worst_places(places, gradient.shape)
+            return _failed(rule, worst, settings, oracle)
     return _by_lines(probe, evidence, settings, oracle, kinked)
 
 

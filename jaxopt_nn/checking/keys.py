@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.extend import core
 
 from jaxopt_nn import trees
@@ -21,7 +22,7 @@ def check_distinct_keys(args: tuple[Any, ...], key: Key) -> None:
     """Raises ``ValueError`` where two of ``args``, or one of them and the check's own ``key``, are one key."""
     seen = {seed_words(key): "key"}
     for path, leaf in trees.named_leaves(args):
-        if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
+        if not isinstance(leaf, jax.Array) or isinstance(leaf, Tracer):
             continue
         typed = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) and leaf.ndim == 0
         if typed or (leaf.dtype == jnp.uint32 and leaf.shape == (2,)):

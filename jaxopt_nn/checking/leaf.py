@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from jaxopt_nn.checking.evidence import Evidence, Finding, Settings
+from jaxopt_nn.checking.directions import Line, project
+from jaxopt_nn.checking.evidence import Evidence, Finding, Settings, look_along
 from jaxopt_nn.checking.explain import Oracle, blocked, contradicted, explain
-from jaxopt_nn.checking.judge import at_kink
+from jaxopt_nn.checking.judge import at_kink, compare
 from jaxopt_nn.checking.probe import Probe
 
 __all__ = ["judge"]
@@ -32,6 +33,8 @@ def judge(probe: Probe, evidence: Evidence, reach: float | None, settings: Setti
         return Finding("DEAD", "f does not depend on this leaf here, and the claimed gradient is zero")
     if np.any(evidence.comparison.wrong) or (places is not None and np.any(places.comparison.wrong)):
         return blocked(evidence, settings, oracle) or explain(probe, evidence, settings, oracle)
+    if kinked and (finding := _together(probe, evidence, settings, oracle)):
+        return finding
     if not reach and (finding := contradicted(probe, evidence, settings, oracle)):
         return finding
     if claim.rounding:
@@ -49,3 +52,32 @@ def judge(probe: Probe, evidence: Evidence, reach: float | None, settings: Setti
     if kinked:
         return Finding("KINK_OK", "f has a kink at the point; the claimed slopes lie between the one-sided ones")
     return Finding("PASS", "")
+
+
+def _together(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding | None:
+    """FAIL where the claim is wrong along a line that moves many coordinates alike, the whole leaf or a part.
+
+    Ties stay ties along it, so that f has a plain slope there: a rule that gives the whole cotangent to each of several
+    tied maxima lies between the one-sided slopes at every single coordinate, and along most random lines.
+    """
+    size = evidence.claim.gradient.size
+    widths = [size // parts for parts in (1, 2, 4) if size >= 2 * parts]
+    lines = [Line("one", (), low, low + width) for width in widths for low in range(0, size - width + 1, width)]
+    lines = lines[: 2 * settings.directions]
+    if not lines:
+        return None
+    claimed = project(evidence.claim.gradient, lines)
+    sample = look_along(probe, evidence)(lines)
+    found = compare(claimed, sample.slopes, evidence.norm, evidence.tolerance)
+    plain = found.wrong & (found.jump == 0)
+    if not np.any(plain):
+        return None
+    first = int(np.argmax(plain))
+    causes = "".join(
+        f"; {site} is wrong: it changes the gradient by {share:.2g} of it" for site, share in oracle.rules()
+    )
+    text = (
+        f"where coordinates {lines[first].low} to {lines[first].high} of the flattened leaf move alike, so that ties "
+        f"stay ties, claimed {claimed[first]:.6g}, numeric {found.numeric[first]:.6g}: the whole cotangent to all of them?"
+    )
+    return Finding("FAIL", text + causes)

@@ -11,7 +11,7 @@ The key of a check comes from the name of the test: the same directions each tim
 
 import zlib
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import jax
 import pytest
@@ -30,12 +30,13 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def gradcheck(request: pytest.FixtureRequest) -> Callable[..., GradientReport]:
     """``gradcheck(f, *args, expect=None, **options)``: :func:`assert_gradients` with a key of the test's own."""
-    name = cast(Any, request.node).nodeid.rsplit("/", 1)[-1]
+    name = str(request.node.nodeid).rsplit("/", 1)[-1]
     key = jax.random.key(zlib.crc32(name.encode()))
 
     def check(f: Callable[..., Any], *args: Any, **options: Any) -> GradientReport:
         __tracebackhide__ = True
-        return assert_gradients(f, *args, **{"key": key, **options})
+        options.setdefault("key", key)
+        return assert_gradients(f, *args, **options)
 
     return check
 

@@ -8,16 +8,19 @@ layer wherever a layer is expected.
 Numbers annotated ``ArrayLike`` may be traced (and so swept); shapes, names and functions are static.
 """
 
+from jaxopt_nn.layers.activity import activity_penalty, total_activity_penalty
 from jaxopt_nn.layers.attention import multi_head_attention, transformer_block
 from jaxopt_nn.layers.batch_norm import batch_norm
 from jaxopt_nn.layers.combinators import add, concatenate, parallel, residual, serial
 from jaxopt_nn.layers.conv import conv, conv_transpose, depthwise_conv
+from jaxopt_nn.layers.defaults import with_defaults
 from jaxopt_nn.layers.dense import dense, flatten
 from jaxopt_nn.layers.draw import draw
 from jaxopt_nn.layers.dropout import drop_connect, dropout, spatial_dropout, stochastic_depth
 from jaxopt_nn.layers.embedding import embedding, reshape
 from jaxopt_nn.layers.graph import graph, shared
 from jaxopt_nn.layers.guests import from_apply, from_equinox, from_haiku, from_linen, from_nnx
+from jaxopt_nn.layers.lsuv import lsuv
 from jaxopt_nn.layers.mlp import mlp, pyramid
 from jaxopt_nn.layers.noise import gaussian_noise
 from jaxopt_nn.layers.norm import group_norm, instance_norm, layer_norm, rms_norm
@@ -31,6 +34,7 @@ from jaxopt_nn.layers.wiring import as_layer
 __all__ = [
     "Description",
     "Row",
+    "activity_penalty",
     "add",
     "as_layer",
     "average_pool",
@@ -60,6 +64,7 @@ __all__ = [
     "instance_norm",
     "layer_norm",
     "lstm",
+    "lsuv",
     "max_pool",
     "mlp",
     "multi_head_attention",
@@ -75,6 +80,8 @@ __all__ = [
     "spatial_dropout",
     "stochastic_depth",
     "summary",
+    "total_activity_penalty",
     "transformer_block",
     "weight_norm",
+    "with_defaults",
 ]

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jaxopt_nn import initializers
 from jaxopt_nn._arguments import check_number, check_positive_int
 from jaxopt_nn.initializers import Initializer
-from jaxopt_nn.layers.norm import layer_norm
 from jaxopt_nn.layers.combinators import add, serial
 from jaxopt_nn.layers.dense import dense
 from jaxopt_nn.layers.dropout import dropout
 from jaxopt_nn.layers.graph import graph
+from jaxopt_nn.layers.norm import layer_norm
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
 
 __all__ = ["multi_head_attention", "transformer_block"]

@@ -1,8 +1,9 @@
 """Pooling: windows of ``[N, *spatial, C]`` become their maximum or their mean, channel by channel.
 
 **Lowering.** "native" is XLA's ``reduce_window``; "patches" reduces slices of the input, and where the windows tile it
-(stride equal to the window), a reshaped input. "auto" takes patches where JAX's default backend is a CPU, where the
-backward pass of ``reduce_window`` is several times slower. Values, derivatives and ties are the same.
+(stride equal to the window), a reshaped input. Where JAX's default backend is a CPU, "auto" takes what is faster there:
+patches, except for maxima of windows that overlap; elsewhere the native operation. Values, derivatives and ties are the
+same. ``python -m benchmarks.layers`` measures it.
 
 **Ties.** The gradient of a maximum goes to the first of the equal entries of a window, in the order of the array, as in
 PyTorch. (``jnp.max`` would share it among them.)
@@ -64,7 +65,8 @@ def max_pool(
     """
 
     def pool(x: Array, axes: tuple[Axis, ...]) -> Array:
-        if not uses_slices(lowering, _numbers(x, axes)):
+        overlap = lowering == "auto" and not _tile(axes)  # there XLA's is faster on a CPU too
+        if overlap or not uses_slices(lowering, _numbers(x, axes)):
             return _reduce_window(x, axes, -math.inf, lax.max)
         x = pad_spatial(x, axes, -math.inf)
         if _tile(axes):

@@ -37,6 +37,7 @@ from jaxopt_nn.optimizers._muon import MuonState, muon, scale_by_muon
 from jaxopt_nn.optimizers._nadam import NadamState, nadam, scale_by_nadam
 from jaxopt_nn.optimizers._plateau import Plateau, PlateauState, reduce_on_plateau
 from jaxopt_nn.optimizers._precision import StoredState, stochastic_round, store_state
+from jaxopt_nn.optimizers._proximal import constrain_max_norm, proximal_elastic_net, proximal_l1
 from jaxopt_nn.optimizers._radam import radam, scale_by_radam
 from jaxopt_nn.optimizers._rmsprop import RmsState, rmsprop, scale_by_rms
 from jaxopt_nn.optimizers._sam import sam
@@ -80,6 +81,7 @@ __all__ = [
     "clip_by_global_norm",
     "clip_by_norm",
     "clip_by_value",
+    "constrain_max_norm",
     "current_learning_rate",
     "evaluation_params",
     "freeze",
@@ -92,6 +94,8 @@ __all__ = [
     "muon",
     "nadam",
     "parameter_groups",
+    "proximal_elastic_net",
+    "proximal_l1",
     "radam",
     "reduce_on_plateau",
     "rmsprop",

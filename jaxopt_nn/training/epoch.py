@@ -15,6 +15,7 @@ import optax
 from jax import lax
 
 from jaxopt_nn import losses
+from jaxopt_nn.layers import total_activity_penalty
 from jaxopt_nn.optimizers import (
     LearningRateState,
     PlateauState,
@@ -126,7 +127,7 @@ def _train_epoch(
     state = _choose(kept, state, progress.state)
     taken = metrics["applied"].astype(jnp.float32)
     row = {"train_loss": _mean(metrics["data_loss"], weights), "gradient_norm": _mean(metrics["gradient_norm"], taken)}
-    if parts.penalty is not None:
+    if "penalty" in metrics:
         row["penalty"] = _mean(metrics["penalty"], taken)
     learning_rate = current_learning_rate(state.opt_state)
     if learning_rate is not None:
@@ -160,9 +161,12 @@ def _make_step(parts: Recipe, progress: Progress) -> Step:
             params, model_state, batch.x, train=True, key=key, weight=batch.weight
         )
         data_loss = losses.weighted_mean(parts.loss(outputs, batch.y), batch.weight)
-        if parts.penalty is None:
+        penalties = [parts.penalty(params)] if parts.penalty is not None else []
+        activity = total_activity_penalty(model_state)
+        penalties += [] if activity is None else [activity]
+        if not penalties:
             return data_loss, (model_state, {"data_loss": data_loss})
-        penalty = parts.penalty(params)
+        penalty = sum(penalties[1:], penalties[0])
         return data_loss + penalty, (model_state, {"data_loss": data_loss, "penalty": penalty})
 
     optimizer = parts.optimizer

@@ -501,3 +501,12 @@ def test_a_function_that_closes_over_a_traced_value_is_named():
 
     with pytest.raises(TypeError, match="f: it closes over a traced value"):
         jax.jit(inner)(np.ones(3))
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.5, "KINK_OK"), (1.0, "FAIL")])
+def test_a_tie_that_gets_the_cotangent_twice_is_found_in_a_large_leaf(share, verdict):
+    """At each coordinate the claim lies between the one-sided slopes; together they are too large."""
+    f = lambda x: jnp.mean(jnp.max(x.reshape(-1, 2), -1))  # noqa: E731
+    x = np.repeat(draws(1, 5000), 2)
+    report = check_gradients(f, x, grad_fn=lambda x: jnp.full_like(x, share / 5000), key=KEY)
+    assert report.verdict == verdict, report

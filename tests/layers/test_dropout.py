@@ -57,11 +57,9 @@ def test_gradient_passes_through_kept_units_only():
 def test_the_generator_is_threefry():
     """Against JAX's own: the same words, in another order."""
     for key in (jax.random.key(7), jax.random.PRNGKey(7)):
-        ours = _bits.random_uint16(key, (5, 3))
-        first, second = np.asarray(
-            threefry_2x32(jax.random.PRNGKey(7), jnp.array([_bits._STREAM] * 4 + [0, 1, 2, 3], jnp.uint32))
-        ).reshape(2, 4)
-        words = np.concatenate([first, second])
+        ours = _bits.random_uint16(key, (5, 3))  # 15 units of 2 words of 2 hashes of 2 streams: of 16
+        counts = jnp.array([_bits._STREAM] * 2 + [_bits._STREAM + 1] * 2 + [0, 1, 0, 1], jnp.uint32)
+        words = np.asarray(threefry_2x32(jax.random.PRNGKey(7), counts))
         halves = np.stack([words & 0xFFFF, words >> 16], 1).reshape(-1)[:15].reshape(5, 3)
         np.testing.assert_array_equal(ours, halves)
 

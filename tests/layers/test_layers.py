@@ -61,6 +61,25 @@ LAYERS = [
     ("lstm", layers.lstm, {"features": 2, "return_sequences": False}, (4, 3, 6)),
     ("gru", layers.gru, {"features": 2, "reverse": True}, (4, 3, 6)),
     ("gru of the paper", layers.gru, {"features": 2, "reset_after": False, "unroll": 2}, (4, 3, 6)),
+    ("conv", layers.conv, {"features": 4, "kernel_size": 3, "stride": 2, "groups": 2}, (4, 5, 6, 2)),
+    ("conv 1-D", layers.conv, {"features": 2, "kernel_size": 3, "dilation": 2, "use_bias": False}, (4, 7, 3)),
+    ("conv, native", layers.conv, {"features": 2, "kernel_size": 3, "lowering": "native"}, (4, 5, 6, 2)),
+    ("depthwise_conv", layers.depthwise_conv, {"kernel_size": 2, "multiplier": 2}, (4, 5, 3)),
+    ("conv_transpose", layers.conv_transpose, {"features": 2, "kernel_size": 3, "stride": 2}, (4, 3, 2)),
+    ("max_pool", layers.max_pool, {"window": 2}, (4, 5, 6, 2)),
+    ("max_pool, overlapping", layers.max_pool, {"window": 3, "stride": 2, "padding": "SAME"}, (4, 7, 2)),
+    ("average_pool", layers.average_pool, {"window": 3, "stride": 2, "padding": "SAME"}, (4, 7, 2)),
+    ("global_max_pool", lambda: layers.as_layer(layers.global_max_pool), {}, (4, 3, 2, 2)),
+    ("global_average_pool", lambda: layers.as_layer(layers.global_average_pool), {}, (4, 3, 2, 2)),
+    ("layer_norm", layers.layer_norm, {}, (4, 3, 6)),
+    ("rms_norm", layers.rms_norm, {}, (4, 6)),
+    ("group_norm", layers.group_norm, {"groups": 2}, (4, 3, 6)),
+    ("instance_norm", layers.instance_norm, {}, (4, 3, 2, 6)),
+    ("weight_norm", lambda: layers.weight_norm(layers.dense(3)), {}, (4, 6)),
+    ("spatial_dropout", layers.spatial_dropout, {"drop_rate": 0.3}, (4, 3, 6)),
+    ("stochastic_depth", layers.stochastic_depth, {"drop_rate": 0.3}, (4, 3)),
+    ("drop_connect", lambda: layers.drop_connect(layers.dense(3), 0.3), {}, (4, 6)),
+    ("gaussian_noise", layers.gaussian_noise, {"stddev": 0.5}, (4, 3)),
 ]
 CASES = pytest.mark.parametrize(
     ("factory", "kwargs", "shape"), [case[1:] for case in LAYERS], ids=[case[0] for case in LAYERS]
@@ -132,6 +151,33 @@ def test_a_batch_of_one(factory, kwargs, shape):
     for train in (False, True):
         y, _ = layer.apply(params, state, x, train=train, key=jax.random.key(3), weight=None)
         assert bool(jnp.all(jnp.isfinite(y)))
+
+
+@CASES
+@pytest.mark.gradcheck
+def test_gradient_and_curvature_against_differences(factory, kwargs, shape):
+    """Slope and curvature along one direction of parameters and input, in float64."""
+    with jax.enable_x64(True):
+        layer, params, state, x = built(factory, kwargs, shape, "float64")
+        rng = np.random.default_rng(0)
+        point = jax.tree.map(lambda leaf: np.asarray(leaf) + rng.normal(0, 0.1, leaf.shape), (params, x))
+        direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), point)
+
+        @jax.jit
+        def along(t):
+            def f(t):
+                params, x = jax.tree.map(lambda leaf, step: leaf + t * step, point, direction)
+                y = layer.apply(params, state, x, train=True, key=jax.random.key(3), weight=None)[0]
+                return jnp.sum(jnp.sin(y + 0.1 * jnp.arange(y.size, dtype=y.dtype).reshape(y.shape)))
+
+            slope = jax.grad(f)
+            return f(t), slope(t), jax.grad(slope)(t), jax.jvp(slope, (t,), (1.0,))[1]
+
+        step = 1e-4
+        (low, low_slope, *_), (_, slope, *curvatures), (high, high_slope, *_) = (along(t) for t in (-step, 0.0, step))
+        np.testing.assert_allclose(slope, (high - low) / (2 * step), rtol=1e-4, atol=1e-5)
+        for curvature in curvatures:
+            np.testing.assert_allclose(curvature, (high_slope - low_slope) / (2 * step), rtol=1e-4, atol=1e-4)
 
 
 def test_names_are_kind_and_count():

@@ -1,0 +1,80 @@
+"""Penalties of activations."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_nn._arguments import check_number
+from jaxopt_nn.trees import named_leaves
+from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
+
+__all__ = ["activity_penalty", "total_activity_penalty"]
+
+_ENTRY = "activity_penalty"
+
+
+def activity_penalty(*, l1: ArrayLike = 0.0, l2: ArrayLike = 0.0) -> Layer:
+    """Passes its input on and penalizes it: ``mean over examples of l1·Σ abs(a) + l2·Σ a²``.
+
+    The protocol carries it as an entry of the layer's state, ``activity_penalty``: in training the new state holds the
+    penalty of this batch. ``training.make_run`` and ``fit`` add all such entries to the loss that is differentiated,
+    and record them in the history's ``penalty``; a loop of one's own adds :func:`total_activity_penalty` of the new
+    state. In evaluation the state stays, and losses are without penalties.
+
+    Args:
+        l1: strength of the sum of absolute values, >= 0; may be traced.
+        l2: strength of the sum of squares, >= 0; may be traced.
+
+    Returns:
+        A layer without parameters. Examples count by their weight.
+
+    Raises:
+        ValueError: a strength is negative or not finite.
+
+    The same as keras.layers.ActivityRegularization, which divides by the size of the batch too.
+
+    >>> import jax, jax.numpy as jnp
+    >>> layer = activity_penalty(l1=0.5)
+    >>> x = jnp.array([[1.0, -3.0], [0.0, 2.0]])
+    >>> y, state = layer.apply({}, layer.init(None, x)[1], x, train=True, key=None, weight=None)
+    >>> bool((y == x).all()), float(total_activity_penalty(state))
+    (True, 1.5)
+    """
+    check_number("l1", l1, 0)
+    check_number("l2", l2, 0)
+
+    def init(key: Key, x: Any) -> tuple[Params, State]:
+        del key
+        if not jnp.issubdtype(x.dtype, jnp.floating) or len(x.shape) < 1:
+            raise ValueError(f"expected floating-point [batch, ...], got {x.dtype}{list(x.shape)}")
+        return {}, {_ENTRY: jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))}
+
+    def apply(
+        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+    ) -> tuple[Array, State]:
+        del params, key
+        if not train:
+            return x, state
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        share = jnp.ones(x.shape[0], wide) if weight is None else jnp.asarray(weight, wide)
+        present = (share > 0).reshape((-1,) + (1,) * (x.ndim - 1))
+        values = jnp.where(present, x, jnp.zeros_like(x)).astype(wide)
+        axes = tuple(range(1, x.ndim))
+        # sign · a, not abs: in JAX that has the derivative 1 at 0
+        sizes = jnp.asarray(l1, wide) * jnp.sum(values * jnp.sign(values), axes)
+        sizes = sizes + jnp.asarray(l2, wide) * jnp.sum(jnp.square(values), axes)
+        penalty = jnp.sum(share * sizes) / jnp.maximum(jnp.sum(share), jnp.finfo(wide).tiny)
+        return x, {_ENTRY: penalty.astype(state[_ENTRY].dtype)}
+
+    return Layer(init, apply, "activity_penalty")
+
+
+def total_activity_penalty(model_state: State) -> Array | None:
+    """The sum of the activity penalties in a model's new state; None (static) if it has none.
+
+    >>> total_activity_penalty({"batch_norm_0": {"mean": jnp.zeros(3)}}) is None
+    True
+    """
+    found = [jnp.sum(leaf) for path, leaf in named_leaves(model_state) if path.rsplit("/", 1)[-1] == _ENTRY]
+    return jax.tree.reduce(jnp.add, found) if found else None

@@ -1,0 +1,231 @@
+"""Models as they begin: other libraries' defaults, unit variance by data, and signals through thirty layers."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxopt_nn import initializers, layers
+from jaxopt_nn.trees import named_leaves
+
+KEY = jax.random.key(11)
+SQRT3 = 3**0.5
+
+
+def drawn(model, convention, x):
+    params, _ = jax.jit(layers.with_defaults(model, convention).init)(KEY, x)
+    return {path: np.asarray(leaf, np.float64) for path, leaf in named_leaves(params)}
+
+
+def assert_uniform(values, bound):
+    """Mean, variance and support of U(±bound)."""
+    size, stddev = values.size, bound / SQRT3
+    assert 0.95 * bound < np.abs(values).max() <= bound * (1 + 1e-6)
+    assert abs(values.mean()) < 5 * stddev / size**0.5
+    assert abs(values.var() / stddev**2 - 1) < 5 * (0.8 / size) ** 0.5
+
+
+def model():
+    return layers.serial(
+        layers.conv(8, (3, 3)),
+        layers.batch_norm(),
+        jax.nn.relu,
+        layers.reshape(-1, 32),
+        layers.repeat(layers.residual(layers.dense(32)), 3),
+        layers.lstm(20),
+        layers.gru(16),
+        layers.parallel(layers.transformer_block(2), layers.multi_head_attention(2)),
+        layers.dense(30),
+    )
+
+
+X = jnp.ones((2, 8, 8, 4))
+
+
+def test_torch_defaults_of_a_whole_model():
+    p = drawn(model(), "torch", X)
+    assert_uniform(p["conv_0/kernel"], 1 / 6)  # fan_in 3·3·4
+    assert_uniform(np.tile(p["conv_0/bias"], 1), np.abs(p["conv_0/bias"]).max())
+    assert np.abs(p["conv_0/bias"]).max() <= 1 / 6 and p["conv_0/bias"].any()
+    assert_uniform(p["repeat_0/residual_0/dense_0/kernel"], 32**-0.5)
+    assert_uniform(p["repeat_0/residual_0/dense_0/bias"], 32**-0.5)
+    for name in ("kernel", "recurrent_kernel", "bias"):
+        assert_uniform(p[f"lstm_0/{name}"], 20**-0.5)
+        assert_uniform(p[f"gru_0/{name}"], 0.25)
+    for path in ("parallel_0/transformer_block_0/attention", "parallel_0/multi_head_attention_0"):
+        assert_uniform(p[f"{path}/query/kernel"], (6 / (16 + 48)) ** 0.5)
+        assert_uniform(p[f"{path}/output/kernel"], 0.25)
+        assert not p[f"{path}/value/bias"].any()
+    assert_uniform(p["parallel_0/transformer_block_0/hidden/dense_1/kernel"], 0.125)
+    assert (p["batch_norm_0/scale"] == 1).all()
+    assert_uniform(p["dense_0/kernel"], 32**-0.5)
+
+
+def test_keras_defaults_of_a_whole_model():
+    p = drawn(model(), "keras", X)
+    assert_uniform(p["conv_0/kernel"], (6 / (36 + 72)) ** 0.5)
+    assert not p["conv_0/bias"].any() and not p["repeat_0/residual_0/dense_0/bias"].any()
+    assert_uniform(p["repeat_0/residual_0/dense_0/kernel"], (6 / 64) ** 0.5)
+    assert len(np.unique(p["repeat_0/residual_0/dense_0/kernel"])) > 3 * 32 * 32 - 10  # blocks differ
+    assert_uniform(p["lstm_0/kernel"], (6 / (32 + 80)) ** 0.5)
+    np.testing.assert_allclose(p["lstm_0/recurrent_kernel"] @ p["lstm_0/recurrent_kernel"].T, np.eye(20), atol=1e-5)
+    assert p["lstm_0/bias"].tolist() == [0] * 20 + [1] * 20 + [0] * 40
+    assert not p["gru_0/bias"].any()
+    assert_uniform(p["dense_0/kernel"], (6 / 62) ** 0.5)
+
+
+def test_defaults_of_embeddings_transposed_convolutions_and_shared_layers():
+    ids = jnp.zeros((2, 3), jnp.int32)
+    table = drawn(layers.embedding(500, 40), "torch", ids)["embedding"]
+    assert abs(table.var() - 1) < 0.05
+    assert_uniform(drawn(layers.embedding(500, 40), "keras", ids)["embedding"], 0.05)
+    up = drawn(layers.serial(layers.conv_transpose(8, (3, 3))), "torch", X)
+    assert_uniform(up["conv_transpose_0/kernel"], 72**-0.5)
+    shared = layers.graph({"a": (layers.dense(40), "input"), "b": (layers.shared("a"), "a")}, outputs="b")
+    assert_uniform(drawn(shared, "torch", jnp.ones((2, 40)))["a/kernel"], 40**-0.5)
+    with pytest.raises(ValueError, match=r'^convention: expected "torch" or "keras", got "?\'?flax'):
+        layers.with_defaults(shared, "flax")
+
+
+def deep(stddev, bias):
+    draw = initializers.normal(stddev)
+    own = functools.partial(layers.dense, kernel_init=draw, bias_init=initializers.constant(bias))
+    return layers.serial(
+        layers.conv(6, (3, 3), kernel_init=draw),
+        jax.nn.relu,
+        layers.flatten,
+        own(32),
+        jnp.tanh,
+        layers.repeat(layers.serial(own(32), jax.nn.relu), 4),
+        layers.residual(own(32)),
+        own(5),
+    )
+
+
+@pytest.mark.parametrize(("stddev", "bias"), [(2.0, 0.0), (0.001, 0.0), (0.5, 0.3)])
+def test_lsuv_gives_every_kernel_unit_variance(stddev, bias):
+    model, x = deep(stddev, bias), jax.random.normal(KEY, (200, 6, 6, 2))
+    params, state = model.init(KEY, x)
+    scaled = jax.jit(lambda params: layers.lsuv(model, params, state, x, tolerance=1e-3, iterations=30))(params)
+    assert jax.tree.map(jax.typeof, scaled) == jax.tree.map(jax.typeof, params)
+    for (path, before), (_, after) in zip(named_leaves(params), named_leaves(scaled), strict=True):
+        if path.endswith("kernel") and not path.startswith("repeat"):
+            ratio = np.asarray(after / before)
+            np.testing.assert_allclose(ratio, ratio.flat[0], rtol=1e-4)  # a scale, and nothing else
+        elif path.endswith("bias"):
+            np.testing.assert_array_equal(after, before)
+    # The variance of each layer that has a kernel, with the walk written out.
+    variances = []
+    for node in model.wiring.nodes:
+        own = scaled.get(node.name, {})
+        blocks = (
+            [own] if node.name != "repeat_0" else [jax.tree.map(lambda a, i=i: a[i], own)["serial_0"] for i in range(4)]
+        )
+        for block in blocks:
+            dense = block.get("dense_0", block)
+            if "kernel" in dense and dense["kernel"].ndim == 2:
+                around = x if node.name == "residual_0" else 0
+                x = x @ dense["kernel"] + dense["bias"]
+                variances.append(float(jnp.var(x)))
+                x = x + around
+                x = jax.nn.relu(x) if node.name == "repeat_0" else x
+            else:
+                x, _ = node.layer.apply(block, {}, x, train=False, key=None, weight=None)
+                variances += [float(jnp.var(x))] if "kernel" in dense else []
+    assert len(variances) == 1 + 1 + 4 + 1 + 1
+    np.testing.assert_allclose(variances, 1, atol=2e-3)
+
+
+def test_lsuv_leaves_what_it_cannot_mend_and_names_bad_input():
+    model = layers.serial(layers.dense(4), layers.lstm(3))
+    x = jnp.zeros((10, 5, 2))
+    params, state = model.init(KEY, x)
+    same = layers.lsuv(model, params, state, x)  # nothing varies
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), same, params))
+    lanes = jax.vmap(lambda x: layers.lsuv(model, params, state, x))(
+        jnp.stack([x, x + jnp.arange(2.0).reshape(1, 1, 2)])
+    )
+    assert (lanes["dense_0"]["kernel"][0] == params["dense_0"]["kernel"]).all()
+    with pytest.raises(ValueError, match=r"^iterations: expected an int >= 1, got 0"):
+        layers.lsuv(model, params, state, x, iterations=0)
+    with pytest.raises(ValueError, match=r"^tolerance: "):
+        layers.lsuv(model, params, state, x, tolerance=-1.0)
+    with pytest.raises(ValueError, match=r"^dense_0: expected 2 features"):
+        layers.lsuv(model, params, state, x[..., :1])
+
+
+DEPTH, WIDTH, EXAMPLES, SEEDS = 30, 512, 32, 20
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def moments(kernel_init, activation):
+    """Second moments of each layer's activations and of the gradients at its inputs, the mean over the seeds."""
+
+    def one(key):
+        data, weights, out = jax.random.split(key, 3)
+        x = jax.random.normal(data, (EXAMPLES, WIDTH))
+
+        def forward(nudges):
+            def layer(h, at):
+                own, nudge = at
+                h = activation((h + nudge) @ kernel_init(own, (WIDTH, WIDTH)))
+                return h, jnp.mean(h * h)
+
+            return jax.lax.scan(layer, x, (jax.random.split(weights, DEPTH), nudges))
+
+        cotangent = jax.random.normal(out, x.shape)
+        _, back, squares = jax.vjp(forward, jnp.zeros((DEPTH, EXAMPLES, WIDTH)), has_aux=True)
+        return squares, jnp.mean(back(cotangent)[0] ** 2, (1, 2))
+
+    return jax.tree.map(lambda each: jnp.mean(each, 0), jax.lax.map(one, jax.random.split(KEY, SEEDS)))
+
+
+def tanh_theory(gain):
+    """Mean field: second moments of activations, and the factors of gradients from layer to layer."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(101)
+    weights = weights / weights.sum()
+    before, squares, factors = gain**2, [], []
+    for _ in range(DEPTH):
+        values = np.tanh(np.sqrt(before) * nodes)
+        squares.append(weights @ values**2)
+        factors.append(gain**2 * (weights @ (1 - values**2) ** 2))
+        before = gain**2 * squares[-1]
+    gradients = np.cumprod(factors[::-1])[::-1]  # at the input of each layer, from 1 at the output
+    return np.array(squares), gradients
+
+
+def test_he_and_relu_keep_the_signal():
+    squares, gradients = moments(initializers.he_normal(), jax.nn.relu)
+    for each in (squares / squares[0], gradients / gradients[0]):
+        assert each.min() > 0.5 and each.max() < 2
+
+
+@pytest.mark.parametrize("gain", [1.0, 5 / 3])
+def test_xavier_and_tanh_follow_the_theory(gain):
+    squares, gradients = moments(initializers.xavier_normal(gain=gain), jnp.tanh)
+    expected, slopes = tanh_theory(gain)
+    np.testing.assert_allclose(squares, expected, rtol=0.05)
+    np.testing.assert_allclose(gradients, slopes, rtol=0.3)
+    if gain == 1.0:
+        assert (np.diff(squares) < 0).all() and 0.01 < squares[-1] < 0.1  # decays, slowly: like 1 / (2·depth)
+    else:
+        np.testing.assert_allclose(squares[10:], squares[-1], rtol=0.02)  # settles
+        assert squares[-1] > 0.4
+
+
+@pytest.mark.parametrize(
+    ("draw", "activation", "factor"),
+    [
+        (initializers.torch_default(), jax.nn.relu, 1 / 6),
+        (initializers.xavier_uniform(), jax.nn.relu, 1 / 2),
+        (initializers.normal(0.1), jax.nn.relu, 2.56),
+    ],
+    ids=["torch's default", "Xavier and ReLU", "too large"],
+)
+def test_poor_ones_vanish_or_explode(draw, activation, factor):
+    squares, gradients = moments(draw, activation)
+    np.testing.assert_allclose(squares[-1] / squares[0], factor**29, rtol=0.7)
+    np.testing.assert_allclose(gradients[0] / gradients[-1], factor**29, rtol=0.7)
+    assert not 1e-6 < factor**29 < 1e6
