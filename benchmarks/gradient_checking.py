@@ -163,7 +163,7 @@ BUGS = {
         right_or(lambda x: jax.nn.leaky_relu(x, 0.1), lambda x, ct: jnp.where(x > 0, ct, 0.0)), "there claimed is zero"
     ),
     "max-pool to all ties": Bug(
-        right_or(pooled, pooled_to_all_ties), "rule of pooled|coordinates are wrong|ties stay ties",
+        right_or(pooled, pooled_to_all_ties), "rule of pooled|coordinates are wrong|several ties",
         point=lambda rng, n: np.repeat(rng.standard_normal(n // 2), 2),
     ),
     "one coordinate": Bug(one_flipped, "1 of"),

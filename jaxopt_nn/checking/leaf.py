@@ -32,7 +32,8 @@ def judge(probe: Probe, evidence: Evidence, reach: float | None, settings: Setti
     if evidence.sample.constant and not np.any(claim.gradient):
         return Finding("DEAD", "f does not depend on this leaf here, and the claimed gradient is zero")
     if np.any(evidence.comparison.wrong) or (places is not None and np.any(places.comparison.wrong)):
-        return blocked(evidence, settings, oracle) or explain(probe, evidence, settings, oracle)
+        finding = blocked(evidence, settings, oracle) or _together(probe, evidence, settings, oracle)
+        return finding or explain(probe, evidence, settings, oracle)
     if kinked and (finding := _together(probe, evidence, settings, oracle)):
         return finding
     if not reach and (finding := contradicted(probe, evidence, settings, oracle)):
@@ -61,6 +62,8 @@ def _together(probe: Probe, evidence: Evidence, settings: Settings, oracle: Orac
     tied maxima lies between the one-sided slopes at every single coordinate, and along most random lines.
     """
     size = evidence.claim.gradient.size
+    if not np.any(evidence.comparison.jump):
+        return None
     widths = [size // parts for parts in (1, 2, 4) if size >= 2 * parts]
     lines = [Line("one", (), low, low + width) for width in widths for low in range(0, size - width + 1, width)]
     lines = lines[: 2 * settings.directions]
@@ -77,7 +80,7 @@ def _together(probe: Probe, evidence: Evidence, settings: Settings, oracle: Orac
         f"; {site} is wrong: it changes the gradient by {share:.2g} of it" for site, share in oracle.rules()
     )
     text = (
-        f"where coordinates {lines[first].low} to {lines[first].high} of the flattened leaf move alike, so that ties "
-        f"stay ties, claimed {claimed[first]:.6g}, numeric {found.numeric[first]:.6g}: the whole cotangent to all of them?"
+        f"where coordinates {lines[first].low} to {lines[first].high} of the flattened leaf move alike, and ties stay "
+        f"ties, claimed {claimed[first]:.6g}, numeric {found.numeric[first]:.6g}: all of it to each of several ties?"
     )
     return Finding("FAIL", text + causes)

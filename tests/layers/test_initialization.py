@@ -127,7 +127,7 @@ def test_lsuv_gives_every_kernel_unit_variance(stddev, bias):
             dense = block.get("dense_0", block)
             if "kernel" in dense and dense["kernel"].ndim == 2:
                 around = x if node.name == "residual_0" else 0
-                x = x @ dense["kernel"] + dense["bias"]
+                x = x @ dense["kernel"] + dense["bias"][None]
                 variances.append(float(jnp.var(x)))
                 x = x + around
                 x = jax.nn.relu(x) if node.name == "repeat_0" else x
@@ -136,6 +136,21 @@ def test_lsuv_gives_every_kernel_unit_variance(stddev, bias):
                 variances += [float(jnp.var(x))] if "kernel" in dense else []
     assert len(variances) == 1 + 1 + 4 + 1 + 1
     np.testing.assert_allclose(variances, 1, atol=2e-3)
+
+
+def test_lsuv_of_a_shared_layer_is_that_of_its_first_use_and_the_next_layer_sees_it():
+    draw = initializers.normal(2.0)
+    nodes = {
+        "first": (layers.dense(6, kernel_init=draw), "input"),
+        "second": (layers.shared("first"), "first"),
+        "last": (layers.dense(3, kernel_init=draw), "second"),
+    }
+    model, x = layers.graph(nodes, outputs="last"), jax.random.normal(KEY, (300, 6))
+    params, state = model.init(KEY, x)
+    scaled = layers.lsuv(model, params, state, x)
+    first, last = scaled["first"]["kernel"], scaled["last"]["kernel"]
+    np.testing.assert_allclose(jnp.var(x @ first), 1, atol=0.01)
+    np.testing.assert_allclose(jnp.var(x @ first @ first @ last), 1, atol=0.01)
 
 
 def test_lsuv_leaves_what_it_cannot_mend_and_names_bad_input():
@@ -156,30 +171,47 @@ def test_lsuv_leaves_what_it_cannot_mend_and_names_bad_input():
         layers.lsuv(model, params, state, x[..., :1])
 
 
-DEPTH, WIDTH, EXAMPLES, SEEDS = 30, 512, 32, 20
+DEPTH, WIDTH, EXAMPLES, SEEDS = 30, 512, 16, 20
+SETTINGS = {
+    "he": (initializers.he_uniform(), jax.nn.relu),
+    "xavier": (initializers.xavier_uniform(), jnp.tanh),
+    "xavier 5/3": (initializers.xavier_uniform(gain=5 / 3), jnp.tanh),
+    "torch's default": (initializers.torch_default(), jax.nn.relu),
+    "xavier and relu": (initializers.xavier_uniform(), jax.nn.relu),
+    "too large": (initializers.uniform(0.1 * SQRT3), jax.nn.relu),
+}
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def moments(kernel_init, activation):
-    """Second moments of each layer's activations and of the gradients at its inputs, the mean over the seeds."""
+@pytest.fixture(scope="module")
+def moments():
+    """Second moments of each layer's activations and of the gradients at its input, the mean over the seeds.
+
+    All settings in one program, with the same keys: so XLA draws the numbers, which take most of the time, but once.
+    """
 
     def one(key):
         data, weights, out = jax.random.split(key, 3)
         x = jax.random.normal(data, (EXAMPLES, WIDTH))
 
         def forward(nudges):
-            def layer(h, at):
+            def layer(hidden, at):
                 own, nudge = at
-                h = activation((h + nudge) @ kernel_init(own, (WIDTH, WIDTH)))
-                return h, jnp.mean(h * h)
+                new = [
+                    activation((h + n) @ kernel_init(own, (WIDTH, WIDTH)))
+                    for h, n, (kernel_init, activation) in zip(hidden, nudge, SETTINGS.values(), strict=True)
+                ]
+                return new, [jnp.mean(h * h) for h in new]
 
-            return jax.lax.scan(layer, x, (jax.random.split(weights, DEPTH), nudges))
+            return jax.lax.scan(layer, [x] * len(SETTINGS), (jax.random.split(weights, DEPTH), nudges))
 
         cotangent = jax.random.normal(out, x.shape)
-        _, back, squares = jax.vjp(forward, jnp.zeros((DEPTH, EXAMPLES, WIDTH)), has_aux=True)
-        return squares, jnp.mean(back(cotangent)[0] ** 2, (1, 2))
+        _, back, squares = jax.vjp(forward, [jnp.zeros((DEPTH, EXAMPLES, WIDTH))] * len(SETTINGS), has_aux=True)
+        (slopes,) = back([cotangent] * len(SETTINGS))
+        return squares, [jnp.mean(slope**2, (1, 2)) for slope in slopes]
 
-    return jax.tree.map(lambda each: jnp.mean(each, 0), jax.lax.map(one, jax.random.split(KEY, SEEDS)))
+    keys = jax.random.split(jax.random.key(11, impl="rbg"), SEEDS)
+    squares, gradients = jax.jit(lambda: jax.tree.map(lambda each: jnp.mean(each, 0), jax.lax.map(one, keys)))()
+    return dict(zip(SETTINGS, zip(map(np.asarray, squares), map(np.asarray, gradients), strict=True), strict=True))
 
 
 def tanh_theory(gain):
@@ -196,15 +228,15 @@ def tanh_theory(gain):
     return np.array(squares), gradients
 
 
-def test_he_and_relu_keep_the_signal():
-    squares, gradients = moments(initializers.he_normal(), jax.nn.relu)
+def test_he_and_relu_keep_the_signal(moments):
+    squares, gradients = moments["he"]
     for each in (squares / squares[0], gradients / gradients[0]):
         assert each.min() > 0.5 and each.max() < 2
 
 
-@pytest.mark.parametrize("gain", [1.0, 5 / 3])
-def test_xavier_and_tanh_follow_the_theory(gain):
-    squares, gradients = moments(initializers.xavier_normal(gain=gain), jnp.tanh)
+@pytest.mark.parametrize(("name", "gain"), [("xavier", 1.0), ("xavier 5/3", 5 / 3)])
+def test_xavier_and_tanh_follow_the_theory(moments, name, gain):
+    squares, gradients = moments[name]
     expected, slopes = tanh_theory(gain)
     np.testing.assert_allclose(squares, expected, rtol=0.05)
     np.testing.assert_allclose(gradients, slopes, rtol=0.3)
@@ -216,16 +248,10 @@ def test_xavier_and_tanh_follow_the_theory(gain):
 
 
 @pytest.mark.parametrize(
-    ("draw", "activation", "factor"),
-    [
-        (initializers.torch_default(), jax.nn.relu, 1 / 6),
-        (initializers.xavier_uniform(), jax.nn.relu, 1 / 2),
-        (initializers.normal(0.1), jax.nn.relu, 2.56),
-    ],
-    ids=["torch's default", "Xavier and ReLU", "too large"],
+    ("name", "factor"), [("torch's default", 1 / 6), ("xavier and relu", 1 / 2), ("too large", 2.56)]
 )
-def test_poor_ones_vanish_or_explode(draw, activation, factor):
-    squares, gradients = moments(draw, activation)
+def test_poor_ones_vanish_or_explode(moments, name, factor):
+    squares, gradients = moments[name]
     np.testing.assert_allclose(squares[-1] / squares[0], factor**29, rtol=0.7)
     np.testing.assert_allclose(gradients[0] / gradients[-1], factor**29, rtol=0.7)
     assert not 1e-6 < factor**29 < 1e6

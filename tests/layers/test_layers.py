@@ -32,6 +32,8 @@ LAYERS = [
         (8, 2, 3),
     ),
     ("reshape", lambda: layers.as_layer(layers.reshape(3, -1)), {}, (8, 6)),
+    ("activity_penalty", layers.activity_penalty, {"l1": 0.3, "l2": 0.2}, (8, 5)),
+    ("with_defaults", lambda: layers.with_defaults(layers.mlp([4, 3], jnp.tanh), "torch"), {}, (8, 5)),
     ("residual", lambda: layers.residual(layers.dense(3), layers.dense(3)), {}, (8, 5)),
     ("parallel", lambda: layers.parallel(layers.batch_norm(), layers.dropout(0.5)), {}, (8, 5)),
     (
