@@ -22,6 +22,7 @@ from jaxopt_nn.optimizers._adamax import AdamaxState, adamax, scale_by_adamax
 from jaxopt_nn.optimizers._clipping import ClipState, clip_adaptively, clip_by_global_norm, clip_by_norm, clip_by_value
 from jaxopt_nn.optimizers._decay import add_decayed_weights
 from jaxopt_nn.optimizers._evaluation import evaluation_params
+from jaxopt_nn.optimizers._flatten import flatten
 from jaxopt_nn.optimizers._freeze import FrozenState, freeze, frozen_paths
 from jaxopt_nn.optimizers._groups import parameter_groups, scale_by_depth, scale_by_path
 from jaxopt_nn.optimizers._in_float32 import in_float32
@@ -84,6 +85,7 @@ __all__ = [
     "constrain_max_norm",
     "current_learning_rate",
     "evaluation_params",
+    "flatten",
     "freeze",
     "frozen_paths",
     "in_float32",
