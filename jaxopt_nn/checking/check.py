@@ -1,11 +1,9 @@
-"""``check_gradients``: a claimed gradient against float64 differences, leaf by leaf, with an error bar on everything.
+"""``check_gradients``: a claimed gradient against float64 differences, with an error bar on everything.
 
 The function is evaluated under ``jax.enable_x64`` and with matrix products at highest precision, whatever the caller's
 settings, which are untouched afterwards. One point is checked, not the domain.
 """
 
-import functools
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -15,18 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn._arguments import check_key, check_number, check_positive_int
-from jaxopt_nn.checking import rules
-from jaxopt_nn.checking.directions import Line, seed_words
+from jaxopt_nn.checking import rules, together
+from jaxopt_nn.checking.directions import seed_words
 from jaxopt_nn.checking.evidence import Claim, Evidence, Finding, Settings, gather
-from jaxopt_nn.checking.explain import Oracle
-from jaxopt_nn.checking.interpret import Policy
+from jaxopt_nn.checking.explain import disputed
 from jaxopt_nn.checking.judge import Tolerance
 from jaxopt_nn.checking.keys import check_distinct_keys, drawn_twice
-from jaxopt_nn.checking.leaf import judge
-from jaxopt_nn.checking.precision import OwnDtype, compare_own_dtype
-from jaxopt_nn.checking.probe import Probe, Sample, make_probe, natural_scale
-from jaxopt_nn.checking.problem import Arguments, Objective, claimed_gradient, make_objective, split_arguments
-from jaxopt_nn.checking.report import Curve, GradientReport, LeafReport, overall_verdict
+from jaxopt_nn.checking.leaf import judge, not_finite, row
+from jaxopt_nn.checking.oracles import counting_probe, make_oracles
+from jaxopt_nn.checking.precision import compare_own_dtype
+from jaxopt_nn.checking.probe import natural_scale
+from jaxopt_nn.checking.problem import Objective, claimed_gradient, make_objective, split_arguments
+from jaxopt_nn.checking.report import GradientReport, overall_verdict
 from jaxopt_nn.checking.second import second_order
 from jaxopt_nn.types import Key
 
@@ -50,6 +48,7 @@ def check_gradients(
     max_coordinates: int = 4096,
     stop_gradient: Literal["gap", "constant"] = "gap",
     order: int = 1,
+    each_leaf: bool = False,
 ) -> GradientReport:
     """Compares a claimed gradient of ``f`` at ``args`` with differences of f in float64.
 
@@ -59,8 +58,9 @@ def check_gradients(
         |c·v − numeric| <= z·σ + rtol·‖c‖
 
     There is no absolute tolerance, so a mean over many examples is checked as sharply as a sum. ``directions`` Gaussian
-    and as many random-sign directions are drawn per leaf; on leaves of up to 16 numbers every coordinate is compared
-    too. A leaf that fails is searched for its wrong coordinates.
+    and as many random-sign directions are drawn through all leaves at once, which claim equal shares of the slope.
+    Leaves of which these leave any doubt are looked at one by one, along as many directions of their own; those of up
+    to 16 numbers at every coordinate too. A leaf that fails is searched for its wrong coordinates.
 
     Args:
         f: a pure function of pytrees with one float array as its output. It must accept float64 arrays and be traceable
@@ -72,7 +72,7 @@ def check_gradients(
             arguments (or a sequence ``argnums``) the tuple of trees, as ``jax.grad(f, argnums)`` does. It may be
             written in NumPy. Default: ``jax.grad``.
         argnums: which arguments are differentiated; default all. As for ``jax.grad``, an int means a bare tree.
-        directions: Gaussian directions per leaf, and random-sign directions per leaf; >= 2.
+        directions: the number of Gaussian, and of random-sign directions; >= 2.
         rtol: allowed difference, relative to the norm of the leaf's gradient.
         z: allowed difference in error bars.
         resolution: a leaf of which a relative error above this could escape is INCONCLUSIVE instead of PASS.
@@ -81,7 +81,9 @@ def check_gradients(
         max_coordinates: leaves up to this size are searched coordinate by coordinate, larger ones by bisection.
         stop_gradient: ``"gap"``: a gradient that a ``stop_gradient`` in f blocks is BLOCKED, which is not ok.
             ``"constant"``: outputs of ``stop_gradient`` are meant as constants, and f is differentiated so.
-        order: 2 compares products of the Hessian with a random vector too, in ``report.second``.
+        order: 2 compares products of the Hessian (``jax.grad`` twice) with a random vector too, in ``report.second``,
+            and uᵀHv with vᵀHu.
+        each_leaf: looks at every leaf alone from the start; its errors in the report are then its own.
 
     Returns:
         The report. Printing it prints a table; ``report.assert_ok()`` raises on anything but PASS, KINK_OK, DEAD.
@@ -140,24 +142,46 @@ def check_gradients(
         claimed = [leaf.astype(np.float64) for leaf in first]
         roundings = [float(jnp.finfo(leaf.dtype).eps) if leaf.dtype.itemsize < 8 else 0.0 for leaf in first]
         frozen = stop_gradient == "constant"
-        calls: list[int] = []
-        probe = _counting(objective, arguments, 2 * directions, calls, frozen=frozen)
         stripped = rules.Stripped(None, "")
         if grad_fn is not None or rules.has_own_rules(objective):
             stripped = rules.stripped_gradient(objective, arguments.leaves, frozen=frozen)
         stops = objective.reading.stop_gradient and not frozen
         settings = Settings(directions, max_coordinates, tolerance, words, stops)
-        oracles = _oracles(objective, arguments, stripped, stops, grad_fn is None, 2 * directions, calls)
-        claims = [Claim(*parts) for parts in zip(itertools.count(), claimed, objective.reading.rounding, roundings)]
-        finite = [
-            claim._replace(gradient=np.where(np.isfinite(claim.gradient), claim.gradient, 0.0)) for claim in claims
+        calls: list[int] = []
+        reasons: dict[str, None] = {}
+        oracles = make_oracles(objective, arguments, stripped, stops, grad_fn is None, 2 * directions, calls, reasons)
+        claims = [
+            Claim(i, np.where(np.isfinite(leaf), leaf, 0.0), *unit)
+            for i, (leaf, *unit) in enumerate(zip(claimed, objective.reading.rounding, roundings, strict=True))
         ]
-        evidence = [gather(probe, claim, settings) for claim in finite]
-        vanishing = _vanishing(gradient, arguments.leaves, [claim.gradient for claim in finite])
+        norms = [float(np.linalg.norm(claim.gradient)) for claim in claims]
+        scales = [natural_scale(leaf) for leaf in arguments.leaves]
+        vanishing = [
+            None
+            if reach and oracle.stripped is not None and np.linalg.norm(oracle.stripped) > _ROUND_OFF * reach
+            else reach
+            for reach, oracle in zip(
+                _vanishing(gradient, arguments.leaves, claims, norms, scales), oracles, strict=True
+            )
+        ]
+        plain = [
+            bool(np.all(np.isfinite(claimed[i])))
+            and not claim.rounding
+            and not (vanishing[i] and norms[i])
+            and not disputed(claim, oracles[i])
+            for i, claim in enumerate(claims)
+        ]
+        groups = [] if each_leaf else [*together.alike(norms, scales, plain), *together.still(norms, scales, plain)]
+        probe = counting_probe(objective, arguments, 2 * directions, calls, frozen=frozen, groups=groups)
+        quick = together.passed(probe, claims, groups, settings)
+        evidence = [quick[i][0] if i in quick else gather(probe, claim, settings) for i, claim in enumerate(claims)]
         unrepeatable = _unrepeatable(objective, repeats, evidence)
         findings = [
-            unrepeatable or _not_finite(leaf) or judge(probe, item, reach, settings, oracle)
-            for item, leaf, reach, oracle in zip(evidence, claimed, vanishing, oracles, strict=True)
+            unrepeatable
+            or (quick[i][1] if i in quick else None)
+            or not_finite(claimed[i])
+            or judge(probe, evidence[i], vanishing[i], settings, oracles[i])
+            for i in range(len(claims))
         ]
         if drawn_twice(objective.program):
             reason = "f draws random numbers twice from one key: split it"
@@ -165,14 +189,12 @@ def check_gradients(
     own, notes = compare_own_dtype(f, grad_fn, arguments, objective, claimed, gradient, vanishing)
     if stripped.reason:
         notes = (*notes, f"rule-stripped AD was not to be had: {stripped.reason}")
-    leaves = [
-        _report(arguments, i, claimed[i], evidence[i], findings[i], own[i], oracles[i]) for i in range(len(claimed))
-    ]
+    notes = (*notes, *reasons)
+    leaves = [row(arguments, i, claimed[i], evidence[i], findings[i], own[i], oracles[i]) for i in range(len(claimed))]
     second = None
     if order == 2 and overall_verdict([leaf.verdict for leaf in leaves]) in _OK:
-        second = second_order(
-            check_gradients, f, arguments, words, key, {"directions": directions, "rtol": rtol, "z": z}, stop_gradient
-        )
+        options = {"directions": directions, "rtol": rtol, "z": z, "stop_gradient": stop_gradient}
+        second = second_order(check_gradients, f, arguments, objective, words, key, options)
     return GradientReport(
         verdict=overall_verdict([leaf.verdict for leaf in leaves]),
         leaves=tuple(leaves),
@@ -185,56 +207,12 @@ def check_gradients(
     )
 
 
-def _counting(objective: Objective, arguments: Arguments, block: int, calls: list[int], *, frozen: bool) -> Probe:
-    """Samples f, with frozen or transparent stop_gradients, and notes how often it was evaluated."""
-    policy = Policy(strip=lambda _: True, opaque=lambda _: False, frozen=frozen, signature=True)
-    sampler = make_probe(
-        lambda leaves, rest: objective.value(leaves, rest, policy), arguments.leaves, objective.rest, block
-    )
-
-    def probe(leaf: int, lines: list[Line], *, noise: float = 0.0, stretch: float = 1.0) -> Sample:
-        sample = sampler(leaf, lines, noise=noise, stretch=stretch)
-        calls.append(sample.evaluations)
-        return sample
-
-    return probe
-
-
-def _oracles(
-    objective: Objective,
-    arguments: Arguments,
-    stripped: rules.Stripped,
-    stops: bool,
-    automatic: bool,
-    block: int,
-    calls: list[int],
-) -> list[Oracle]:
-    """What else is known about each leaf; what costs a compilation is put off until somebody asks, and kept."""
-    points = arguments.leaves
-    frozen = functools.cache(lambda: _counting(objective, arguments, block, calls, frozen=True))
-    terms = functools.cache(lambda: rules.terms(objective, points))
-    single_rules = functools.cache(lambda: rules.single_rules(objective, points))
-    through_stops = functools.cache(lambda: rules.through_stops(objective, points))
-    axes = [length for leaf in jax.tree.leaves(arguments.args) for length in np.shape(leaf)]
-
-    def oracle(i: int) -> Oracle:
-        gradient = stripped.gradient[i] if stripped.gradient is not None else None
-        return Oracle(
-            path=arguments.paths[i],
-            value=points[i],
-            stripped=gradient if gradient is not None and np.all(np.isfinite(gradient)) else None,
-            frozen=(lambda lines: frozen()(i, lines)) if stops else None,
-            rules=lambda: rules.blame(single_rules(), i) if automatic else [],
-            stops=lambda: rules.blame(through_stops(), i),
-            terms=lambda: [(place, gradients[i]) for place, gradients in terms()],
-            sizes=sorted(set(axes)),
-        )
-
-    return [oracle(i) for i in range(len(points))]
-
-
 def _vanishing(
-    gradient: Callable[[Sequence[Any]], list[Any]], leaves: Sequence[Any], claimed: list[Any]
+    gradient: Callable[[Sequence[Any]], list[Any]],
+    leaves: Sequence[Any],
+    claims: Sequence[Claim],
+    norms: Sequence[float],
+    scales: Sequence[float],
 ) -> list[float | None]:
     """Which claimed gradients are zero but for round-off.
 
@@ -245,8 +223,6 @@ def _vanishing(
         For each of these leaves the norm of a gradient that would move f as much as the most influential leaf does;
         None for the others.
     """
-    scales = [natural_scale(leaf) for leaf in leaves]
-    norms = [float(np.linalg.norm(leaf)) for leaf in claimed]
     largest = max(norm * scale for norm, scale in zip(norms, scales, strict=True))
     reach = [
         largest / scale if norm <= _ROUND_OFF * largest / scale else None
@@ -255,7 +231,7 @@ def _vanishing(
     if not largest or not any(norm for norm, limit in zip(norms, reach, strict=True) if limit):
         return reach if largest else [None] * len(norms)
     moved = gradient([leaf * (1 + 2.0**-46) for leaf in leaves])
-    changes = [float(np.linalg.norm(a - b)) for a, b in zip(moved, claimed, strict=True)]
+    changes = [float(np.linalg.norm(a - claim.gradient)) for a, claim in zip(moved, claims, strict=True)]
     return [limit if change >= 0.1 * norm else None for limit, change, norm in zip(reach, changes, norms, strict=True)]
 
 
@@ -271,54 +247,3 @@ def _unrepeatable(objective: Objective, repeats: bool, evidence: list[Evidence])
     else:
         return None
     return Finding("NONDETERMINISTIC", reason)
-
-
-def _not_finite(gradient: Any) -> Finding | None:
-    bad = np.argwhere(~np.isfinite(gradient))
-    if not len(bad):
-        return None
-    first = [int(axis) for axis in bad[0]]
-    return Finding("FAIL", f"claimed is not finite at {len(bad)} of {np.size(gradient)} coordinates, first at {first}")
-
-
-def _report(
-    arguments: Arguments, i: int, claimed: Any, evidence: Evidence, finding: Finding, own: OwnDtype, oracle: Oracle
-) -> LeafReport:
-    # Of a dead leaf there is nothing that an error could be relative to.
-    unit = math.nan if finding.verdict == "DEAD" else evidence.norm or 1.0
-    comparisons = [evidence.comparison, *([evidence.places.comparison] if evidence.places else [])]
-    return LeafReport(
-        path=arguments.paths[i],
-        shape=np.shape(claimed),
-        size=int(np.size(claimed)),
-        dtype=arguments.dtypes[i],
-        verdict=finding.verdict,
-        hypothesis=finding.hypothesis,
-        claimed_norm=float(np.linalg.norm(claimed)),
-        numeric_norm=evidence.numeric_norm,
-        relative_error=evidence.error_norm / unit,
-        relative_sigma=evidence.sigma / unit,
-        miss_bound=evidence.miss_bound / unit,
-        step=float(np.median(evidence.sample.slopes.step)),
-        directions=sum(len(comparison.jump) for comparison in comparisons),
-        kinks=sum(int(np.count_nonzero(comparison.jump)) for comparison in comparisons),
-        worst=finding.worst,
-        dtype_error=None if finding.verdict == "DEAD" else own.error,
-        dtype_verdict=None if finding.verdict == "DEAD" else own.verdict,
-        rule_error=None if oracle.stripped is None else float(np.linalg.norm(claimed - oracle.stripped)) / unit,
-        curve=_curve(evidence),
-    )
-
-
-def _curve(evidence: Evidence) -> Curve:
-    """Median differences at each step from the claimed slopes, relative to the gradient, over the random lines."""
-    curve, unit = evidence.sample.curve, evidence.norm or 1.0
-    claimed = evidence.claimed[:, None]
-    with np.errstate(all="ignore"):
-        errors = [np.median(np.abs(found - claimed), axis=0) / unit for found in (curve.two_sided, curve.forward)]
-    return Curve(
-        steps=tuple(float(step) for step in curve.steps),
-        two_sided=tuple(float(error) for error in errors[0]),
-        one_sided=tuple(float(error) for error in errors[1]),
-        crossed=tuple(float(share) for share in np.mean(curve.crossed, axis=0)),
-    )

@@ -1,4 +1,4 @@
-"""Directions within one leaf, drawn on the host: nothing about them has to be compiled.
+"""Directions within one leaf, or a group of leaves laid end to end, drawn on the host: nothing has to be compiled.
 
 A direction fills a window ``[low, high)`` of the flattened leaf with Gaussian numbers, with random signs or with ones,
 and is scaled to a root mean square of 1 in the window. A window is the whole leaf, a part to bisect, or a coordinate.

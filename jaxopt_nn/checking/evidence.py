@@ -19,7 +19,7 @@ from jaxopt_nn.checking.judge import (
 from jaxopt_nn.checking.probe import Probe, Sample
 from jaxopt_nn.checking.report import Coordinate, Verdict
 
-__all__ = ["Claim", "Evidence", "Finding", "Settings", "gather", "look_along", "places_at"]
+__all__ = ["Claim", "Evidence", "Finding", "Settings", "along_lines", "gather", "look_along", "places_at"]
 
 _EXHAUSTIVE = 16  # leaves up to this size are compared at every coordinate, always
 
@@ -104,10 +104,9 @@ class Finding(NamedTuple):
     worst: tuple[Coordinate, ...] = ()
 
 
-def gather(probe: Probe, claim: Claim, settings: Settings) -> Evidence:
-    """Samples a leaf; with a finer and a coarser ladder too where the usual one leaves the error bar too wide."""
-    size = claim.gradient.size
-    lines = random_lines((*settings.words, 1, claim.leaf), size, settings.directions)
+def along_lines(probe: Probe, claim: Claim, settings: Settings) -> Evidence:
+    """Samples random lines; on a finer and a coarser ladder too where the usual one leaves the error bar too wide."""
+    lines = random_lines((*settings.words, 1, claim.leaf), claim.gradient.size, settings.directions)
     sample = probe(claim.leaf, lines)
     if not np.isfinite(sample.middle):
         raise ValueError(f"f: expected a finite value at the point, got {sample.middle}")
@@ -122,9 +121,16 @@ def gather(probe: Probe, claim: Claim, settings: Settings) -> Evidence:
         for stretch in (1e-4, 1e3):
             sample = _sharper(sample, probe(claim.leaf, lines, stretch=stretch))
         evidence = _weigh(claim, lines, sample, None, settings)
-    if size > _EXHAUSTIVE:
+    return evidence
+
+
+def gather(probe: Probe, claim: Claim, settings: Settings) -> Evidence:
+    """Samples random lines of a leaf, and every coordinate of a small one."""
+    evidence = along_lines(probe, claim, settings)
+    if claim.gradient.size > _EXHAUSTIVE:
         return evidence
-    return _weigh(claim, lines, sample, places_at(probe, evidence, np.arange(size), settings), settings)
+    places = places_at(probe, evidence, np.arange(claim.gradient.size), settings)
+    return _weigh(claim, evidence.lines, evidence.sample, places, settings)
 
 
 def places_at(probe: Probe, evidence: Evidence, flat: NDArray[np.int64], settings: Settings) -> localize.Places:

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from jaxopt_nn.checking import localize
 from jaxopt_nn.checking.differences import Floats
 from jaxopt_nn.checking.directions import Line, project
-from jaxopt_nn.checking.evidence import Evidence, Finding, Settings, look_along, places_at
+from jaxopt_nn.checking.evidence import Claim, Evidence, Finding, Settings, look_along, places_at
 from jaxopt_nn.checking.hypotheses import Known, Samples, simplest
 from jaxopt_nn.checking.interpret import Site
 from jaxopt_nn.checking.judge import Comparison, at_kink, compare
 from jaxopt_nn.checking.probe import Probe, Sample
 
-__all__ = ["Oracle", "blocked", "contradicted", "explain"]
+__all__ = ["Oracle", "blocked", "contradicted", "disputed", "explain"]
 
 _AGREE = 1e-7  # relative difference of two derivatives of one program that round-off explains
 
@@ -44,6 +44,11 @@ class Oracle(NamedTuple):
     sizes: Sequence[int]
 
 
+def disputed(claim: Claim, oracle: Oracle) -> bool:
+    """Whether rule-stripped AD says anything else than the claim."""
+    return oracle.stripped is not None and len(_suspicious(claim, oracle.stripped)) > 0
+
+
 def contradicted(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding | None:
     """FAIL where rule-stripped AD contradicts a claim in which differences along random lines saw nothing wrong.
 
@@ -52,11 +57,10 @@ def contradicted(probe: Probe, evidence: Evidence, settings: Settings, oracle: O
     """
     if oracle.stripped is None:
         return None
-    claim, stripped = evidence.claim.gradient.ravel(), oracle.stripped.ravel()
-    gap, allowed = np.abs(claim - stripped), _allowed(evidence, stripped)
-    suspicious = np.flatnonzero(gap > allowed)
+    suspicious = _suspicious(evidence.claim, oracle.stripped)
     if not len(suspicious):
         return None
+    gap = np.abs(evidence.claim.gradient - oracle.stripped).ravel()
     worst = suspicious[np.argsort(-gap[suspicious])[:4]]
     places = places_at(probe, evidence, worst, settings)
     with np.errstate(invalid="ignore"):
@@ -153,11 +157,17 @@ def _known(gradient: Floats, oracle: Oracle) -> Known:
     return Known(oracle.path, oracle.value, gradient, oracle.sizes, oracle.terms())
 
 
-def _allowed(evidence: Evidence, stripped: Floats) -> Floats:
+def _suspicious(claim: Claim, stripped: Floats) -> NDArray[np.int64]:
+    """The coordinates of the flattened leaf at which the claim is not what rule-stripped AD says."""
+    gap = np.abs(claim.gradient - stripped).ravel()
+    return np.flatnonzero(gap > _allowed(claim, stripped.ravel()))
+
+
+def _allowed(claim: Claim, stripped: Floats) -> Floats:
     """What two exact derivatives of one program may differ by, coordinate by coordinate."""
-    claim = evidence.claim.gradient.ravel()
-    rtol = max(_AGREE, 32 * evidence.claim.rounding, 32 * evidence.claim.own_rounding)
-    return rtol * np.maximum(np.abs(claim), np.abs(stripped)) + 1e-3 * rtol * float(np.max(np.abs(stripped)))
+    rtol = max(_AGREE, 32 * claim.rounding, 32 * claim.own_rounding)
+    largest = float(np.max(np.abs(stripped)))
+    return rtol * np.maximum(np.abs(claim.gradient.ravel()), np.abs(stripped)) + 1e-3 * rtol * largest
 
 
 def _agrees(evidence: Evidence, stripped: Floats) -> bool:
@@ -176,7 +186,7 @@ def _exactly(evidence: Evidence, stripped: Floats) -> tuple[Samples, localize.Pl
 def _against(evidence: Evidence, stripped: Floats) -> localize.Places:
     """Every coordinate compared with the exact oracle."""
     claim, numeric = evidence.claim.gradient.ravel(), stripped.ravel()
-    bound = _allowed(evidence, numeric)
+    bound = _allowed(evidence.claim, numeric)
     comparison = Comparison(claim - numeric, numeric, 1e-5 * bound, bound, np.zeros(claim.size))
     flat: NDArray[np.int64] = np.arange(claim.size)
     return localize.Places(flat, claim, comparison)

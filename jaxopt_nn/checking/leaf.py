@@ -1,14 +1,20 @@
-"""The verdict on one leaf."""
+"""The verdict on one leaf, and its row of the report."""
+
+import math
 
 import numpy as np
 
+from jaxopt_nn.checking.differences import Floats
 from jaxopt_nn.checking.directions import Line, project
 from jaxopt_nn.checking.evidence import Evidence, Finding, Settings, look_along
-from jaxopt_nn.checking.explain import Oracle, blocked, contradicted, explain
+from jaxopt_nn.checking.explain import Oracle, blocked, contradicted, disputed, explain
 from jaxopt_nn.checking.judge import at_kink, compare
+from jaxopt_nn.checking.precision import OwnDtype
 from jaxopt_nn.checking.probe import Probe
+from jaxopt_nn.checking.problem import Arguments
+from jaxopt_nn.checking.report import Curve, LeafReport
 
-__all__ = ["judge"]
+__all__ = ["judge", "not_finite", "row"]
 
 
 def judge(probe: Probe, evidence: Evidence, reach: float | None, settings: Settings, oracle: Oracle) -> Finding:
@@ -29,7 +35,7 @@ def judge(probe: Probe, evidence: Evidence, reach: float | None, settings: Setti
     kinked = at_kink(evidence.comparison, settings.directions) or (
         places is not None and bool(np.any(places.comparison.jump))
     )
-    if evidence.sample.constant and not np.any(claim.gradient):
+    if evidence.sample.constant and not np.any(claim.gradient) and not (claim.rounding or disputed(claim, oracle)):
         return Finding("DEAD", "f does not depend on this leaf here, and the claimed gradient is zero")
     if np.any(evidence.comparison.wrong) or (places is not None and np.any(places.comparison.wrong)):
         finding = blocked(evidence, settings, oracle) or _together(probe, evidence, settings, oracle)
@@ -53,6 +59,45 @@ def judge(probe: Probe, evidence: Evidence, reach: float | None, settings: Setti
     if kinked:
         return Finding("KINK_OK", "f has a kink at the point; the claimed slopes lie between the one-sided ones")
     return Finding("PASS", "")
+
+
+def not_finite(gradient: Floats) -> Finding | None:
+    """FAIL where a claimed gradient has NaN or inf."""
+    bad = np.argwhere(~np.isfinite(gradient))
+    if not len(bad):
+        return None
+    first = [int(axis) for axis in bad[0]]
+    return Finding("FAIL", f"claimed is not finite at {len(bad)} of {np.size(gradient)} coordinates, first at {first}")
+
+
+def row(
+    arguments: Arguments, i: int, claimed: Floats, evidence: Evidence, finding: Finding, own: OwnDtype, oracle: Oracle
+) -> LeafReport:
+    """The report on leaf ``i``."""
+    # Of a dead leaf there is nothing that an error could be relative to.
+    unit = math.nan if finding.verdict == "DEAD" else evidence.norm or 1.0
+    comparisons = [evidence.comparison, *([evidence.places.comparison] if evidence.places else [])]
+    return LeafReport(
+        path=arguments.paths[i],
+        shape=np.shape(claimed),
+        size=int(np.size(claimed)),
+        dtype=arguments.dtypes[i],
+        verdict=finding.verdict,
+        hypothesis=finding.hypothesis,
+        claimed_norm=float(np.linalg.norm(claimed)),
+        numeric_norm=evidence.numeric_norm,
+        relative_error=evidence.error_norm / unit,
+        relative_sigma=evidence.sigma / unit,
+        miss_bound=evidence.miss_bound / unit,
+        step=float(np.median(evidence.sample.slopes.step)),
+        directions=sum(len(comparison.jump) for comparison in comparisons),
+        kinks=sum(int(np.count_nonzero(comparison.jump)) for comparison in comparisons),
+        worst=finding.worst,
+        dtype_error=None if finding.verdict == "DEAD" else own.error,
+        dtype_verdict=None if finding.verdict == "DEAD" else own.verdict,
+        rule_error=None if oracle.stripped is None else float(np.linalg.norm(claimed - oracle.stripped)) / unit,
+        curve=_curve(evidence),
+    )
 
 
 def _together(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding | None:
@@ -84,3 +129,17 @@ def _together(probe: Probe, evidence: Evidence, settings: Settings, oracle: Orac
         f"ties, claimed {claimed[first]:.6g}, numeric {found.numeric[first]:.6g}: all of it to each of several ties?"
     )
     return Finding("FAIL", text + causes)
+
+
+def _curve(evidence: Evidence) -> Curve:
+    """Median differences at each step from the claimed slopes, relative to the gradient, over the random lines."""
+    curve, unit = evidence.sample.curve, evidence.norm or 1.0
+    claimed = evidence.claimed[:, None]
+    with np.errstate(all="ignore"):
+        errors = [np.median(np.abs(found - claimed), axis=0) / unit for found in (curve.two_sided, curve.forward)]
+    return Curve(
+        steps=tuple(float(step) for step in curve.steps),
+        two_sided=tuple(float(error) for error in errors[0]),
+        one_sided=tuple(float(error) for error in errors[1]),
+        crossed=tuple(float(share) for share in np.mean(curve.crossed, axis=0)),
+    )

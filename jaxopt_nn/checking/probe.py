@@ -63,25 +63,36 @@ class Curve(NamedTuple):
 class Probe(Protocol):
     """Samples lines of a leaf; at most the ``block`` of :func:`make_probe` of them at once.
 
-    ``noise`` is a lower bound of the round-off of f, ``stretch`` a factor on the ladder of steps.
+    ``leaf`` is the index of a leaf, or beyond the last one that of a group of :func:`make_probe`, whose lines go
+    through all leaves, one after another, flattened. ``noise`` is a lower bound of the round-off of f, ``stretch`` a
+    factor on the ladder of steps.
     """
 
     def __call__(self, leaf: int, lines: list[Line], *, noise: float = 0.0, stretch: float = 1.0) -> Sample: ...
 
 
-def make_probe(fn: Callable[..., Any], leaves: Sequence[Any], rest: Any, block: int) -> Probe:
-    """Compiles ``fn(leaves, rest) -> (scalar, signature)`` for up to ``block`` lines; for use under ``enable_x64``."""
+def make_probe(
+    fn: Callable[..., Any], leaves: Sequence[Any], rest: Any, block: int, groups: Sequence[Floats] = ()
+) -> Probe:
+    """Compiles ``fn(leaves, rest) -> (scalar, signature)`` for lines of leaves; for use under ``enable_x64``.
+
+    Args:
+        fn: the function.
+        leaves: the point.
+        rest: what else ``fn`` takes.
+        block: the number of lines that are sampled at once.
+        groups: for each group of leaves that move together the unit of steps of every leaf; 0 leaves one where it is.
+    """
     sizes = [int(np.size(leaf)) for leaf in leaves]
-    longest = max(sizes)
-    block = max(1, min(block, _ELEMENTS // longest))
+    edges = np.cumsum([0, *sizes])
+    total = int(edges[-1])
+    block = max(1, min(block, _ELEMENTS // total))
+    point = [jnp.asarray(leaf) for leaf in leaves]
 
     @jax.jit
-    def run(point: Any, rest: Any, leaf: Any, moves: Any, count: Any, offsets: Any) -> Any:
+    def run(point: Any, rest: Any, moves: Any, count: Any, offsets: Any) -> Any:
         def along(move: Any) -> Any:
-            steps = [
-                jnp.where(leaf == i, move[:size].reshape(x.shape), 0.0)
-                for i, (size, x) in enumerate(zip(sizes, point, strict=True))
-            ]
+            steps = [move[low : low + x.size].reshape(x.shape) for low, x in zip(edges[:-1], point, strict=True)]
 
             def at(t: Any) -> Any:
                 value, signature = fn([x + t * v for x, v in zip(point, steps, strict=True)], rest)
@@ -95,19 +106,22 @@ def make_probe(fn: Callable[..., Any], leaves: Sequence[Any], rest: Any, block: 
             (jnp.arange(block), moves),
         )
 
-    point = [jnp.asarray(leaf) for leaf in leaves]
-
     def probe(leaf: int, lines: list[Line], *, noise: float = 0.0, stretch: float = 1.0) -> Sample:
-        steps = np.array(LADDER) * natural_scale(leaves[leaf]) * stretch
+        if leaf < len(leaves):
+            low, high, unit, units = edges[leaf], edges[leaf + 1], natural_scale(leaves[leaf]), 1.0
+        else:
+            low, high, unit, units = 0, total, 1.0, np.repeat(groups[leaf - len(leaves)], sizes)
+        steps = np.array(LADDER) * unit * stretch
         offsets = np.concatenate([[0.0], steps, -steps])
         scale = np.ones(len(lines))
         found = np.empty((len(lines), len(offsets), 2))
         for start in range(0, len(lines), block):
-            moves = np.zeros((block, longest))
+            moves = np.zeros((block, total))
             chunk = lines[start : start + block]
             for i, line in enumerate(chunk):
-                moves[i, : sizes[leaf]], scale[start + i] = direction(line, sizes[leaf])
-            sampled = np.asarray(run(point, rest, leaf, moves, len(chunk), offsets))
+                flat, scale[start + i] = direction(line, high - low)
+                moves[i, low:high] = units * flat
+            sampled = np.asarray(run(point, rest, moves, len(chunk), offsets))
             found[start : start + len(chunk)] = sampled[: len(chunk)]
         values, branches = found[..., 0], found[..., 1]
         crossed = branches[:, 1:] != branches[:, :1]

@@ -18,7 +18,16 @@ from jaxopt_nn.checking.interpret import Policy, Site
 from jaxopt_nn.checking.programs import Reading, fingerprint, read
 from jaxopt_nn.types import Array, PyTree
 
-__all__ = ["Arguments", "Objective", "claimed_gradient", "make_objective", "own_dtype_gradient", "split_arguments"]
+__all__ = [
+    "Arguments",
+    "Objective",
+    "automatic_gradient",
+    "claimed_gradient",
+    "make_objective",
+    "other_arrays",
+    "own_dtype_gradient",
+    "split_arguments",
+]
 
 _ARRAYS = (jax.Array, np.ndarray, np.generic)
 
@@ -115,7 +124,7 @@ def split_arguments(args: tuple[Any, ...], argnums: int | Sequence[int] | None) 
 
 def make_objective(f: Callable[..., Any], arguments: Arguments, words: tuple[int, ...]) -> Objective:
     """Traces f twice in float64 and reads it; ``words`` seed the cotangent. To be called under ``enable_x64``."""
-    rest = [_widen(leaf) for leaf in _other_arrays(arguments)]
+    rest = [_widen(leaf) for leaf in other_arrays(arguments)]
     try:  # a fresh function each time: jax would give the trace of the first back
         program, again = (jax.make_jaxpr(_caller(f, arguments))(arguments.leaves, rest) for _ in range(2))
     except TypeError as error:
@@ -147,9 +156,9 @@ def claimed_gradient(
     f: Callable[..., Any], grad_fn: Callable[..., Any] | None, objective: Objective, arguments: Arguments
 ) -> Callable[[Sequence[Any]], list[Any]]:
     """``gradient(leaves)``: what is claimed at float64 ``leaves``, as NumPy arrays. Call it under ``enable_x64``."""
-    rest = [_widen(leaf) for leaf in _other_arrays(arguments)]
+    rest = [_widen(leaf) for leaf in other_arrays(arguments)]
     if grad_fn is None:
-        automatic = _automatic(f, arguments)
+        automatic = automatic_gradient(f, arguments)
         return lambda leaves: [np.asarray(leaf) for leaf in automatic(list(leaves), rest, objective.cotangent)]
     return lambda leaves: _match(grad_fn(*_put(arguments, [jnp.asarray(leaf) for leaf in leaves], rest)), arguments)
 
@@ -159,15 +168,16 @@ def own_dtype_gradient(
 ) -> list[Any]:
     """The claimed gradient in the caller's dtypes, as float64 numbers; to be called in the caller's own precision."""
     flat = jax.tree.leaves(arguments.args)
-    leaves, rest = [jnp.asarray(flat[i]) for i in arguments.positions], _other_arrays(arguments)
+    leaves, rest = [jnp.asarray(flat[i]) for i in arguments.positions], other_arrays(arguments)
     if grad_fn is None:
-        gradient = _automatic(f, arguments)(leaves, rest, objective.cotangent)
+        gradient = automatic_gradient(f, arguments)(leaves, rest, objective.cotangent)
     else:
         gradient = _match(grad_fn(*_put(arguments, leaves, rest)), arguments)
     return [np.asarray(leaf).astype(np.float64) for leaf in gradient]
 
 
-def _automatic(f: Callable[..., Any], arguments: Arguments) -> Callable[..., Any]:
+def automatic_gradient(f: Callable[..., Any], arguments: Arguments) -> Callable[..., Any]:
+    """``gradient(leaves, other arrays, cotangent)``, a list of arrays, by ``jax.grad``, in any precision."""
     # f itself, not its program: a rule in f may close over values of the trace that calls it.
     call = _caller(f, arguments)
     return jax.jit(jax.grad(lambda leaves, rest, cotangent: _reduce(call(leaves, rest), cotangent)))
@@ -196,7 +206,8 @@ def _other_positions(arguments: Arguments) -> list[int]:
     return [i for i, leaf in enumerate(flat) if i not in variables and isinstance(leaf, _ARRAYS)]
 
 
-def _other_arrays(arguments: Arguments) -> list[Any]:
+def other_arrays(arguments: Arguments) -> list[Any]:
+    """The arrays among the arguments that are not differentiated, in the order in which f's program takes them."""
     flat = jax.tree.leaves(arguments.args)
     return [flat[i] for i in _other_positions(arguments)]
 

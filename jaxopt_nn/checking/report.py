@@ -54,7 +54,9 @@ class Curve(NamedTuple):
 class LeafReport(NamedTuple):
     """The evidence about one leaf.
 
-    Norms are Euclidean. "Relative" means divided by the larger of claimed and numeric norm; NaN for a DEAD leaf.
+    Norms are Euclidean. "Relative" means divided by the larger of claimed and numeric norm; NaN for a DEAD leaf. Of a
+    leaf that passed together with others, ``relative_error``, ``relative_sigma`` and ``curve`` are those of all of them
+    at once, which its own do not exceed but by chance, and ``numeric_norm`` is not known.
 
     Attributes:
         path: its path in the differentiated arguments, as ``trees.named_leaves`` spells it.
@@ -64,7 +66,8 @@ class LeafReport(NamedTuple):
         verdict: see the module.
         hypothesis: what is wrong, or why nothing can be said; empty for a plain pass.
         claimed_norm: norm of the claimed gradient, in float64.
-        numeric_norm: norm of the numeric gradient, estimated from the random directions.
+        numeric_norm: norm of the numeric gradient, estimated from random directions in this leaf; NaN where there were
+            none, because the leaf passed together with others: then it is ``claimed_norm`` within ``miss_bound``.
         relative_error: relative norm of claimed minus numeric, estimated from the random directions.
         relative_sigma: error bar of ``relative_error``.
         miss_bound: an error of a larger relative norm escapes with at most the report's ``miss_probability``.

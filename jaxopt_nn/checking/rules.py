@@ -3,9 +3,11 @@
 Exact to round-off, no step size. It cannot look into callbacks and Pallas kernels, and it trusts JAX's own primitives;
 differences of f are the judge of both. Where the two gradients differ, the rules and the stop_gradients of f are taken
 one at a time to see which of them matters.
+
+A program is rewritten first, which must succeed, and differentiated then, which need not: some operations have no
+derivative, and somebody's rule may not run outside the trace that it was made in. That is told, as a reason.
 """
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -34,6 +36,13 @@ _MOST = 12  # sites that are tried one at a time: each is a program to compile
 _SEEN = 1e-9  # a relative change of the gradient that is no round-off
 
 
+# What JAX raises for an operation without a derivative: a callback, a kernel, a while_loop in reverse mode.
+_NO_DERIVATIVE = (NotImplementedError, ValueError, jax.errors.UnexpectedTracerError)
+
+
+Excused = type[Exception] | tuple[type[Exception], ...]
+
+
 class Stripped(NamedTuple):
     """The gradient of the leaves without custom rules.
 
@@ -46,6 +55,20 @@ class Stripped(NamedTuple):
     reason: str
 
 
+class Changed(NamedTuple):
+    """A gradient, and what it is with one site read in another way, site by site.
+
+    Attributes:
+        plain: the gradient; None where it could not be had, or no site is there.
+        by_site: the gradient with that one changed.
+        reasons: what could not be had, and why.
+    """
+
+    plain: list[Floats] | None
+    by_site: list[tuple[Site, list[Floats]]]
+    reasons: list[str]
+
+
 def has_own_rules(objective: Objective) -> bool:
     """Whether the oracle can tell anything that ``jax.grad`` does not: a rule outside JAX, or a stop_gradient."""
     return any(not is_jax_code(site) for site in objective.sites)
@@ -53,36 +76,29 @@ def has_own_rules(objective: Objective) -> bool:
 
 def stripped_gradient(objective: Objective, leaves: Sequence[Any], *, frozen: bool) -> Stripped:
     """Derivative of f's plain computation at ``leaves``; stop_gradients count as constants if ``frozen``."""
-    try:
-        return Stripped(_gradient(objective, leaves, Policy(lambda _: True, lambda _: frozen)), "")
-    except Exception as error:  # whatever a primitive without a derivative raises
-        text = str(error).splitlines()
-        return Stripped(None, text[0][:160] if text else type(error).__name__)
+    return _gradient(objective, leaves, Policy(lambda _: True, lambda _: frozen), _NO_DERIVATIVE)
 
 
-Changed = tuple[list[Floats], list[tuple[Site, list[Floats]]]]
-"""A gradient, and what it is with one site read in another way, site by site."""
-
-
-def single_rules(objective: Objective, leaves: Sequence[Any]) -> Changed | None:
-    """The gradient without any rule, and with each one of those that are not JAX's own; None if it is not to be had."""
+def single_rules(objective: Objective, leaves: Sequence[Any]) -> Changed:
+    """The gradient without any rule, and with each one of those that are not JAX's own."""
     own = [site for site in objective.sites if site.kind != "stop_gradient" and not is_jax_code(site)]
-    return _changed(objective, leaves, own, lambda site: Policy(lambda other: other != site, lambda _: True))
+    return _changed(objective, leaves, own, lambda site: Policy(lambda other: other != site, lambda _: True), Exception)
 
 
-def through_stops(objective: Objective, leaves: Sequence[Any]) -> Changed | None:
-    """The gradient with every stop_gradient, and with each of them made transparent; None if it is not to be had."""
+def through_stops(objective: Objective, leaves: Sequence[Any]) -> Changed:
+    """The gradient with every stop_gradient, and with each of them made transparent."""
     stops = [site for site in objective.sites if site.kind == "stop_gradient"]
-    return _changed(objective, leaves, stops, lambda site: Policy(lambda _: True, lambda other: other != site))
+    policy = lambda site: Policy(lambda _: True, lambda other: other != site)  # noqa: E731
+    return _changed(objective, leaves, stops, policy, _NO_DERIVATIVE)
 
 
-def blame(changed: Changed | None, leaf: int) -> list[tuple[Site, float]]:
+def blame(changed: Changed, leaf: int) -> list[tuple[Site, float]]:
     """The sites that matter to the gradient of ``leaf``, with the relative change that they make, largest first."""
-    if changed is None:
+    if changed.plain is None:
         return []
-    plain = changed[0][leaf]
+    plain = changed.plain[leaf]
     found: list[tuple[Site, float]] = []
-    for site, gradients in changed[1]:
+    for site, gradients in changed.by_site:
         gradient = gradients[leaf]
         difference = float(np.linalg.norm(gradient - plain))
         norm = max(float(np.linalg.norm(plain)), float(np.linalg.norm(gradient)))
@@ -91,26 +107,24 @@ def blame(changed: Changed | None, leaf: int) -> list[tuple[Site, float]]:
     return sorted(found, key=lambda item: -item[1])
 
 
-def terms(objective: Objective, leaves: Sequence[Any]) -> list[tuple[str, list[Floats]]]:
-    """The summands of a scalar f, each in words and with its gradient; nothing if f is no sum."""
+def terms(objective: Objective, leaves: Sequence[Any]) -> tuple[list[tuple[str, list[Floats]]], str]:
+    """The summands of a scalar f, each in words and with its gradient; nothing if f is no sum, or why not."""
     program, found = objective.program, summands(objective.program)
     if objective.cotangent is not None or not 2 <= len(found) <= _MOST:
-        return []
+        return [], ""
     outvars = [atom for atom, _ in found]
     jaxpr = program.jaxpr.replace(outvars=outvars, debug_info=program.jaxpr.debug_info._replace(result_paths=None))
     whole = core.ClosedJaxpr(jaxpr, program.consts)
     policy = Policy(lambda _: True, lambda _: False)
-    others = objective.rest[0]
 
-    def values(leaves: Sequence[Any]) -> Any:
-        return jnp.stack([jnp.asarray(out, jnp.float64) for out in run(whole, policy, [*leaves, *others])[0]])
+    def values(leaves: Sequence[Any], rest: Any) -> Any:
+        return jnp.stack([jnp.asarray(out, jnp.float64) for out in run(whole, policy, [*leaves, *rest[0]])[0]])
 
-    try:
-        jacobian = jax.jit(jax.jacrev(values))([jnp.asarray(leaf) for leaf in leaves])
-    except Exception:  # as above: there is no derivative to be had
-        return []
+    jacobian, reason = _differentiate(jax.jacrev, values, leaves, objective.rest, _NO_DERIVATIVE)
+    if jacobian is None:
+        return [], f"the terms of f have no gradient: {reason}"
     named = [f"term {i} of {len(found)} of f ({place})" for i, (_, place) in enumerate(found, 1)]
-    return [(name, [np.asarray(leaf[i]) for leaf in jacobian]) for i, name in enumerate(named)]
+    return [(name, [np.asarray(leaf[i]) for leaf in jacobian]) for i, name in enumerate(named)], ""
 
 
 def summands(program: Any) -> list[tuple[Any, str]]:
@@ -130,22 +144,44 @@ def summands(program: Any) -> list[tuple[Any, str]]:
 
 
 def _changed(
-    objective: Objective, leaves: Sequence[Any], tried: list[Site], policy: Callable[[Site | None], Policy]
-) -> Changed | None:
+    objective: Objective,
+    leaves: Sequence[Any],
+    tried: list[Site],
+    policy: Callable[[Site | None], Policy],
+    excused: Excused,
+) -> Changed:
     if not tried:
-        return None
-    try:
-        plain = _gradient(objective, leaves, policy(None))
-    except Exception:  # whatever a primitive without a derivative raises
-        return None
-    found: list[tuple[Site, list[Floats]]] = []
+        return Changed(None, [], [])
+    plain, reason = _gradient(objective, leaves, policy(None), _NO_DERIVATIVE)
+    if plain is None:
+        return Changed(None, [], [f"no site could be blamed: {reason}"])
+    found = Changed(plain, [], [])
     for site in tried[:_MOST]:
-        # A rule that closes over values of the trace that called it cannot be run again.
-        with contextlib.suppress(Exception):
-            found.append((site, _gradient(objective, leaves, policy(site))))
-    return plain, found
+        gradient, reason = _gradient(objective, leaves, policy(site), excused)
+        if gradient is None:
+            found.reasons.append(f"{site} could not be tried alone: {reason}")
+        else:
+            found.by_site.append((site, gradient))
+    return found
 
 
-def _gradient(objective: Objective, leaves: Sequence[Any], policy: Policy) -> list[Floats]:
-    differentiate = jax.jit(jax.grad(lambda leaves, rest: objective.value(leaves, rest, policy)[0]))
-    return [np.asarray(leaf) for leaf in differentiate([np.asarray(leaf) for leaf in leaves], objective.rest)]
+def _gradient(objective: Objective, leaves: Sequence[Any], policy: Policy, excused: Excused) -> Stripped:
+    value = lambda leaves, rest: objective.value(leaves, rest, policy)[0]  # noqa: E731
+    return Stripped(*_differentiate(jax.grad, value, leaves, objective.rest, excused))
+
+
+def _differentiate(
+    derivative: Callable[..., Any], fn: Callable[..., Any], leaves: Sequence[Any], rest: Any, excused: Excused
+) -> tuple[list[Floats] | None, str]:
+    """The derivative of ``fn(leaves, rest)`` by leaves, or None and the reason if an ``excused`` exception is raised.
+
+    What ``fn`` itself raises while it is traced is raised: that is this package's own code.
+    """
+    leaves = [np.asarray(leaf) for leaf in leaves]
+    program = core.jaxpr_as_fun(jax.make_jaxpr(fn)(leaves, rest))
+    try:
+        found = jax.jit(derivative(lambda leaves, rest: program(*leaves, *rest)[0]))(leaves, jax.tree.leaves(rest))
+    except excused as error:
+        text = str(error).splitlines()
+        return None, text[0][:160] if text else type(error).__name__
+    return [np.asarray(leaf) for leaf in found], ""

@@ -1,14 +1,20 @@
-"""Second order: the gradient of ⟨∇f(x), u⟩ for a random u is H·u; it is checked like any other gradient."""
+"""Second order: the gradient of ⟨∇f(x), u⟩ for a random u is H·u; it is checked like any other gradient.
 
-from collections.abc import Callable
+That is evidence that ``jax.grad`` of ∇f is what ∇f does. That ∇f is the gradient of anything is another matter: the
+derivative of a field of gradients is symmetric, and uᵀHv is compared with vᵀHu.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_nn.checking.problem import Arguments
+from jaxopt_nn.checking.differences import Floats
+from jaxopt_nn.checking.problem import Arguments, Objective, automatic_gradient, other_arrays
 from jaxopt_nn.checking.report import GradientReport
+from jaxopt_nn.types import Array
 
 __all__ = ["second_order"]
 
@@ -17,50 +23,52 @@ def second_order(
     check: Callable[..., GradientReport],
     f: Callable[..., Any],
     arguments: Arguments,
+    objective: Objective,
     words: tuple[int, ...],
     key: Any,
     settings: dict[str, Any],
-    stop_gradient: str,
 ) -> GradientReport:
-    """Checks ``jax.grad`` of ⟨∇f, u⟩ by differences of ∇f, with a Gaussian u.
+    """Checks ``jax.grad`` of ⟨∇f, u⟩ by differences of ∇f and by its symmetry, with Gaussian u.
 
     Args:
         check: ``check_gradients``.
         f: the function whose gradient has been checked.
         arguments: its arguments.
+        objective: f in float64.
         words: what u is drawn from.
         key: of the check.
         settings: other arguments of ``check``.
-        stop_gradient: as for ``check``.
     """
+    gradient, rest = automatic_gradient(f, arguments), other_arrays(arguments)
     generator = np.random.default_rng((*words, 3))
-    cotangents: list[Any] = [generator.standard_normal(leaf.shape) for leaf in arguments.leaves]
-    flat, structure = jax.tree.flatten(arguments.args)
-    positions = set(arguments.positions)
-    variables = [flat[i] for i in arguments.positions]
-    others = [None if i in positions else leaf for i, leaf in enumerate(flat)]
-    shapes = jax.eval_shape(lambda leaves: f(*_fill(structure, others, positions, leaves)), variables)
-    weight = generator.standard_normal(shapes.shape)
+    u, v = ([generator.standard_normal(leaf.shape) for leaf in arguments.leaves] for _ in range(2))
 
-    def directional(leaves: list[Any]) -> Any:
-        def scalar(leaves: list[Any]) -> Any:
-            out = f(*_fill(structure, others, positions, leaves))
-            return jnp.sum(out * jnp.asarray(weight, out.dtype)) if out.ndim else out
+    def slope(leaves: Sequence[Any], rest: Sequence[Any], along: Sequence[Any]) -> Array:
+        # As a jax array: NumPy's float64 would stay one inside a trace where x64 is off.
+        cotangent = None if objective.cotangent is None else jnp.asarray(objective.cotangent)
+        found = gradient(leaves, rest, cotangent)
+        return sum((jnp.vdot(g, jnp.asarray(w, g.dtype)) for g, w in zip(found, along, strict=True)), jnp.zeros(()))
 
-        gradient = jax.grad(scalar)(leaves)
-        return sum(jnp.vdot(g, jnp.asarray(u, g.dtype)) for g, u in zip(gradient, cotangents, strict=True))
-
-    named = dict(zip(arguments.paths, variables, strict=True))
-    order = list(named)
-    return check(
-        lambda tree: directional([tree[path] for path in order]),
-        named,
-        key=key,
-        stop_gradient=stop_gradient,
-        **settings,
+    flat, paths = jax.tree.leaves(arguments.args), arguments.paths
+    point = dict(zip(paths, (flat[i] for i in arguments.positions), strict=True))
+    report = check(
+        lambda tree, rest: slope([tree[path] for path in paths], rest, u), point, rest, key=key, argnums=0, **settings
     )
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        product = jax.jit(jax.grad(slope))
+        hu, hv = (product(list(arguments.leaves), rest, along) for along in (u, v))
+    if wrong := _asymmetry(_products(v, hu), _products(u, hv), settings["rtol"]):
+        return report._replace(verdict="FAIL", notes=(*report.notes, wrong))
+    return report
 
 
-def _fill(structure: Any, others: list[Any], positions: set[int], leaves: list[Any]) -> Any:
-    remaining = iter(leaves)
-    return jax.tree.unflatten(structure, [next(remaining) if i in positions else x for i, x in enumerate(others)])
+def _products(a: Sequence[Any], b: Sequence[Any]) -> Floats:
+    return np.concatenate([(np.asarray(x) * np.asarray(y)).ravel() for x, y in zip(a, b, strict=True)])
+
+
+def _asymmetry(vhu: Floats, uhv: Floats, rtol: float) -> str:
+    """What is wrong with vᵀHu = uᵀHv, given the products that these are the sums of."""
+    one, other = float(np.sum(vhu)), float(np.sum(uhv))
+    if abs(one - other) <= rtol * float(np.linalg.norm(vhu) + np.linalg.norm(uhv)):
+        return ""
+    return f"the Hessian is not symmetric: uᵀHv = {other:.9g}, vᵀHu = {one:.9g}: ∇f is the gradient of no function"

@@ -5,11 +5,14 @@ import importlib.util
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxopt_nn import losses, penalties
 from jaxopt_nn.checking import check_gradients, check_layer, check_loss, check_optimizer
+from jaxopt_nn.types import Layer
 
 KEY = jax.random.key(0)
 TESTS = Path(__file__).resolve().parent.parent
@@ -25,8 +28,9 @@ def table_of(file, name):
     return getattr(module, name)
 
 
+PARTS = 3
 LAYERS = table_of("layers/test_layers.py", "LAYERS")
-OPTIMIZERS = table_of("optimizers/test_every_transform.py", "OPTIMIZERS")
+OPTIMIZERS = table_of("optimizers/table.py", "OPTIMIZERS")
 # One of each kind: the table's own test compares the derivatives of all of them with differences, through ten steps.
 CHOSEN = {"nesterov", "adamw", "adafactor", "lookahead"}
 
@@ -35,9 +39,33 @@ def draws(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-@pytest.mark.parametrize(("factory", "kwargs", "shape"), [row[1:] for row in LAYERS], ids=[row[0] for row in LAYERS])
-def test_layers(factory, kwargs, shape):
-    check_layer(factory(**kwargs), draws(1, *shape), key=KEY, directions=2).assert_ok()
+def side_by_side(rows):
+    """One layer of all ``rows`` of the table: a dictionary of inputs to a dictionary of outputs."""
+    parts = {name: factory(**kwargs) for name, factory, kwargs, _ in rows}
+
+    def init(key, x):
+        made = {name: part.init(jax.random.fold_in(key, i), x[name]) for i, (name, part) in enumerate(parts.items())}
+        return {name: pair[0] for name, pair in made.items()}, {name: pair[1] for name, pair in made.items()}
+
+    def apply(params, state, x, *, train, key, weight):
+        outs = {
+            name: part.apply(
+                params[name], state[name], x[name], train=train, key=jax.random.fold_in(key, i), weight=weight
+            )
+            for i, (name, part) in enumerate(parts.items())
+        }
+        return {name: pair[0] for name, pair in outs.items()}, {name: pair[1] for name, pair in outs.items()}
+
+    return Layer(jax.jit(init), apply), {name: draws(i, *shape) for i, (name, _, _, shape) in enumerate(rows)}
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_layers(part):
+    """Many layers are one function of many leaves: one compilation, and the paths name the layer."""
+    layer, x = side_by_side(LAYERS[part::PARTS])
+    report = check_layer(layer, x, key=KEY, directions=2)
+    report.assert_ok()
+    assert {leaf.path.split("/")[1] for leaf in report.leaves if leaf.path[0] == "1"} == set(x)
 
 
 LOSSES = [
@@ -54,9 +82,11 @@ LOSSES = [
 ]
 
 
-@pytest.mark.parametrize(("loss", "outputs", "targets"), [row[1:] for row in LOSSES], ids=[row[0] for row in LOSSES])
-def test_losses(loss, outputs, targets):
-    check_loss(loss, outputs, targets, key=KEY).assert_ok()
+def test_losses():
+    outputs, targets = ({row[0]: row[i] for row in LOSSES} for i in (2, 3))
+    every = lambda o, t: jnp.concatenate([loss(o[name], t[name]).ravel() for name, loss, _, _ in LOSSES])  # noqa: E731
+    report = check_loss(every, outputs, targets, key=KEY)
+    assert {leaf.path: leaf.verdict for leaf in report.leaves} == {row[0]: "PASS" for row in LOSSES}
 
 
 def test_no_loss_is_forgotten():
@@ -64,24 +94,37 @@ def test_no_loss_is_forgotten():
     assert plain <= {row[0] for row in LOSSES}
 
 
-@pytest.mark.parametrize("penalty", [penalties.l1(0.1), penalties.l2(0.1), penalties.elastic_net(0.1, 0.2)])
-def test_penalties(penalty):
-    params = {"dense": {"kernel": draws(1, 4, 3), "bias": draws(2, 3)}}
-    report = check_gradients(penalty, params, key=KEY)
-    assert {leaf.path: leaf.verdict for leaf in report.leaves} == {"dense/bias": "DEAD", "dense/kernel": "PASS"}
+def test_penalties():
+    kinds = {"l1": penalties.l1(0.1), "l2": penalties.l2(0.1), "both": penalties.elastic_net(0.1, 0.2)}
+    params = {name: {"kernel": draws(1, 4, 3), "bias": draws(2, 3)} for name in kinds}
+    report = check_gradients(lambda p: sum(kind(p[name]) for name, kind in kinds.items()), params, key=KEY)
+    expected = {f"{name}/{leaf}": "DEAD" if leaf == "bias" else "PASS" for name in kinds for leaf in ("bias", "kernel")}
+    assert {leaf.path: leaf.verdict for leaf in report.leaves} == expected
 
 
 def test_weighted_mean():
     check_gradients(losses.weighted_mean, draws(1, 5), np.abs(draws(2, 5)), key=KEY).assert_ok()
 
 
-@pytest.mark.parametrize(
-    ("factory", "numbers"),
-    [pytest.param(*row[1:], id=row[0]) for row in OPTIMIZERS if row[0] in CHOSEN],
-)
-def test_optimizers(factory, numbers):
-    params = {"layer": {"kernel": draws(1, 2, 3)}, "scale": np.float64(0.5)}
-    given = {name: 1e-3 if name == "eps" else float(number) for name, number in numbers.items()}
+def test_optimizers():
+    rows = {name: (factory, numbers) for name, factory, numbers in OPTIMIZERS if name in CHOSEN}
+    assert rows.keys() == CHOSEN
+
+    def side_by_side(**numbers):
+        parts = {name: optax.with_extra_args_support(rows[name][0](**numbers[name])) for name in rows}
+
+        def update(grads, state, params, *, value, grad, value_fn):
+            own = {name: {"value": value, "grad": grad[name], "value_fn": value_fn} for name in parts}
+            pairs = {n: part.update(grads[n], state[n], params[n], **own[n]) for n, part in parts.items()}
+            return {name: pair[0] for name, pair in pairs.items()}, {name: pair[1] for name, pair in pairs.items()}
+
+        init = lambda params: {name: part.init(params[name]) for name, part in parts.items()}  # noqa: E731
+        return optax.GradientTransformationExtraArgs(init, update)
+
+    params = {name: {"kernel": np.float64(draws(1, 2, 3)), "scale": np.float64(0.5)} for name in rows}
+    given = {
+        name: {number: 1e-3 if number == "eps" else float(value) for number, value in numbers.items()}
+        for name, (_, numbers) in rows.items()
+    }
     with jax.enable_x64(True):
-        params = jax.tree.map(np.float64, params)
-        check_optimizer(factory, given, params, key=KEY, steps=2, directions=2).assert_ok()
+        check_optimizer(side_by_side, given, params, key=KEY, steps=2, directions=2).assert_ok()

@@ -1,0 +1,70 @@
+"""The oracle that differentiates what f computes: where it has nothing to say it says why, and its own bugs show."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxopt_nn.checking import check_gradients, interpret, rules
+
+KEY = jax.random.key(0)
+X = np.random.default_rng(0).standard_normal(20).astype(np.float32)
+
+
+@jax.custom_vjp
+def doubled(x):
+    return jnp.sin(x)
+
+
+doubled.defvjp(lambda x: (jnp.sin(x), x), lambda x, ct: (2 * ct * jnp.cos(x),))
+
+
+def two_terms(x):
+    return jnp.sum(doubled(x)) + jnp.sum(x**2)
+
+
+def looped(x):
+    return jax.lax.while_loop(lambda c: c[1] < 2, lambda c: (jnp.sin(c[0]), c[1] + 1), (jnp.sum(x), 0))[0]
+
+
+def test_what_has_no_derivative_is_a_note_and_differences_decide():
+    right = lambda x: jnp.cos(jnp.sin(jnp.sum(x))) * jnp.cos(jnp.sum(x)) * jnp.ones_like(x)  # noqa: E731
+    for factor, verdict in ((1.0, "PASS"), (1.0001, "FAIL")):
+        report = check_gradients(looped, X, grad_fn=lambda x, factor=factor: factor * right(x), key=KEY)
+        assert report.verdict == verdict, report
+        assert any("rule-stripped AD was not to be had: Reverse-mode differ" in note for note in report.notes)
+
+
+def test_a_rule_that_cannot_be_run_again_is_a_note():
+    calls = []
+
+    def backward(x, ct):
+        calls.append(1)
+        if len(calls) == 2:  # the first is jax.grad, the second the search for the rule to blame
+            raise KeyError("not now")
+        return (2 * ct * jnp.cos(x),)
+
+    sin = jax.custom_vjp(jnp.sin)
+    sin.defvjp(lambda x: (jnp.sin(x), x), backward)
+    report = check_gradients(lambda x: jnp.sum(sin(x)), X, key=KEY)
+    assert report.verdict == "FAIL" and "ratio 2.0000" in report.leaves[0].hypothesis
+    assert any("could not be tried alone: 'not now'" in note for note in report.notes), report
+
+
+@pytest.mark.parametrize("use", ["stripped_gradient", "single_rules", "terms"])
+def test_a_bug_of_our_own_is_raised(monkeypatch, use):
+    """Whatever our reading of a program raises: the oracle must not be silently absent."""
+    true = getattr(rules, use)
+
+    def fail(*_):
+        raise ValueError("a bug of our own")
+
+    def broken(*args, **options):
+        with monkeypatch.context() as inside:
+            inside.setattr(interpret, "run", fail)
+            inside.setattr(rules, "run", fail)
+            return true(*args, **options)
+
+    monkeypatch.setattr(rules, use, broken)
+    with pytest.raises(ValueError, match="a bug of our own"):
+        check_gradients(two_terms, X, key=KEY)

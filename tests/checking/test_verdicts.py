@@ -1,0 +1,169 @@
+"""Verdicts other than a plain PASS: kinks, round-off, dead leaves, what is blocked or not finite, and when."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxopt_nn.checking import GradientReport, LeafReport, check_gradients
+
+KEY = jax.random.key(0)
+
+
+def draws(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def by_path(report: GradientReport) -> dict[str, LeafReport]:
+    return {leaf.path: leaf for leaf in report.leaves}
+
+
+@pytest.mark.parametrize(
+    ("f", "point"),
+    [
+        (lambda x: jnp.sum(jax.nn.relu(x)), np.zeros(5)),
+        (lambda x: jnp.sum(jnp.abs(x)), 0.0),
+        (lambda x: jnp.max(x), np.ones(6)),
+        (lambda x: jnp.sum(jnp.clip(x, 0.0, 1.0)), np.array([0.0, 1.0, 0.5, 2.0])),
+        # Kinks of both signs cancel along some lines; the coordinates tell them apart.
+        (lambda x: jax.nn.relu(x) @ np.where(np.arange(40) % 2, 1.0, -1.0), np.zeros(40)),
+    ],
+    ids=["relu", "abs", "max_tie", "clip", "mixed"],
+)
+def test_a_kink_at_the_point_is_told_apart(f, point):
+    report = check_gradients(f, point, key=KEY)
+    assert (report.verdict, report.ok) == ("KINK_OK", True), report
+    assert report.leaves[0].kinks
+
+
+@pytest.mark.parametrize("slope", [1.5, -0.5])
+def test_a_claim_outside_the_one_sided_slopes_fails(slope):
+    report = check_gradients(
+        lambda x: jnp.sum(jax.nn.relu(x)), np.zeros(5), grad_fn=lambda x: jnp.full_like(x, slope), key=KEY
+    )
+    assert report.verdict == "FAIL"
+    assert report.leaves[0].worst[0].claimed == slope
+    np.testing.assert_allclose(report.leaves[0].worst[0].numeric, round(slope / 2 + 0.1))  # the nearest side: 1 or 0
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.5, "KINK_OK"), (1.0, "FAIL")])
+def test_a_tie_that_gets_the_cotangent_twice_is_found_in_a_large_leaf(share, verdict):
+    """At each coordinate the claim lies between the one-sided slopes; together they are too large."""
+    f = lambda x: jnp.mean(jnp.max(x.reshape(-1, 2), -1))  # noqa: E731
+    x = np.repeat(draws(1, 5000), 2)
+    report = check_gradients(f, x, grad_fn=lambda x: jnp.full_like(x, share / 5000), key=KEY)
+    assert report.verdict == verdict, report
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.0001])
+def test_float32_inside_f_is_inconclusive_never_a_pass(factor):
+    def f(x):
+        return jnp.mean(jnp.sin(x.astype(jnp.float32)))
+
+    report = check_gradients(f, draws(1, 1000), grad_fn=lambda x: factor * jnp.cos(x) / 1000, key=KEY)
+    assert not report.ok
+    if factor == 1.0:
+        assert report.verdict == "INCONCLUSIVE"
+        assert "rounds to a shorter float (unit 1.2e-07)" in report.leaves[0].hypothesis
+    else:  # what differences cannot see, the exact oracle can
+        assert report.verdict == "FAIL"
+        assert "by rule-stripped AD alone" in report.leaves[0].hypothesis
+
+
+def test_a_staircase_is_not_taken_for_a_constant():
+    """Every step is smaller than a float32 stair here, so all differences are zero, and the claim is right."""
+    report = check_gradients(lambda x: (1 + 1e-6 * x).astype(jnp.float32), 1.0, key=KEY)
+    assert report.verdict == "INCONCLUSIVE", report
+
+
+def test_round_off_that_hides_the_gradient_is_inconclusive():
+    report = check_gradients(lambda x: 1e12 + jnp.mean(jnp.sin(x)), draws(1, 100), key=KEY)
+    assert (report.verdict, report.leaves[0].miss_bound) == ("INCONCLUSIVE", np.inf)
+    assert "any error could escape" in report.leaves[0].hypothesis
+
+
+@pytest.mark.parametrize(
+    "f", [lambda x: 1e6 + jnp.mean(jnp.sin(x)), lambda x: jnp.mean(jnp.sin(1e4 * x))], ids=["offset", "short_waves"]
+)
+def test_a_ladder_that_does_not_fit_is_moved(f):
+    report = check_gradients(f, draws(1, 1000), key=KEY)
+    assert report.verdict == "PASS", report
+
+
+def test_leaves_without_influence_are_dead():
+    def f(p):
+        x = (
+            p["x"] * p["scale"][None] + p["bias"][None]
+        )  # the bias before a normalization has a gradient of round-off only
+        return jnp.mean(jnp.tanh((x - x.mean(0, keepdims=True)) / jnp.sqrt(x.var(0, keepdims=True) + 1e-5)) ** 3)
+
+    point = {"x": draws(1, 50, 4) ** 2, "scale": draws(2, 4), "bias": draws(3, 4), "unused": draws(4, 3)}
+    verdicts = {path: leaf.verdict for path, leaf in by_path(check_gradients(f, point, key=KEY)).items()}
+    assert verdicts == {"bias": "DEAD", "scale": "PASS", "unused": "DEAD", "x": "PASS"}
+
+
+def test_a_gradient_that_is_too_small_to_be_seen_is_not_taken_for_zero():
+    def f(p):
+        return 1e13 * jnp.mean(p["large"] ** 2) + jnp.mean(jnp.sin(p["small"]))
+
+    leaves = by_path(check_gradients(f, {"large": draws(1, 9), "small": draws(2, 9)}, key=KEY))
+    assert {path: leaf.verdict for path, leaf in leaves.items()} == {"large": "PASS", "small": "INCONCLUSIVE"}
+
+
+def test_a_function_without_slope_is_dead_as_a_whole():
+    report = check_gradients(lambda x: jnp.sum(jnp.round(x)), np.array([0.1, 1.2]), key=KEY)
+    assert (report.verdict, report.ok) == ("DEAD", True)
+
+
+def test_a_zero_claim_for_a_live_leaf_fails():
+    leaf = check_gradients(lambda x: jnp.mean(jnp.sin(x)), draws(1, 500), grad_fn=jnp.zeros_like, key=KEY).leaves[0]
+    assert (leaf.verdict, leaf.hypothesis.split(",")[0]) == ("FAIL", "claimed is zero on args[0]")
+
+
+def test_a_gradient_that_is_not_finite_fails_and_says_where():
+    report = check_gradients(
+        lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0.0)), np.array([[1.0, 2.0], [0.0, 3.0]]), key=KEY
+    )
+    assert report.verdict == "FAIL"
+    assert report.leaves[0].hypothesis == "claimed is not finite at 1 of 4 coordinates, first at [1, 0]"
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_stop_gradient_may_be_meant():
+    f = lambda x: jnp.mean((x - jax.lax.stop_gradient(jnp.sin(x))) ** 2)  # noqa: E731
+    assert check_gradients(f, draws(1, 30), key=KEY).verdict == "BLOCKED"
+    assert check_gradients(f, draws(1, 30), key=KEY, stop_gradient="constant").verdict == "PASS"
+    other = lambda x: jax.grad(f)(x) * 1.01  # noqa: E731
+    assert check_gradients(f, draws(1, 30), key=KEY, grad_fn=other, stop_gradient="constant").verdict == "FAIL"
+
+
+def test_what_is_no_function_is_nondeterministic():
+    calls = []
+
+    def stateful(x):
+        calls.append(1)
+        return jnp.sum(x) * len(calls)
+
+    def noisy(x):
+        noise = jax.pure_callback(lambda: np.float32(np.random.rand()), jax.ShapeDtypeStruct((), np.float32))
+        return jnp.sum(x) + jax.lax.stop_gradient(noise)
+
+    noise = np.random.default_rng(0)
+    for f, grad_fn, reason in [
+        (stateful, None, "two traces of f"),
+        (noisy, lambda x: jnp.ones_like(x), "two calls of f"),
+        (jnp.sum, lambda x: noise.random(x.shape), "two calls of grad_fn"),
+    ]:
+        report = check_gradients(f, draws(1, 20), grad_fn=grad_fn, key=KEY)
+        assert report.verdict == "NONDETERMINISTIC", report
+        assert reason in report.leaves[0].hypothesis
+
+
+def test_a_zero_claim_that_round_off_hides_is_not_dead():
+    """All values of f are equal here, bit for bit, but its gradient is not zero: no differences can tell."""
+    offset = check_gradients(lambda x: 1e17 + jnp.sum(jnp.sin(x)), np.ones(20), grad_fn=jnp.zeros_like, key=KEY)
+    assert offset.verdict == "FAIL" and "by rule-stripped AD alone" in offset.leaves[0].hypothesis
+    stairs = check_gradients(lambda x: (1 + 1e-6 * x).astype(jnp.float32), 1.0, grad_fn=lambda x: 0 * x, key=KEY)
+    assert not stairs.ok
