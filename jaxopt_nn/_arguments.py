@@ -17,6 +17,7 @@ __all__ = [
     "check_each",
     "check_key",
     "check_number",
+    "check_one_number",
     "check_positive_int",
     "check_same_shape",
     "check_weight",
@@ -61,6 +62,27 @@ def check_number(
     if not math.isfinite(number) or below or above:
         left, right = "(" if open_low or low == -math.inf else "[", ")" if open_high or high == math.inf else "]"
         raise ValueError(f"{name}: expected a finite number in {left}{low:g}, {high:g}{right}, got {number:g}")
+
+
+def check_one_number(
+    name: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+    whole: bool = False,
+) -> None:
+    """As :func:`check_number`, and raises for an array of numbers, or where a concrete one is not ``whole``."""
+    check_number(name, value, low, high, open_low=open_low, open_high=open_high)
+    if np.ndim(value) != 0:
+        raise ValueError(
+            f"{name}: expected one number, got an array of shape {np.shape(value)}; to sweep it, use jax.vmap"
+        )
+    number = concrete_number(value)
+    if whole and number is not None and not number.is_integer():
+        raise ValueError(f"{name}: expected an integer, got {number:g}")
 
 
 def check_positive_int(name: str, value: Any, *, high: int | None = None) -> None:

@@ -3,8 +3,10 @@
 import os
 
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
-# Nearly all of the suite's time is XLA's for compiling small programs. On a CPU these make it a fifth; what a program
-# computes is the same up to rounding. XLA_FLAGS="" runs the suite as a user's program is compiled.
+# Nearly all of the suite's time is XLA's for compiling small programs. On a CPU these make it a fifth. What a program
+# computes is the same up to rounding, but where that decides: at level 0 a number that is computed in two places may be
+# rounded in two ways, so the gradient of jnp.max, which looks by == for what was the largest, may find nothing and be
+# infinite in some lanes. XLA_FLAGS="" runs the suite as a user's program is compiled.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",

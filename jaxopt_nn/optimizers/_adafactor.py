@@ -11,7 +11,15 @@ from jaxopt_nn.optimizers._learning_rate import scale_by_learning_rate
 from jaxopt_nn.optimizers._numbers import Number, as_decay, as_number, next_count, safe_sqrt, to
 from jaxopt_nn.optimizers._second_weights import require_params
 from jaxopt_nn.optimizers._sgd import MomentumState
-from jaxopt_nn.optimizers._transform import check_match, map_leaves, moments_like, stateless, transform, wide
+from jaxopt_nn.optimizers._transform import (
+    check_match,
+    check_real,
+    map_leaves,
+    moments_like,
+    stateless,
+    transform,
+    wide,
+)
 from jaxopt_nn.schedules import Schedule
 from jaxopt_nn.trees import Mask, kernels_only
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
@@ -152,6 +160,7 @@ def scale_by_factored_rms(
     def update(updates: PyTree, state: AdafactorState, params: Params | None = None) -> tuple[PyTree, AdafactorState]:
         if params is not None:
             check_match(updates, params)
+        check_real("updates", updates)
         count = next_count(state.count)
 
         def leaf(g: Array, v: Any) -> tuple[Array, Any]:

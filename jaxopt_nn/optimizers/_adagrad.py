@@ -79,15 +79,13 @@ def scale_by_adagrad(
     """Divides a gradient by the root of the sum of all its squares: :func:`adagrad` without the learning rate.
 
     Args:
-        initial_accumulator_value: a₀ >= 0, may be traced; None for 0.1 (torch: 0).
-        eps: ε >= 0, inside of the root (torch: outside), may be traced; None for 1e-7 (torch: 1e-10).
-        convention: static; whose formula.
+        initial_accumulator_value, eps, convention: as in :func:`adagrad`.
 
     Returns:
         The transform.
 
     Raises:
-        ValueError: a number is out of its range, or the convention is unknown.
+        ValueError: as :func:`adagrad` does.
 
     Example:
         >>> import jax.numpy as jnp

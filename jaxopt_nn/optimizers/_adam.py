@@ -159,17 +159,13 @@ def scale_by_adam(
     """Replaces a gradient by ``m̂ / (√v̂ + ε)``: :func:`adam` without the learning rate.
 
     Args:
-        b1: β₁, in [0, 1); may be traced.
-        b2: β₂, in [0, 1); may be traced.
-        eps: ε > 0, may be traced; None for 1e-8 (keras: 1e-7).
-        amsgrad: static; whether to keep the maximum.
-        convention: static; whose formula.
+        b1, b2, eps, amsgrad, convention: as in :func:`adam`.
 
     Returns:
         The transform.
 
     Raises:
-        ValueError: a number is out of its range, or the convention is unknown.
+        ValueError: as :func:`adam` does.
 
     Example:
         >>> import jax.numpy as jnp

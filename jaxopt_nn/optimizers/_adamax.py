@@ -76,16 +76,13 @@ def scale_by_adamax(
     """Replaces a gradient by ``m̂ / u``: :func:`adamax` without the learning rate.
 
     Args:
-        b1: β₁, in [0, 1); may be traced.
-        b2: β₂, in [0, 1); may be traced.
-        eps: ε > 0, may be traced; None for 1e-8 (keras: 1e-7).
-        convention: static; whose formula.
+        b1, b2, eps, convention: as in :func:`adamax`.
 
     Returns:
         The transform.
 
     Raises:
-        ValueError: a number is out of its range, or the convention is unknown.
+        ValueError: as :func:`adamax` does.
 
     Example:
         >>> import jax.numpy as jnp

@@ -8,14 +8,23 @@ would be a mixture of zeros and NaN. A norm is not lost to overflow where its gr
 from collections.abc import Callable
 from functools import reduce
 from operator import add
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxopt_nn.optimizers._numbers import as_number, safe_sqrt, to
-from jaxopt_nn.optimizers._transform import check_match, stateless, transform, wide
+from jaxopt_nn.optimizers._second_weights import require_params
+from jaxopt_nn.optimizers._transform import (
+    Convention,
+    check_convention,
+    check_match,
+    check_real,
+    stateless,
+    transform,
+    wide,
+)
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
 __all__ = ["ClipState", "clip_adaptively", "clip_by_global_norm", "clip_by_norm", "clip_by_value"]
@@ -53,6 +62,8 @@ def clip_by_value(max_value: ArrayLike) -> optax.GradientTransformation:
     bound = as_number("max_value", max_value)
 
     def clip(updates: PyTree) -> PyTree:
+        check_real("updates", updates)
+
         def leaf(g: Any) -> Array:
             g = jnp.asarray(g)
             limit = to(wide(g), bound)
@@ -94,9 +105,7 @@ def clip_by_norm(max_norm: ArrayLike) -> optax.GradientTransformation:
     return _clip_by_norm(clip)
 
 
-def clip_by_global_norm(
-    max_norm: ArrayLike, *, convention: Literal["optax", "torch", "keras"] = "optax"
-) -> optax.GradientTransformation:
+def clip_by_global_norm(max_norm: ArrayLike, *, convention: Convention = "optax") -> optax.GradientTransformation:
     """Scales all leaves alike so that the Euclidean norm of the whole tree is at most ``max_norm``.
 
     ``g ← g · min(1, max_norm / ‖g‖)``, with ``‖g‖`` over all elements of all leaves. A gradient below the limit is not
@@ -126,10 +135,8 @@ def clip_by_global_norm(
     References:
         Pascanu, Mikolov and Bengio, On the difficulty of training recurrent neural networks, 2013, algorithm 1.
     """
+    check_convention(convention)
     bound = as_number("max_norm", max_norm)
-
-    if convention not in ("optax", "torch", "keras"):
-        raise ValueError(f'convention: expected "optax", "torch" or "keras", got {convention!r}')
     return _clip_by_norm(lambda leaves: _rescale(leaves, bound, 1e-6 if convention == "torch" else 0.0))
 
 
@@ -176,9 +183,9 @@ def clip_adaptively(clipping: ArrayLike, eps: ArrayLike = 1e-3) -> optax.Gradien
         return (_factor(norms, limit, 0.0) * exact).astype(g.dtype), _norm([norms])
 
     def update(updates: PyTree, state: ClipState, params: Params | None = None) -> tuple[PyTree, ClipState]:
-        if params is None:
-            raise ValueError("params: expected the parameters, got None: AGC needs update(updates, state, params)")
+        params = require_params("adaptive clipping", params)
         check_match(updates, params)
+        check_real("updates", updates)
         leaves, treedef = jax.tree.flatten(updates)
         pairs = [clip(leaf, param) for leaf, param in zip(leaves, jax.tree.leaves(params), strict=True)]
         return treedef.unflatten([clipped for clipped, _ in pairs]), _record([norm for _, norm in pairs])
@@ -191,6 +198,7 @@ def _clip_by_norm(clip: Callable[[list[Array]], tuple[list[Array], Array]]) -> o
 
     def update(updates: PyTree, state: ClipState, params: Params | None = None) -> tuple[PyTree, ClipState]:
         del params, state
+        check_real("updates", updates)
         leaves, treedef = jax.tree.flatten(updates)
         if not leaves:
             return updates, _record([])

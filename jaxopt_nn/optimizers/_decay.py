@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxopt_nn.optimizers._numbers import as_number, to
-from jaxopt_nn.optimizers._transform import check_match, transform, wide
+from jaxopt_nn.optimizers._second_weights import require_params
+from jaxopt_nn.optimizers._transform import check_match, check_real, transform, wide
 from jaxopt_nn.trees import Mask, kernels_only, select
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
@@ -49,12 +50,9 @@ def add_decayed_weights(weight_decay: ArrayLike, *, mask: Mask = kernels_only) -
     def update(
         updates: PyTree, state: optax.EmptyState, params: Params | None = None
     ) -> tuple[PyTree, optax.EmptyState]:
-        if params is None:
-            raise ValueError(
-                "params: expected the parameters, got None: weight decay needs update(updates, state, params)"
-            )
+        params = require_params("weight decay", params)
         check_match(updates, params)
-
+        check_real("updates", updates, or_complex=True)
         leaves, treedef = jax.tree.flatten(updates)
 
         def decayed(u: Any, param: Any) -> Array:

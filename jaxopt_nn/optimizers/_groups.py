@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numbers import as_number, to
-from jaxopt_nn.optimizers._transform import stateless, wide
+from jaxopt_nn.optimizers._numbers import Number, as_number, to
+from jaxopt_nn.optimizers._transform import check_real, stateless, wide
 from jaxopt_nn.trees import named_leaves, select
 from jaxopt_nn.types import Array, ArrayLike, PyTree
 
@@ -42,7 +42,7 @@ def parameter_groups(
     if not groups:
         raise ValueError("groups: expected at least one, got none")
     transforms: dict[Hashable, optax.GradientTransformation] = {**groups}
-    return optax.partition(transforms, lambda params: _label(tuple(groups), params))
+    return optax.partition(transforms, lambda params: _label("groups", tuple(groups), params))
 
 
 def scale_by_path(factors: Mapping[str, ArrayLike]) -> optax.GradientTransformation:
@@ -69,18 +69,7 @@ def scale_by_path(factors: Mapping[str, ArrayLike]) -> optax.GradientTransformat
         >>> float(updates["body"]["kernel"]), float(updates["head"]["kernel"])
         (-0.25, -1.0)
     """
-    numbers = {pattern: as_number(f"factors[{pattern}]", factor) for pattern, factor in factors.items()}
-
-    def scale(updates: PyTree) -> PyTree:
-        def leaf(label: str, update: Any) -> Array:
-            update = jnp.asarray(update)
-            if label not in numbers:
-                return update
-            return (to(wide(update), numbers[label]) * update.astype(wide(update))).astype(update.dtype)
-
-        return jax.tree.map(leaf, _label(tuple(numbers), updates, rest=""), updates)
-
-    return stateless(scale)
+    return _scale("factors", {name: as_number(f"factors[{name}]", factor) for name, factor in factors.items()})
 
 
 def scale_by_depth(patterns: Sequence[str], decay: ArrayLike) -> optax.GradientTransformation:
@@ -97,7 +86,8 @@ def scale_by_depth(patterns: Sequence[str], decay: ArrayLike) -> optax.GradientT
         The transform, stateless.
 
     Raises:
-        ValueError: ``decay`` is out of its range; at ``update``, a pattern has no leaf.
+        ValueError: ``decay`` is out of its range, or a pattern stands there twice; at ``update``, one has no leaf.
+        TypeError: ``patterns`` is one string.
 
     Example:
         >>> import jax.numpy as jnp
@@ -110,18 +100,39 @@ def scale_by_depth(patterns: Sequence[str], decay: ArrayLike) -> optax.GradientT
         Howard and Ruder, Universal language model fine-tuning, 2018, section 3.2 (discriminative fine-tuning).
     """
     rate = as_number("decay", decay, 0.0, 1.0)
-    return scale_by_path({pattern: rate**power for power, pattern in enumerate(reversed(patterns))})
+    if isinstance(patterns, str):
+        raise TypeError(f"patterns: expected a sequence of patterns, got the string {patterns!r}")
+    if len(set(patterns)) < len(patterns):
+        raise ValueError(f"patterns: expected each once, got {list(patterns)}")
+    return _scale("patterns", {pattern: rate**power for power, pattern in enumerate(reversed(patterns))})
 
 
-def _label(patterns: tuple[str, ...], tree: PyTree, rest: str | None = None) -> PyTree:
+def _scale(name: str, numbers: Mapping[str, Number]) -> optax.GradientTransformation:
+    """The transform of a factor for each pattern, which came as the argument ``name``."""
+
+    def scale(updates: PyTree) -> PyTree:
+        check_real("updates", updates, or_complex=True)
+
+        def leaf(label: str, update: Any) -> Array:
+            update = jnp.asarray(update)
+            if label not in numbers:
+                return update
+            return (to(wide(update), numbers[label]) * update.astype(wide(update))).astype(update.dtype)
+
+        return jax.tree.map(leaf, _label(name, tuple(numbers), updates, rest=""), updates)
+
+    return stateless(scale)
+
+
+def _label(name: str, patterns: tuple[str, ...], tree: PyTree, rest: str | None = None) -> PyTree:
     """The tree of the first pattern that each leaf matches; ``rest`` where none does, which is an error if None."""
-    chosen = [select("groups", pattern, tree) for pattern in patterns]
+    chosen = [select(name, pattern, tree) for pattern in patterns]
     labels: list[str | None] = []
     for (path, _), *matches in zip(named_leaves(tree), *chosen, strict=True):
         label = next((pattern for pattern, match in zip(patterns, matches, strict=True) if match), rest)
         if label is None:
-            raise ValueError(f'groups: expected one for each leaf, none matches {path!r}: end with "*"')
+            raise ValueError(f'{name}: expected one for each leaf, none matches {path!r}: end with "*"')
         labels.append(label)
     if labels and (empty := set(patterns) - set(labels)):
-        raise ValueError(f"groups: expected a leaf in each, but all of {min(empty)!r} belong to an earlier one")
+        raise ValueError(f"{name}: expected a leaf in each, but all of {min(empty)!r} belong to an earlier one")
     return jax.tree.structure(tree).unflatten(labels)

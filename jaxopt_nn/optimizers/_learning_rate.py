@@ -8,7 +8,7 @@ import optax
 
 from jaxopt_nn._arguments import check_number
 from jaxopt_nn.optimizers._numbers import as_number, next_count, to
-from jaxopt_nn.optimizers._transform import transform, wide
+from jaxopt_nn.optimizers._transform import check_real, transform, wide
 from jaxopt_nn.schedules import Schedule
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
@@ -189,6 +189,8 @@ def _effective(dtype: Any, rate: Any, scale: Array) -> Any:
 
 
 def _descend(updates: PyTree, rate: Any, scale: Array) -> PyTree:
+    check_real("updates", updates, or_complex=True)
+
     def leaf(update: Any) -> Array:
         update = jnp.asarray(update)
         dtype = wide(update)

@@ -66,7 +66,7 @@ def lookahead(
         Zhang, Lucas, Hinton and Ba, Lookahead optimizer: k steps forward, 1 step back, NeurIPS 2019, algorithm 1.
     """
     inner = optax.with_extra_args_support(optimizer)
-    period = as_number("sync_period", sync_period, 1.0)
+    period = as_number("sync_period", sync_period, 1.0, whole=True)
     alpha = as_number("slow_step_size", slow_step_size, 0.0, 1.0)
 
     def init(params: Params) -> LookaheadState:

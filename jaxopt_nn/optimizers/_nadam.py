@@ -95,17 +95,13 @@ def scale_by_nadam(
     """Adam's direction, one momentum step ahead: :func:`nadam` without the learning rate.
 
     Args:
-        b1: β₁, in [0, 1); may be traced.
-        b2: β₂, in [0, 1); may be traced.
-        eps: ε > 0, may be traced; None for 1e-8 (keras: 1e-7).
-        momentum_decay: ψ >= 0, may be traced; None for 4e-3 (keras: 1). There is none in optax.
-        convention: static; whose formula.
+        b1, b2, eps, momentum_decay, convention: as in :func:`nadam`.
 
     Returns:
         The transform.
 
     Raises:
-        ValueError: a number is out of its range, the convention is unknown, or has no ``momentum_decay``.
+        ValueError: as :func:`nadam` does.
 
     Example:
         >>> import jax.numpy as jnp

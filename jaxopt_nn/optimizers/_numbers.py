@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_nn._arguments import check_number
+from jaxopt_nn._arguments import check_one_number
 from jaxopt_nn.types import Array, ArrayLike
 
 __all__ = [
@@ -54,13 +54,10 @@ def as_number(
     *,
     open_low: bool = False,
     open_high: bool = False,
+    whole: bool = False,
 ) -> Number:
     """Checks that ``value`` is one number within the range (0 or more, unless told), and prepares it."""
-    check_number(name, value, low, high, open_low=open_low, open_high=open_high)
-    if np.ndim(value) != 0:
-        raise ValueError(
-            f"{name}: expected one number, got an array of shape {np.shape(value)}; to sweep it, use jax.vmap"
-        )
+    check_one_number(name, value, low, high, open_low=open_low, open_high=open_high, whole=whole)
     if isinstance(value, jax.Array):
         return value.astype(jnp.promote_types(value.dtype, jnp.float32))
     return float(cast(float, value))

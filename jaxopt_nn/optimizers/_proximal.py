@@ -13,7 +13,7 @@ import optax
 from jaxopt_nn.optimizers._learning_rate import current_learning_rate
 from jaxopt_nn.optimizers._numbers import as_number, safe_sqrt, to
 from jaxopt_nn.optimizers._second_weights import require_params
-from jaxopt_nn.optimizers._transform import check_match, transform, transform_extra, wide
+from jaxopt_nn.optimizers._transform import check_match, check_real, transform, transform_extra, wide
 from jaxopt_nn.trees import Mask, kernels_only, select
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
@@ -194,6 +194,7 @@ def constrain_max_norm(max_norm: ArrayLike, *, mask: Mask = kernels_only) -> opt
 def _moved_on(fn: Any, mask: Mask, updates: PyTree, params: Params) -> PyTree:
     """The updates that lead to ``fn(params + updates)`` at the leaves that the mask selects."""
     check_match(updates, params)
+    check_real("updates", updates)
     leaves, treedef = jax.tree.flatten(updates)
 
     def leaf(u: Any, param: Any) -> Array:

@@ -79,17 +79,13 @@ def scale_by_radam(
     """Replaces a gradient by ``r·m̂ / (√v̂ + ε)``, at first by m̂: :func:`radam` without the learning rate.
 
     Args:
-        b1: β₁, in [0, 1); may be traced.
-        b2: β₂, in [0, 1); may be traced.
-        eps: ε > 0; may be traced.
-        threshold: the ρₜ from which on to rectify, >= 4; may be traced.
-        convention: static; whose formula, "optax" or "torch".
+        b1, b2, eps, threshold, convention: as in :func:`radam`.
 
     Returns:
         The transform. Its state is an :class:`AdamState`.
 
     Raises:
-        ValueError: a number is out of its range, or the convention is unknown.
+        ValueError: as :func:`radam` does.
 
     Example:
         >>> import jax.numpy as jnp

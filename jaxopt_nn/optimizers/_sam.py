@@ -10,7 +10,7 @@ import optax
 
 from jaxopt_nn.optimizers._numbers import as_number, safe_sqrt, to
 from jaxopt_nn.optimizers._second_weights import gradient_fn, require_params
-from jaxopt_nn.optimizers._transform import check_match, transform_extra, wide
+from jaxopt_nn.optimizers._transform import check_match, check_real, transform_extra, wide
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
 __all__ = ["sam"]
@@ -78,6 +78,7 @@ def sam(
         params = require_params("sharpness-aware minimization", params)
         gradients_at = gradient_fn("sharpness-aware minimization", grad_fn, params)
         check_match(updates, params)
+        check_real("updates", updates)
         gradients = gradients_at(uphill(params, updates))
         check_match(gradients, params)
         gradients = jax.tree.map(_like, gradients, updates)

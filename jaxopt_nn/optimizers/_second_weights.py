@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._transform import check_match, wide
-from jaxopt_nn.trees import map_with_path
+from jaxopt_nn.optimizers._transform import check_match, check_real, wide
 from jaxopt_nn.types import Array, Params, PyTree
 
 __all__ = ["copy_of", "gradient_fn", "moved", "require_params", "update_to"]
@@ -46,13 +45,8 @@ def gradient_fn(what: str, grad_fn: Any, params: Params) -> Callable[[Params], P
 
 def copy_of(params: Params) -> PyTree:
     """The parameters in the dtype of their arithmetic, in buffers of their own: both may be donated."""
-
-    def leaf(path: str, param: Any) -> Array:
-        if not jnp.issubdtype(jnp.result_type(param), jnp.floating):
-            raise TypeError(f"params[{path}]: expected real floating-point numbers, got {jnp.result_type(param)}")
-        return jnp.array(jax.lax.convert_element_type(param, wide(param)), copy=True)
-
-    return map_with_path(leaf, params)
+    check_real("params", params)
+    return jax.tree.map(lambda leaf: jnp.array(jax.lax.convert_element_type(leaf, wide(leaf)), copy=True), params)
 
 
 def moved(params: Params, updates: PyTree) -> PyTree:

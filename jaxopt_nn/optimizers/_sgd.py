@@ -111,12 +111,13 @@ def add_momentum(
         1.5
     """
     decay = as_decay("momentum", momentum)
-    dampened = None if dampening is None else as_number("dampening", dampening, 0.0, 1.0)
-    if nesterov and dampened is not None:
+    # 1 - τ of a double is a double: for a τ near 1, float32 would lose the digits that are left.
+    share = None if dampening is None else 1.0 - as_number("dampening", dampening, 0.0, 1.0)
+    if nesterov and share is not None:
         raise ValueError("nesterov: expected False with dampening, got True")
 
     def init(params: Params) -> MomentumState:
-        return MomentumState(moments_like(params), None if dampened is None else jnp.zeros((), jnp.int32))
+        return MomentumState(moments_like(params), None if share is None else jnp.zeros((), jnp.int32))
 
     def update(updates: PyTree, state: MomentumState, params: Params | None = None) -> tuple[PyTree, MomentumState]:
         del params
@@ -124,10 +125,10 @@ def add_momentum(
 
         def leaf(u: Array, v: Array) -> tuple[Any, ...]:
             exact, mu = u.astype(v.dtype), to(v.dtype, decay.rate)
-            if dampened is None or count is None:
+            if share is None or count is None:
                 v = exact + mu * v
             else:
-                v = jnp.where(count == 0, 1.0, 1.0 - to(v.dtype, dampened)) * exact + mu * v
+                v = jnp.where(count == 0, 1.0, to(v.dtype, share)) * exact + mu * v
             return (exact + mu * v if nesterov else v).astype(u.dtype), v
 
         updates, velocity = map_leaves(leaf, 2, updates, state.velocity)

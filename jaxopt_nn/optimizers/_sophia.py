@@ -128,7 +128,7 @@ def scale_by_sophia(
     check_key("key", key)
     first, second = as_decay("b1", b1), as_decay("b2", b2)
     factor, epsilon = as_number("gamma", gamma, open_low=True), as_number("eps", eps, open_low=True)
-    interval = as_number("update_interval", update_interval, 1.0)
+    interval = as_number("update_interval", update_interval, 1.0, whole=True)
 
     def init(params: Params) -> SophiaState:
         return SophiaState(jnp.zeros((), jnp.int32), moments_like(params), moments_like(params))

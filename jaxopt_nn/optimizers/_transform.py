@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.trees import map_with_path, named_leaves
-from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
+from jaxopt_nn.trees import named_leaves
+from jaxopt_nn.types import ArrayLike, Params, PyTree
 
 __all__ = [
     "Convention",
     "check_convention",
     "check_match",
+    "check_real",
     "map_leaves",
     "moments_like",
     "stateless",
@@ -30,7 +31,7 @@ Convention = Literal["optax", "torch", "keras"]
 """Whose formula, where the libraries have different ones under one name."""
 
 
-def check_convention(convention: str, *allowed: Convention) -> None:
+def check_convention(convention: str, *allowed: str) -> None:
     """Raises ``ValueError`` unless ``convention`` is one of those ``allowed``, by default of all."""
     names = allowed or get_args(Convention)
     if convention not in names:
@@ -70,14 +71,9 @@ def wide(leaf: ArrayLike) -> Any:
 
 def moments_like(params: Params, fill: Any = 0.0) -> PyTree:
     """A state with the shapes (and shardings) of ``params``, in the dtype of their arithmetic, filled with ``fill``."""
-
-    def leaf(path: str, param: Any) -> Array:
-        if not jnp.issubdtype(jnp.result_type(param), jnp.floating):
-            raise TypeError(f"params[{path}]: expected real floating-point numbers, got {jnp.result_type(param)}")
-        # A copy: of a scalar's state, full_like makes the very array that the caller passed as ``fill``.
-        return jnp.array(jnp.full_like(param, fill, dtype=wide(param)), copy=True)
-
-    return map_with_path(leaf, params)
+    check_real("params", params)
+    # A copy: of a scalar's state, full_like makes the very array that the caller passed as ``fill``.
+    return jax.tree.map(lambda leaf: jnp.array(jnp.full_like(leaf, fill, dtype=wide(leaf)), copy=True), params)
 
 
 def map_leaves(
@@ -86,10 +82,19 @@ def map_leaves(
     """``jax.tree.map`` for a function that returns ``outputs`` arrays for each leaf: it gives as many trees."""
     for state in states:
         check_match(updates, state)
+    check_real("updates", updates)
     leaves, treedef = jax.tree.flatten(updates)
     columns = [jax.tree.leaves(state) for state in states]
     results = [fn(jnp.asarray(leaf), *moments) for leaf, *moments in zip(leaves, *columns, strict=True)]
     return tuple(treedef.unflatten([result[i] for result in results]) for i in range(outputs))
+
+
+def check_real(name: str, tree: PyTree, *, or_complex: bool = False) -> None:
+    """Raises ``TypeError`` with the path unless all leaves are real, or complex, floating-point numbers."""
+    kind, expected = (jnp.inexact, "real or complex") if or_complex else (jnp.floating, "real")
+    for path, leaf in named_leaves(tree):
+        if not jnp.issubdtype(jnp.result_type(leaf), kind):
+            raise TypeError(f"{name}[{path}]: expected {expected} floating-point numbers, got {jnp.result_type(leaf)}")
 
 
 def check_match(updates: PyTree, expected: PyTree) -> None:

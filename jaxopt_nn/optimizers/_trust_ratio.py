@@ -16,7 +16,7 @@ from jaxopt_nn.optimizers._learning_rate import scale_by_learning_rate
 from jaxopt_nn.optimizers._numbers import Number, as_number, safe_sqrt, to
 from jaxopt_nn.optimizers._second_weights import require_params
 from jaxopt_nn.optimizers._sgd import add_momentum
-from jaxopt_nn.optimizers._transform import check_match, transform, wide
+from jaxopt_nn.optimizers._transform import check_convention, check_match, check_real, transform, wide
 from jaxopt_nn.schedules import Schedule
 from jaxopt_nn.trees import Mask, every_leaf, kernels_only, select
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
@@ -121,8 +121,7 @@ def lars(
     References:
         You, Gitman and Ginsburg, Large batch training of convolutional networks, 2017, algorithm 1 and equation 6.
     """
-    if convention not in ("optax", "paper"):
-        raise ValueError(f'convention: expected "optax" or "paper", got {convention!r}')
+    check_convention(convention, "optax", "paper")
     after = (scale_by_learning_rate(learning_rate), add_momentum(momentum, nesterov=nesterov))
     if weight_decay is not None and convention == "paper":
         decay = as_number("weight_decay", weight_decay)
@@ -202,6 +201,7 @@ def _trust_ratio(
     ) -> tuple[PyTree, optax.EmptyState]:
         params = require_params("a trust ratio", params)
         check_match(updates, params)
+        check_real("updates", updates)
         leaves, treedef = jax.tree.flatten(updates)
         masks = select(name, mask, params), select("mask", decay_mask, params)
         columns = zip(leaves, jax.tree.leaves(params), *masks, strict=True)

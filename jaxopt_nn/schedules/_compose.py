@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from jaxopt_nn._arguments import check_number
+from jaxopt_nn._arguments import check_one_number
 from jaxopt_nn.schedules._decay import constant
 from jaxopt_nn.schedules._steps import Schedule, as_float, as_steps, boundary_list, done_and_left, whole_periods
 from jaxopt_nn.types import Array, ArrayLike
@@ -42,8 +42,8 @@ def warmup(learning_rate: ArrayLike | Schedule, warmup_steps: ArrayLike, init_va
         Goyal et al., Accurate, large minibatch SGD, 2017, section 2.2 (gradual warm-up).
     """
     after = _as_schedule(learning_rate)
-    check_number("warmup_steps", warmup_steps, 0.0)
-    check_number("init_value", init_value, 0.0)
+    check_one_number("warmup_steps", warmup_steps, 0.0)
+    check_one_number("init_value", init_value, 0.0)
 
     def schedule(count: ArrayLike) -> Array:
         count, steps = as_steps(count), as_steps(warmup_steps)
@@ -128,7 +128,7 @@ def by_epoch(schedule: ArrayLike | Schedule, steps_per_epoch: ArrayLike, *, stai
     PyTorch's schedulers count what they are called for, which mostly are epochs.
     """
     part = _as_schedule(schedule)
-    check_number("steps_per_epoch", steps_per_epoch, 0.0, open_low=True)
+    check_one_number("steps_per_epoch", steps_per_epoch, 0.0, open_low=True)
 
     def by_step(count: ArrayLike) -> Array:
         if staircase:

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxopt_nn._arguments import check_number
+from jaxopt_nn._arguments import check_one_number
 from jaxopt_nn.schedules._steps import (
     Schedule,
     as_float,
@@ -44,7 +44,7 @@ def constant(learning_rate: ArrayLike) -> Schedule:
         >>> float(constant(0.5)(1000))
         0.5
     """
-    check_number("learning_rate", learning_rate, 0.0)
+    check_one_number("learning_rate", learning_rate, 0.0)
     return lambda count: jnp.broadcast_to(as_float(learning_rate), jnp.shape(count))
 
 
@@ -71,7 +71,7 @@ def step_decay(learning_rate: ArrayLike, step_size: ArrayLike, factor: ArrayLike
 
     Equal to ``torch.optim.lr_scheduler.StepLR``, there usually by epoch: ``by_epoch(step_decay(...), ...)``.
     """
-    check_number("step_size", step_size, 0.0, open_low=True)
+    check_one_number("step_size", step_size, 0.0, open_low=True)
     return exponential_decay(learning_rate, step_size, factor, staircase=True)
 
 
@@ -102,14 +102,14 @@ def multi_step_decay(
     Equal to ``torch.optim.lr_scheduler.MultiStepLR`` and, with one factor a boundary, to
     ``optax.piecewise_constant_schedule``.
     """
-    check_number("learning_rate", learning_rate, 0.0)
+    check_one_number("learning_rate", learning_rate, 0.0)
     steps = boundary_list(boundaries)
     several = as_list(factor)
     factors: list[Any] = [factor] * len(steps) if several is None else several
     if len(factors) != len(steps):
         raise ValueError(f"factor: expected one, or one a boundary, {len(steps)}, got {len(factors)}")
     for i, each in enumerate(factors):
-        check_number("factor" if several is None else f"factor[{i}]", each, 0.0, open_low=True)
+        check_one_number("factor" if several is None else f"factor[{i}]", each, 0.0, open_low=True)
 
     def schedule(count: ArrayLike) -> Array:
         count = as_steps(count)
@@ -155,11 +155,11 @@ def exponential_decay(
     Equal to ``optax.exponential_decay`` and Keras's ``ExponentialDecay``; with ``decay_steps`` of 1 to
     ``torch.optim.lr_scheduler.ExponentialLR``.
     """
-    check_number("learning_rate", learning_rate, 0.0)
-    check_number("decay_steps", decay_steps, 0.0, open_low=True)
-    check_number("factor", factor, 0.0, open_low=True)
+    check_one_number("learning_rate", learning_rate, 0.0)
+    check_one_number("decay_steps", decay_steps, 0.0, open_low=True)
+    check_one_number("factor", factor, 0.0, open_low=True)
     if end_value is not None:
-        check_number("end_value", end_value, 0.0)
+        check_one_number("end_value", end_value, 0.0)
 
     def schedule(count: ArrayLike) -> Array:
         exponent = whole_periods(count, decay_steps) if staircase else as_float(count) / as_float(decay_steps)
@@ -199,10 +199,10 @@ def polynomial_decay(
     Equal to ``optax.polynomial_schedule``, Keras's ``PolynomialDecay`` and, with an ``end_value`` of 0, to
     ``torch.optim.lr_scheduler.PolynomialLR``.
     """
-    check_number("learning_rate", learning_rate, 0.0)
-    check_number("decay_steps", decay_steps, 0.0, open_low=True)
-    check_number("power", power, 0.0, open_low=True)
-    check_number("end_value", end_value, 0.0)
+    check_one_number("learning_rate", learning_rate, 0.0)
+    check_one_number("decay_steps", decay_steps, 0.0, open_low=True)
+    check_one_number("power", power, 0.0, open_low=True)
+    check_one_number("end_value", end_value, 0.0)
 
     def schedule(count: ArrayLike) -> Array:
         _, left = done_and_left(count, decay_steps)
@@ -237,9 +237,9 @@ def linear(init_value: ArrayLike, end_value: ArrayLike, steps: ArrayLike) -> Sch
     Equal to ``optax.linear_schedule`` and ``torch.optim.lr_scheduler.LinearLR``, whose two ends are factors of the
     learning rate.
     """
-    check_number("init_value", init_value, 0.0)
-    check_number("end_value", end_value, 0.0)
-    check_number("steps", steps, 0.0)
+    check_one_number("init_value", init_value, 0.0)
+    check_one_number("end_value", end_value, 0.0)
+    check_one_number("steps", steps, 0.0)
 
     def schedule(count: ArrayLike) -> Array:
         done, left = done_and_left(count, steps)
@@ -274,6 +274,6 @@ def inverse_sqrt_decay(learning_rate: ArrayLike, timescale: ArrayLike) -> Schedu
     References:
         Vaswani et al., Attention is all you need, 2017, equation 3.
     """
-    check_number("learning_rate", learning_rate, 0.0)
-    check_number("timescale", timescale, 0.0, open_low=True)
+    check_one_number("learning_rate", learning_rate, 0.0)
+    check_one_number("timescale", timescale, 0.0, open_low=True)
     return lambda count: as_float(learning_rate) / jnp.sqrt(1.0 + as_float(count) / as_float(timescale))

@@ -11,7 +11,7 @@ from typing import Any, cast
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_nn._arguments import check_number, concrete_number
+from jaxopt_nn._arguments import check_one_number, concrete_number
 from jaxopt_nn.types import Array, ArrayLike
 
 __all__ = ["Schedule", "as_float", "as_list", "as_steps", "boundary_list", "done_and_left", "whole_periods"]
@@ -58,7 +58,7 @@ def boundary_list(boundaries: Sequence[ArrayLike] | ArrayLike) -> list[Any]:
     if each is None:
         raise ValueError(f"boundaries: expected a sequence of numbers of steps, got {boundaries!r}")
     for i, boundary in enumerate(each):
-        check_number(f"boundaries[{i}]", boundary, 0.0)
+        check_one_number(f"boundaries[{i}]", boundary, 0.0)
     numbers = [concrete_number(boundary) for boundary in each]
     for i, (left, right) in enumerate(pairwise(numbers)):
         if left is not None and right is not None and left > right:

@@ -339,5 +339,7 @@ def test_numbers_out_of_their_range_are_refused():
     ]:
         with pytest.raises(ValueError, match=f"^{name}: expected a finite number in .*, got "):
             make(bad)
+    with pytest.raises(ValueError, match=r"^sync_period: expected an integer, got 2.5"):
+        optimizers.lookahead(inner, 2.5)
     with pytest.raises(ValueError, match=r"^convention: expected .*, got 'timm'"):
         optimizers.weight_ema(inner, convention="timm")

@@ -75,11 +75,24 @@ def test_what_no_pattern_names_passes_and_low_precision_is_multiplied_in_float32
             lambda: optimizers.parameter_groups({"*": optimizers.sgd(1.0), "head": optimizers.sgd(1.0)}),
             r"^groups: expected a leaf in each, but all of 'head' belong to an earlier one",
         ),
-        (lambda: optimizers.scale_by_path({"tail": 1.0}), r"^groups: expected a pattern that matches one of .*'tail'"),
+        (lambda: optimizers.scale_by_path({"tail": 1.0}), r"^factors: expected a pattern that matches one of .*tail"),
         (lambda: optimizers.scale_by_path({"head": -1.0}), r"^factors\[head\]: expected a finite number in .*, got -1"),
         (lambda: optimizers.scale_by_depth(["embed", "head"], 1.5), r"^decay: expected a finite number in"),
+        (
+            lambda: optimizers.scale_by_depth(["tail"], 0.5),
+            r"^patterns: expected a pattern that matches one of .*'tail'",
+        ),
+        (
+            lambda: optimizers.scale_by_depth(["head", "head"], 0.5),
+            r"^patterns: expected each once, got",
+        ),
     ],
 )
 def test_bad_groups_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         _update(make())
+
+
+def test_one_string_is_no_sequence_of_patterns():
+    with pytest.raises(TypeError, match=r"^patterns: expected a sequence of patterns, got the string 'head'"):
+        optimizers.scale_by_depth("head", 0.5)

@@ -257,3 +257,17 @@ def test_an_unknown_mode_or_convention_is_named():
         reduce_on_plateau(convention="jax")  # pyright: ignore
     with pytest.raises(ValueError, match=r'^mode: expected "min" or "max", got \'auto\''):
         reduce_on_plateau(mode="auto")  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"patience": 2.5}, "patience: expected an integer, got 2.5"),
+        ({"cooldown": 0.5}, "cooldown: expected an integer, got 0.5"),
+        ({"factor": np.full(2, 0.5)}, r"factor: expected one number, got an array of shape \(2,\)"),
+        ({"min_lr": jnp.zeros(3)}, r"min_lr: expected one number, got an array of shape \(3,\)"),
+    ],
+)
+def test_what_is_no_integer_or_no_number_is_named(arguments, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        reduce_on_plateau(**arguments)

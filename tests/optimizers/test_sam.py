@@ -165,6 +165,9 @@ def test_mistakes_are_refused_with_the_name():
         both = {"a": params, "b": params}
         with pytest.raises(ValueError, match=r"^params: expected all parameters, got a part .* put it around"):
             group.update(both, group.init(both), both, grad_fn=jnp.sin)
+    with pytest.raises(TypeError, match=r"^updates\[a\]: expected real floating-point numbers, got complex64"):
+        turned = {"a": jnp.ones(3, jnp.complex64)}
+        optimizers.sam(optax.sgd(0.1)).update(turned, optax.sgd(0.1).init(turned), turned, grad_fn=lambda p: p)
     with pytest.raises(ValueError, match=r"^updates: expected the tree of the parameters"):
         optimizers.sam(optax.sgd(0.1)).update(params, optax.sgd(0.1).init(params), params, grad_fn=lambda p: {"a": p})
     for name, bad, make in [
@@ -177,6 +180,8 @@ def test_mistakes_are_refused_with_the_name():
     ]:
         with pytest.raises(ValueError, match=f"^{name}: expected a finite number in .*, got "):
             make(bad)
+    with pytest.raises(ValueError, match=r"^update_interval: expected an integer, got 1.5"):
+        optimizers.sophia(0.1, key=key, update_interval=1.5)
     with pytest.raises(TypeError, match=r"^key: expected a PRNG key, got 0"):
         optimizers.sophia(0.1, key=0)
 

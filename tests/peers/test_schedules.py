@@ -15,7 +15,7 @@ SETTINGS, STEPS = 200, 50
 
 
 def _golden():
-    path = Path(__file__).parent.parent / "golden_schedules" / "make.py"
+    path = Path(__file__).parent.parent / "schedules" / "golden" / "make.py"
     spec = importlib.util.spec_from_file_location("golden_schedules", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

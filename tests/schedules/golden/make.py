@@ -1,6 +1,6 @@
 """Writes torch.json: the learning rates of PyTorch's schedulers, count by count.
 
-Run with PyTorch 2.13: ``python tests/golden_schedules/make.py``.
+Run with PyTorch 2.13: ``python tests/schedules/golden/make.py``.
 """
 
 import json

@@ -1,0 +1,149 @@
+"""What every factory refuses, and that the table knows every factory."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxopt_nn import optimizers
+from jaxopt_nn.trees import Mask
+from tests.optimizers.table import TABLE, WRAPPERS, each_transform, gradients_of, params_of, rows
+
+# An argument for every parameter without a default, and those without which another is not used.
+ARGUMENTS = {
+    "clipping": 0.1,
+    "decay": 0.9,
+    "dtypes": {"*": jnp.bfloat16},
+    "factors": {"*": 0.5},
+    "frozen": "scale",
+    "groups": {"*": optax.sgd(0.1)},
+    "key": jax.random.key,
+    "l1_strength": 0.1,
+    "l2_strength": 0.1,
+    "learning_rate": 0.1,
+    "max_norm": 1.0,
+    "max_value": 1.0,
+    "momentum": 0.9,
+    "optimizer": optimizers.sgd(0.1),
+    "patterns": ["layer/*"],
+    "strength": 0.1,
+    "weight_decay": 0.1,
+}
+
+
+def _is_factory(function):
+    made = getattr(function, "__annotations__", {}).get("return")
+    return made in (optax.GradientTransformation, optax.GradientTransformationExtraArgs)
+
+
+FACTORIES = {name: fn for name in optimizers.__all__ if _is_factory(fn := getattr(optimizers, name))}
+
+
+def _made(name, **changed):
+    wanted = inspect.signature(FACTORIES[name]).parameters
+    given = {name: ARGUMENTS[name] for name in wanted if name in ARGUMENTS}
+    if callable(given.get("key")):
+        given["key"] = given["key"](0)
+    return FACTORIES[name](**given | changed)
+
+
+def _with_parameter(wanted):
+    """Names of factories with a parameter for which ``wanted(parameter)``, each with the parameter's name."""
+    return [
+        (name, parameter.name)
+        for name, factory in FACTORIES.items()
+        for parameter in inspect.signature(factory).parameters.values()
+        if wanted(parameter)
+    ]
+
+
+def test_no_factory_is_forgotten():
+    """Its row has its name. What stores a state in other dtypes has a file of its own."""
+    assert FACTORIES.keys() - {row[0] for row in TABLE + WRAPPERS} == {"store_state"}
+
+
+@pytest.mark.parametrize("name", [name for name, _ in _with_parameter(lambda p: p.name == "convention")])
+def test_an_unknown_convention_is_refused(name):
+    with pytest.raises(ValueError, match=r'^convention: expected "optax"(, "torch")? or "\w+", got \'jax\'$'):
+        _made(name, convention="jax")
+
+
+@pytest.mark.parametrize(
+    ("name", "mask"), _with_parameter(lambda parameter: parameter.annotation in (Mask, Mask | None))
+)
+def test_a_mask_that_selects_nothing_is_refused_with_its_name(name, mask):
+    for nothing in ("nothing", ["layer/*", "nothing"]):
+        with pytest.raises(ValueError, match=rf"^{mask}: expected a pattern that matches .*'scale'.*'nothing'"):
+            _made(name, **{mask: nothing}).init(params_of())
+    with pytest.raises(ValueError, match=rf"^{mask}: expected to select a leaf of .*'scale'.* selected none"):
+        _made(name, **{mask: lambda path, leaf: False}).init(params_of())
+
+
+_STATEFUL = {"momentum", "decay", "b1", "initial_accumulator_value"}
+
+
+@rows([row for row in TABLE if row[2].keys() & _STATEFUL])
+def test_trees_that_do_not_fit_are_refused_with_the_path(factory, numbers):
+    transform, params, gradients = factory(**numbers), params_of(), gradients_of()
+    state = transform.init(params)
+    with pytest.raises(ValueError, match=r"^updates: .* missing are \['scale'\], unexpected \['gain'\]"):
+        transform.update({"layer": gradients["layer"], "gain": gradients["scale"]}, state, params)
+    with pytest.raises(ValueError, match=r"^updates\[scale\]: expected shape \(\), got \(3,\)"):
+        transform.update(gradients | {"scale": jnp.ones(3)}, state, params)
+    for dtype in (jnp.int32, jnp.complex64):
+        with pytest.raises(TypeError, match=rf"^params\[scale\]: expected real floating-point .* got {dtype.__name__}"):
+            transform.init(params | {"scale": jnp.ones((), dtype)})
+
+
+RANGES = {
+    "learning_rate": [-0.1, np.inf, np.nan],
+    "momentum": [-0.1, 1.0, np.nan],
+    "momentum_decay": [-0.1, np.inf],
+    "dampening": [-0.1, 1.1],
+    "decay": [-0.1, 1.0],
+    "decay_steps": [-1.0, 0.0, np.nan],
+    "b1": [-0.1, 1.0],
+    "b2": [-0.1, 1.5],
+    "eps": [-1e-9, np.inf],
+    "initial_accumulator_value": [-0.1],
+    "threshold": [3.9, np.nan],
+    "weight_decay": [-0.1, np.nan],
+    "clipping": [-0.1, np.inf],
+    "max_value": [-1.0],
+    "max_norm": [-1.0, np.inf],
+    "trust_coefficient": [-0.1, np.nan],
+    "decay_exponent": [-0.1, np.inf],
+    "clipping_threshold": [0.0],
+    "min_scale": [-0.1],
+    "slow_step_size": [-0.1, 1.1],
+    "strength": [-0.1, np.nan],
+    "l1_strength": [-0.1, np.inf],
+    "l2_strength": [-0.1, np.nan],
+}
+
+
+@each_transform
+def test_a_number_out_of_its_range_is_refused_at_once(factory, numbers):
+    for name in numbers:
+        for bad in RANGES[name]:
+            for kind in (float, np.float32, jnp.float32):
+                with pytest.raises(ValueError, match=f"^{name}: expected a finite number in .*, got "):
+                    factory(**numbers | {name: kind(bad)})
+        with pytest.raises(TypeError, match=f"^{name}: expected a number, got "):
+            factory(**numbers | {name: "much"})
+        with pytest.raises(ValueError, match=rf"^{name}: expected one number, got an array of shape \(2,\)"):
+            factory(**numbers | {name: jnp.full(2, numbers[name])})
+
+
+def test_adam_refuses_an_epsilon_of_zero():
+    with pytest.raises(ValueError, match=r"^eps: expected a finite number in \(0, inf\), got 0"):
+        optimizers.adam(0.1, eps=0.0)
+
+
+@pytest.mark.parametrize("factory", [optimizers.sgd, optimizers.rmsprop])
+def test_nesterov_without_momentum_is_refused(factory):
+    with pytest.raises(ValueError, match=r"^nesterov: expected False without momentum, got True"):
+        factory(0.1, nesterov=True)
