@@ -143,22 +143,20 @@ def orthogonality(strength: ArrayLike, mask: Mask = kernels_only) -> Penalty:
     check_number("strength", strength, 0.0)
 
     def distance(w: Array) -> Array:
-        if w.ndim < 2:
-            raise ValueError(f"params: expected kernels of two axes or more, got shape {list(w.shape)}")
         w = w.reshape((-1, w.shape[-1]))
         gram = w.T @ w if w.shape[0] >= w.shape[1] else w @ w.T
         return jnp.square(gram - jnp.eye(gram.shape[0], dtype=w.dtype))
 
     def penalty(params: Params) -> Array:
-        return _sum(distance, params, mask, strength)
+        return _sum(distance, params, mask, strength, axes=2)
 
     return penalty
 
 
-def _sum(size: Callable[[Array], Array], params: Params, mask: Mask, strength: ArrayLike) -> Array:
-    """``strength·Σ size(w)`` over the selected leaves."""
+def _sum(size: Callable[[Array], Array], params: Params, mask: Mask, strength: ArrayLike, *, axes: int = 0) -> Array:
+    """``strength·Σ size(w)`` over the selected leaves, each of so many axes at least."""
     chosen = zip(named_leaves(params), select("mask", mask, params), strict=True)
-    selected = [_leaf(path, leaf) for (path, leaf), counts in chosen if counts]
+    selected = [_leaf(path, leaf, axes) for (path, leaf), counts in chosen if counts]
     if not selected:
         raise ValueError("params: expected some to penalize, got a tree without leaves")
     total = sum(jnp.sum(size(leaf)) for leaf in selected)
@@ -169,8 +167,10 @@ def _abs(w: Array) -> Array:
     return w * jnp.sign(w)  # jnp.abs has the derivative 1 at 0 in JAX, which would push zero weights away from 0
 
 
-def _leaf(path: str, leaf: Any) -> Array:
+def _leaf(path: str, leaf: Any, axes: int) -> Array:
     dtype = jnp.result_type(leaf)
+    if jnp.ndim(leaf) < axes:
+        raise ValueError(f"params[{path}]: expected two axes or more, got shape {list(jnp.shape(leaf))}")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"params[{path}]: expected a float dtype to penalize, got {dtype}")
     return jnp.asarray(leaf).astype(jnp.promote_types(dtype, jnp.float32))

@@ -18,6 +18,7 @@ from jaxopt_nn.layers.dense import dense
 from jaxopt_nn.layers.dropout import dropout
 from jaxopt_nn.layers.graph import graph
 from jaxopt_nn.layers.norm import layer_norm
+from jaxopt_nn.layers.wiring import as_layer, counted
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
 
 __all__ = ["multi_head_attention", "transformer_block"]
@@ -187,40 +188,72 @@ def transformer_block(
     if hidden_features is not None:
         check_positive_int("hidden_features", hidden_features)
     kernel = initializers.xavier_uniform() if kernel_init is None else kernel_init
-    attention = multi_head_attention(num_heads, causal=causal, drop_rate=drop_rate, kernel_init=kernel)
     after = [] if drop_rate is None else [dropout(drop_rate)]
+    attention = _masked_self_attention(
+        multi_head_attention(num_heads, causal=causal, drop_rate=drop_rate, kernel_init=kernel)
+    )
+    parts = [
+        _dense_of_width(lambda x: 4 * x.shape[-1] if hidden_features is None else hidden_features, kernel),
+        as_layer(activation),
+        _dense_of_width(lambda both: both[1].shape[-1], kernel),
+        *after,
+    ]
+    names = counted(parts)
+    fed = [("input",), (names[0],), (names[1], "input"), (names[2],)]
+    hidden = {name: (part, *sources) for name, part, sources in zip(names, parts, fed, strict=False)}
+    nodes = {
+        "sequence": (_sequence, "input"),
+        "attention_norm": (norm(), "sequence"),
+        "attention": (serial(attention, *after) if after else attention, "attention_norm", "input"),
+        "attended": (add, "sequence", "attention"),
+        "hidden_norm": (norm(), "attended"),
+        "hidden": (graph(hidden, outputs=names[-1]), "hidden_norm"),
+        "sum": (_sum_with_mask, "attended", "hidden", "input"),
+    }
+    return graph(nodes, outputs="sum")._replace(name="transformer_block")
 
-    def block(features: int) -> Layer:
-        hidden = 4 * features if hidden_features is None else hidden_features
-        return graph(
-            {
-                "attention_norm": (norm(), "x"),
-                "attention": (serial(attention, *after) if after else attention, *["attention_norm"] * 2, "mask"),
-                "attended": (add, "x", "attention"),
-                "hidden_norm": (norm(), "attended"),
-                "hidden": (
-                    serial(dense(hidden, kernel_init=kernel), activation, dense(features, kernel_init=kernel), *after),
-                    "hidden_norm",
-                ),
-                "sum": (add, "attended", "hidden"),
-            },
-            inputs=("x", "mask"),
-            outputs="sum",
-        )
+
+def _sequence(x: Any) -> Any:
+    """Of ``x`` or ``(x, mask)``."""
+    return x[0] if isinstance(x, (tuple, list)) else x
+
+
+def _sum_with_mask(parts: Any) -> Any:
+    """The sum of two, with the mask of the third if it has one."""
+    *summands, x = parts
+    y = add(summands)
+    return (y, x[1]) if isinstance(x, (tuple, list)) else y
+
+
+_sequence.__name__, _sum_with_mask.__name__ = "sequence", "add"
+
+
+def _masked_self_attention(attention: Layer) -> Layer:
+    """Of ``(sequence, x)``, where x may have a mask."""
+
+    def fed(both: Any) -> Any:
+        normed, x = both
+        return normed, normed, x[1] if isinstance(x, (tuple, list)) else None
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
-        x, mask = x if isinstance(x, (tuple, list)) else (x, None)
-        return block(x.shape[-1]).init(key, (x, mask))
+        return attention.init(key, fed(x))
 
-    def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
-    ) -> tuple[Any, State]:
-        masked = isinstance(x, (tuple, list))
-        x, mask = x if masked else (x, None)
-        y, state = block(x.shape[-1]).apply(params, state, (x, mask), train=train, key=key, weight=weight)
-        return ((y, mask) if masked else y), state
+    def apply(params: Params, state: State, x: Any, **mode: Any) -> tuple[Any, State]:
+        return attention.apply(params, state, fed(x), **mode)
 
-    return Layer(init, apply, "transformer_block")
+    return Layer(init, apply, attention.name)
+
+
+def _dense_of_width(width: Callable[[Any], int], kernel_init: Initializer) -> Layer:
+    """A dense layer on its (first) input, of a width that follows from the shapes of all."""
+
+    def init(key: Key, x: Any) -> tuple[Params, State]:
+        return dense(width(x), kernel_init=kernel_init).init(key, _sequence(x))
+
+    def apply(params: Params, state: State, x: Any, **mode: Any) -> tuple[Any, State]:
+        return dense(params["kernel"].shape[-1]).apply(params, state, _sequence(x), **mode)
+
+    return Layer(init, apply, "dense")
 
 
 def _parts(x: Any) -> tuple[Any, Any, Any]:

@@ -8,6 +8,7 @@ lanes on an accelerator, try ``"patches"``. Values and derivatives of every orde
 ``python -m benchmarks.layers`` measures it.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -85,29 +86,8 @@ def conv(
     >>> params["kernel"].shape, y.shape
     ((3, 3, 1, 8), (4, 14, 14, 8))
     """
-    check_positive_int("features", features)
-    check_positive_int("groups", groups)
-    if features % groups:
-        raise ValueError(f"groups: expected a divisor of the {features} features, got {groups}")
-    window = _Window(kernel_size, stride, padding, dilation, lowering)
-
-    def init(key: Key, x: Any) -> tuple[Params, State]:
-        spatial = window.check(x)
-        if x.shape[-1] % groups:
-            raise ValueError(f"groups: expected a divisor of the {x.shape[-1]} channels of the input, got {groups}")
-        window_axes(x, kernel_size, stride, dilation, padding)
-        shape = (*per_axis(kernel_size, spatial), x.shape[-1] // groups, features)
-        return _init(key, x, shape, kernel_init, bias_init, use_bias), {}
-
-    def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
-    ) -> tuple[Array, State]:
-        del train, key, weight
-        window.check(x, params["kernel"].shape[-2] * groups)
-        axes = window_axes(x, kernel_size, stride, dilation, padding)
-        return _plus_bias(convolve(x, params["kernel"], axes, groups, lowering), params), state
-
-    return Layer(init, apply, "conv")
+    window = _Window(kernel_size, stride, dilation, padding, lowering)
+    return _grouped("conv", features, groups, window, window_axes, convolve, (kernel_init, bias_init, use_bias))
 
 
 def depthwise_conv(
@@ -151,11 +131,11 @@ def depthwise_conv(
     (3, 1, 12)
     """
     check_positive_int("multiplier", multiplier)
-    window = _Window(kernel_size, stride, padding, dilation, lowering)
+    window = _Window(kernel_size, stride, dilation, padding, lowering)
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
         spatial = window.check(x)
-        window_axes(x, kernel_size, stride, dilation, padding)
+        window_axes(x, *window.arguments)
         shape = (*per_axis(kernel_size, spatial), 1, x.shape[-1] * multiplier)
         return _init(key, x, shape, kernel_init, bias_init, use_bias), {}
 
@@ -165,7 +145,7 @@ def depthwise_conv(
         del train, key, weight
         channels = params["kernel"].shape[-1] // multiplier
         window.check(x, channels)
-        axes = window_axes(x, kernel_size, stride, dilation, padding)
+        axes = window_axes(x, *window.arguments)
         return _plus_bias(convolve(x, params["kernel"], axes, channels, lowering), params), state
 
     return Layer(init, apply, "depthwise_conv")
@@ -224,44 +204,58 @@ def conv_transpose(
     >>> layer.apply(params, state, x, train=False, key=None, weight=None)[0].shape
     (2, 14, 14, 3)
     """
+    window = _Window(kernel_size, stride, dilation, padding, lowering)
+    inits = (kernel_init, bias_init, use_bias)
+    return _grouped("conv_transpose", features, groups, window, _transposed_axes, convolve_transposed, inits)
+
+
+class _Window:
+    """The arguments of a window, checked."""
+
+    def __init__(self, size: Sizes, stride: Sizes, dilation: Sizes, padding: Padding, lowering: Lowering) -> None:
+        for name, sizes in (("kernel_size", size), ("stride", stride), ("dilation", dilation)):
+            check_sizes(name, sizes)
+        check_padding(padding)
+        check_lowering(lowering)
+        self.size, self.lowering = size, lowering
+        self.arguments = (size, stride, dilation, padding)
+
+    def check(self, x: Any, channels: int | None = None) -> int:
+        """The number of spatial axes of ``x``; raises unless it fits."""
+        return check_spatial_input(x, *self.arguments, channels=channels)
+
+
+def _grouped(
+    name: str,
+    features: int,
+    groups: int,
+    window: _Window,
+    axes_of: Callable[..., tuple[Axis, ...]],
+    compute: Callable[..., Array],
+    inits: tuple[Initializer | None, Initializer | None, bool],
+) -> Layer:
+    """A convolution or a transposed one: they differ in ``axes_of`` and ``compute``."""
     check_positive_int("features", features)
     check_positive_int("groups", groups)
     if features % groups:
         raise ValueError(f"groups: expected a divisor of the {features} features, got {groups}")
-    window = _Window(kernel_size, stride, padding, dilation, lowering)
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
         spatial = window.check(x)
         if x.shape[-1] % groups:
             raise ValueError(f"groups: expected a divisor of the {x.shape[-1]} channels of the input, got {groups}")
-        _transposed_axes(x, kernel_size, stride, dilation, padding)
-        shape = (*per_axis(kernel_size, spatial), x.shape[-1] // groups, features)
-        return _init(key, x, shape, kernel_init, bias_init, use_bias), {}
+        axes_of(x, *window.arguments)
+        return _init(key, x, (*per_axis(window.size, spatial), x.shape[-1] // groups, features), *inits), {}
 
     def apply(
         params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
     ) -> tuple[Array, State]:
         del train, key, weight
         window.check(x, params["kernel"].shape[-2] * groups)
-        axes = _transposed_axes(x, kernel_size, stride, dilation, padding)
-        return _plus_bias(convolve_transposed(x, params["kernel"], axes, groups, lowering), params), state
+        y = compute(x, params["kernel"], axes_of(x, *window.arguments), groups, window.lowering)
+        return _plus_bias(y, params), state
 
-    return Layer(init, apply, "conv_transpose")
-
-
-class _Window:
-    """The arguments of a window, checked."""
-
-    def __init__(self, size: Sizes, stride: Sizes, padding: Padding, dilation: Sizes, lowering: Lowering) -> None:
-        for name, sizes in (("kernel_size", size), ("stride", stride), ("dilation", dilation)):
-            check_sizes(name, sizes)
-        check_padding(padding)
-        check_lowering(lowering)
-        self._each = (size, stride, dilation, padding)
-
-    def check(self, x: Any, channels: int | None = None) -> int:
-        """The number of spatial axes of ``x``; raises unless it fits."""
-        return check_spatial_input(x, *self._each, channels=channels)
+    return Layer(init, apply, name)
 
 
 def _transposed_axes(x: Any, window: Sizes, stride: Sizes, dilation: Sizes, padding: Padding) -> tuple[Axis, ...]:

@@ -105,7 +105,7 @@ def _of_kind(kind: str, params: Params, convention: str, stacked: int) -> dict[s
         laws = {"kernel": _glorot(fan_in, fan_out), "bias": initializers.zeros()}
         return {name: laws[name] for name in names}
     laws = {}
-    for name, inner in params.items():  # a layer of layers without a wiring, as the transformer's block
+    for name, inner in params.items():  # a layer of layers without a wiring, such as drop_connect
         found = _of_kind(re.sub(r"_\d+$", "", str(name)), inner, convention, stacked)
         laws |= {f"{name}/{path}": law for path, law in found.items()}
     return laws

@@ -1,5 +1,6 @@
 """Fully connected layers."""
 
+import math
 from typing import Any
 
 import jax
@@ -77,7 +78,7 @@ def flatten(x: Array) -> Array:
     >>> flatten(jnp.ones((2, 28, 28, 1))).shape
     (2, 784)
     """
-    return x.reshape((x.shape[0], -1))
+    return x.reshape((x.shape[0], math.prod(x.shape[1:])))  # not -1: it may be an empty batch
 
 
 def _check_features(x: Any, expected: int | None = None) -> None:

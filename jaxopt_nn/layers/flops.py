@@ -47,9 +47,8 @@ def _of_equation(equation: Any) -> int:
     if name == "conv_general_dilated":
         kernel, outputs = equation.invars[1].aval.shape, params["dimension_numbers"].rhs_spec[0]
         products = _size(equation.outvars[0]) * math.prod(kernel) // kernel[outputs]
-        return (
-            2 * products // math.prod(params["lhs_dilation"])
-        )  # of a transposed one, the zeros in between are no work
+        # Of a transposed one, the zeros in between are no work.
+        return 2 * products // math.prod(params["lhs_dilation"])
     if name == "scan":
         return params["length"] * _of_jaxpr(params["jaxpr"].jaxpr)
     if name == "cond":

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from jaxopt_nn._arguments import check_number
+from jaxopt_nn._arguments import check_number, check_positive_int
 from jaxopt_nn.layers.wiring import as_layer, bind, collect, gather, located
 from jaxopt_nn.types import Array, ArrayLike, Layer, Params, PyTree, State
 
@@ -58,8 +58,7 @@ def lsuv(
     True
     """
     check_number("tolerance", tolerance, 0)
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
-        raise ValueError(f"iterations: expected an int >= 1, got {iterations!r}")
+    check_positive_int("iterations", iterations)
     return _scaled(as_layer(model), params, state, x, tolerance, iterations)[0]
 
 

@@ -12,7 +12,19 @@ import jax
 
 from jaxopt_nn.types import Array, Key, Layer, Params, PyTree, State
 
-__all__ = ["Node", "Wiring", "as_layer", "bind", "counted", "gather", "located", "output_shape", "shapes_of", "wired"]
+__all__ = [
+    "Node",
+    "Wiring",
+    "as_layer",
+    "bind",
+    "collect",
+    "counted",
+    "gather",
+    "located",
+    "output_shape",
+    "shapes_of",
+    "wired",
+]
 
 
 class Node(NamedTuple):

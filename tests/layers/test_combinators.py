@@ -1,5 +1,7 @@
 """Combinators against what they say they are, written out."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,7 @@ KEY = jax.random.key(3)
 
 
 def apply(model, variables, x=X, *, train=False, key=None, weight=None):
-    return model.apply(*variables, x, train=train, key=key, weight=weight)
+    return jax.jit(functools.partial(model.apply, train=train))(*variables, x, key=key, weight=weight)
 
 
 def assert_equal(a, b, rtol=1e-6, atol=1e-6):
@@ -86,7 +88,7 @@ def test_a_graph_is_the_model_written_out():
     assert_equal(state["left"]["batch_norm_0"], running, 1e-5)
     assert_equal(apply(model, variables, (a, b), train=True)[0], y)  # inputs in their order
     # The gradient of a shared kernel is the sum over its uses.
-    slope = jax.grad(lambda p: jnp.sum(apply(model, (p, variables[1]), (a, b))[0]["right"]))(variables[0])
+    slope = jax.jit(jax.grad(lambda p: jnp.sum(apply(model, (p, variables[1]), (a, b))[0]["right"])))(variables[0])
     np.testing.assert_allclose(slope["left"]["dense_0"]["kernel"].sum(), 3 * b.sum() / (1 + 1e-5) ** 0.5, rtol=1e-4)
 
 
@@ -100,24 +102,42 @@ def block():
     return layers.residual(layers.serial(layers.batch_norm(), jnp.tanh, layers.dropout(0.2), layers.dense(5)))
 
 
-@pytest.mark.parametrize(("unroll", "remat"), [(1, False), (2, True), (8, False)])
-def test_repeat_is_serial_with_stacked_parameters(unroll, remat):
-    one, n = block(), 3
-    scanned, written = layers.repeat(one, n, unroll=unroll, remat=remat), layers.serial(*[one] * n)
-    variables, each = scanned.init(KEY, X), written.init(KEY, X)
-    stack = [{"residual_0": jax.tree.map(lambda *a: jnp.stack(a), *tree.values())} for tree in each]
-    assert_equal(variables, tuple(stack))
+def outcomes(model, params, state):
+    """Loss, new state and gradient in training, and the output in evaluation."""
 
-    def value(model, params, state):
+    def loss(params):
         y, after = apply(model, (params, state), train=True, key=KEY, weight=jnp.array([1.0, 2, 0, 1]))
         return jnp.sum(y**2), after
 
-    (ours, after), slope = jax.value_and_grad(lambda p: value(scanned, p, variables[1]), has_aux=True)(variables[0])
-    (theirs, expected), slopes = jax.value_and_grad(lambda p: value(written, p, each[1]), has_aux=True)(each[0])
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
-    for got, want in ((after, expected), (slope, slopes)):
-        assert_equal(got, {"residual_0": jax.tree.map(lambda *a: jnp.stack(a), *want.values())}, 1e-4, 1e-4)
-    assert_equal(apply(scanned, variables)[0], apply(written, each)[0], 1e-5)
+    return jax.value_and_grad(loss, has_aux=True)(params), apply(model, (params, state))[0]
+
+
+@functools.cache
+def written_out():
+    """Three blocks in a row: parameters and state, and outcomes; trees of blocks as ``repeat`` stacks them."""
+
+    def stacked(blocks):
+        return {"residual_0": jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks.values())}
+
+    @jax.jit
+    def all_at_once():
+        model = layers.serial(*[block()] * 3)
+        params, state = model.init(KEY, X)
+        ((value, after), slope), y = outcomes(model, params, state)
+        return [*map(stacked, (params, state))], (((value, stacked(after)), stacked(slope)), y)
+
+    return all_at_once()
+
+
+@pytest.mark.parametrize(("unroll", "remat"), [(1, False), (2, True), (8, False)])
+def test_repeat_is_serial_with_stacked_parameters(unroll, remat):
+    (params, state), expected = written_out()
+    model = layers.repeat(block(), 3, unroll=unroll, remat=remat)
+    assert_equal(jax.jit(model.init)(KEY, X), (params, state))
+    ((value, after), slope), y = jax.jit(functools.partial(outcomes, model))(params, state)
+    ((wanted_value, wanted_after), wanted_slope), wanted_y = expected
+    assert_equal((value, y), (wanted_value, wanted_y), 1e-5)
+    assert_equal((after, slope), (wanted_after, wanted_slope), 1e-4, 1e-4)
 
 
 def test_the_program_of_repeat_does_not_grow_with_depth():

@@ -1,5 +1,7 @@
 """Every layer, from one table: what all of them promise."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,107 +85,141 @@ LAYERS = [
     ("drop_connect", lambda: layers.drop_connect(layers.dense(3), 0.3), {}, (4, 6)),
     ("gaussian_noise", layers.gaussian_noise, {"stddev": 0.5}, (4, 3)),
 ]
-CASES = pytest.mark.parametrize(
-    ("factory", "kwargs", "shape"), [case[1:] for case in LAYERS], ids=[case[0] for case in LAYERS]
-)
+CASES = pytest.mark.parametrize("name", [case[0] for case in LAYERS])
+ROWS = {case[0]: case[1:] for case in LAYERS}
+KEY = jax.random.key(3)
+MODES = (False, True)
+STOCHASTIC = {
+    "dropout", "serial", "parallel", "repeat", "mlp", "multi_head_attention", "transformer_block",
+    "spatial_dropout", "stochastic_depth", "drop_connect", "gaussian_noise",
+}  # fmt: skip
 
 
-def built(factory, kwargs, shape, dtype=jnp.float32):
+@functools.cache
+def built(name):
+    """A row's layer with its variables and an input, in float32."""
+    factory, kwargs, shape = ROWS[name]
     layer = factory(**kwargs)
-    x = jax.random.normal(jax.random.key(1), shape, dtype)
-    params, state = layer.init(jax.random.key(2), x)
-    return layer, params, state, x
+    x = np.random.default_rng(1).standard_normal(shape).astype("f")
+    return layer, *jax.jit(layer.init)(jax.random.key(2), x), x
+
+
+def applied(layer, train, weight=None):
+    def apply(params, state, x):
+        return layer.apply(params, state, x, train=train, key=KEY, weight=weight)
+
+    return apply
+
+
+def assert_same(a, b):
+    assert jax.tree.all(jax.tree.map(lambda one, two: bool(np.array_equal(one, two)), a, b))
 
 
 @CASES
-@pytest.mark.parametrize("train", [False, True])
-def test_eager_equals_jit_equals_vmap(factory, kwargs, shape, train):
-    layer, params, state, x = built(factory, kwargs, shape)
-    key = jax.random.key(3)
+def test_eager_equals_jit_equals_vmap(name):
+    layer, params, state, x = built(name)
 
-    def apply(params, x):
-        return layer.apply(params, state, x, train=train, key=key, weight=None)
+    @jax.jit
+    def compiled(params, x):
+        pairs = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), (params, x))
+        calls = [lambda params, x, train=train: applied(layer, train)(params, state, x) for train in MODES]
+        return [(call(params, x), jax.vmap(call)(*pairs)) for call in calls]
 
-    eager = apply(params, x)
-    jitted = jax.jit(apply)(params, x)
-    lanes = jax.vmap(apply)(jax.tree.map(lambda a: jnp.stack([a, a]), params), jnp.stack([x, x]))
-    for got in (jitted, jax.tree.map(lambda a: a[1], lanes)):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), got, eager)
+    for train, (jitted, lanes) in zip(MODES, compiled(params, x), strict=True):
+        eager = applied(layer, train)(params, state, jnp.asarray(x))
+        for got in (jitted, jax.tree.map(lambda leaf: leaf[1], lanes)):
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), got, eager)
+        if not train:
+            assert_same(eager[1], state)
 
 
 @CASES
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
-def test_dtype_shape_and_state_are_kept(factory, kwargs, shape, dtype):
-    """Types are known without computing anything; that evaluation leaves the state alone is computed once."""
+def test_dtype_and_shape_are_kept(name, dtype):
+    """Types are known without computing anything."""
 
     def types(tree):
         return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type), tree)
 
+    factory, kwargs, shape = ROWS[name]
     with jax.enable_x64(dtype == "float64"):
-        layer, key = factory(**kwargs), jax.random.key(3)
-        x = jax.ShapeDtypeStruct(shape, dtype)
-        params, state = jax.eval_shape(layer.init, key, x)
+        layer, x = factory(**kwargs), jax.ShapeDtypeStruct(shape, dtype)
+        params, state = jax.eval_shape(layer.init, KEY, x)
         assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} <= {dtype}
-        for train in (True, False):
-            y, new_state = jax.eval_shape(
-                lambda *args, train=train: layer.apply(*args, train=train, key=key, weight=None), params, state, x
-            )
+        for train in MODES:
+            y, new_state = jax.eval_shape(applied(layer, train), params, state, x)
             assert (y.dtype, y.shape[0]) == (dtype, shape[0])
             assert types(new_state) == types(state)
-    if dtype == "float32" and jax.tree.leaves(state):
-        layer, params, state, x = built(factory, kwargs, shape)
-        _, same_state = layer.apply(params, state, x, train=False, key=None, weight=None)
-        assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), same_state, state))
 
 
 @CASES
-def test_init_reads_only_shape_and_dtype(factory, kwargs, shape):
-    layer, params, state, _ = built(factory, kwargs, shape)
-    from_shape = layer.init(jax.random.key(2), jax.ShapeDtypeStruct(shape, jnp.float32))
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), from_shape, (params, state)))
+def test_init_reads_only_shape_and_dtype(name):
+    """The programs are the same, whether there are numbers or not."""
+    layer, _, _, x = built(name)
+    numbers, none = (
+        str(jax.make_jaxpr(lambda key, at=at: layer.init(key, at))(KEY))
+        for at in (jnp.asarray(x), jax.ShapeDtypeStruct(x.shape, x.dtype))
+    )
+    assert numbers == none
 
 
 @CASES
-def test_rows_of_weight_zero_change_nothing(factory, kwargs, shape):
-    layer, params, state, x = built(factory, kwargs, shape)
-    weight = jnp.ones(shape[0]).at[-2:].set(0)
-    garbage = x.at[-2:].set(jnp.inf)
-
-    def apply(x):
-        return layer.apply(params, state, x, train=True, key=jax.random.key(3), weight=weight)
-
-    (y, after), (other_y, other_after) = apply(x), apply(garbage)
+def test_rows_of_weight_zero_change_nothing(name):
+    layer, params, state, x = built(name)
+    garbage, weight = x.copy(), np.ones(len(x), "f")
+    garbage[-2:], weight[-2:] = np.inf, 0
+    apply = jax.jit(applied(layer, True, weight))
+    (y, after), (other_y, other_after) = apply(params, state, x), apply(params, state, garbage)
     np.testing.assert_array_equal(y[:-2], other_y[:-2])
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), after, other_after))
+    assert_same(after, other_after)
 
 
 @CASES
-def test_a_batch_of_one(factory, kwargs, shape):
-    layer, params, state, x = built(factory, kwargs, (1, *shape[1:]))
-    for train in (False, True):
-        y, _ = layer.apply(params, state, x, train=train, key=jax.random.key(3), weight=None)
-        assert bool(jnp.all(jnp.isfinite(y)))
+def test_a_batch_of_one(name):
+    layer, params, state, x = built(name)
+    assert_same(*(jax.tree.map(jnp.shape, jax.eval_shape(layer.init, KEY, at)) for at in (x, x[:1])))
+    for y in jax.jit(lambda x: [applied(layer, train)(params, state, x)[0] for train in MODES])(x[:1]):
+        assert np.isfinite(y).all()
+
+
+@CASES
+def test_a_missing_key_in_training_is_named_with_the_path(name):
+    layer, params, state, x = built(name)
+    child, model = f"{layer.name}_0", layers.serial(layer)
+
+    def call(key):
+        return model.apply({child: params}, {child: state}, x, train=True, key=key, weight=None)[0]
+
+    if name in STOCHASTIC:
+        with pytest.raises(ValueError, match=rf"^{child}(/\w+)*: key: expected a PRNG key in training, got None"):
+            jax.eval_shape(call, None)
+    else:
+        assert jax.eval_shape(call, None) == jax.eval_shape(call, KEY)
 
 
 @CASES
 @pytest.mark.gradcheck
-def test_gradient_and_curvature_against_differences(factory, kwargs, shape):
+def test_gradient_and_curvature_against_differences(name):
     """Slope and curvature along one direction of parameters and input, in float64."""
+    layer, *variables = built(name)
     with jax.enable_x64(True):
-        layer, params, state, x = built(factory, kwargs, shape, "float64")
         rng = np.random.default_rng(0)
-        point = jax.tree.map(lambda leaf: np.asarray(leaf) + rng.normal(0, 0.1, leaf.shape), (params, x))
+        params, state, x = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
+        point = jax.tree.map(lambda leaf: leaf + rng.normal(0, 0.1, leaf.shape), (params, x))
         direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), point)
 
         @jax.jit
         def along(t):
             def f(t):
                 params, x = jax.tree.map(lambda leaf, step: leaf + t * step, point, direction)
-                y = layer.apply(params, state, x, train=True, key=jax.random.key(3), weight=None)[0]
+                y = applied(layer, True)(params, state, x)[0]
                 return jnp.sum(jnp.sin(y + 0.1 * jnp.arange(y.size, dtype=y.dtype).reshape(y.shape)))
 
-            slope = jax.grad(f)
-            return f(t), slope(t), jax.grad(slope)(t), jax.jvp(slope, (t,), (1.0,))[1]
+            def both(t):
+                return jax.value_and_grad(f)(t)
+
+            (value, slope), (_, forward) = jax.jvp(both, (t,), (1.0,))
+            return value, slope, jax.grad(jax.grad(f))(t), forward
 
         step = 1e-4
         (low, low_slope, *_), (_, slope, *curvatures), (high, high_slope, *_) = (along(t) for t in (-step, 0.0, step))

@@ -81,7 +81,36 @@ def test_ties_go_to_the_first_entry(lowering, stride):
     x = jnp.array([[0.0, 1.0], [1.0, 1.0]]).reshape(1, 2, 2, 1)
     gradient = jax.grad(lambda x: applied(layer, x).sum())(x)
     assert gradient.ravel().tolist() == [0, 1, 0, 0]
-    assert jax.grad(lambda x: layers.global_max_pool(x).sum())(x).ravel().tolist() == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("positions", [(2, 3), (6, 7)])  # entry by entry, and by argmax
+def test_ties_and_nan_of_a_global_maximum_in_both_orders(positions):
+    """Of integers: what XLA computes anew, and rounds otherwise, is of no consequence to who is first."""
+    x = np.random.default_rng(0).integers(0, 2, (8, *positions, 3)).astype("f")
+    x[1:3, 1, 1] = np.nan
+    x[2, 1, 2] = np.nan
+
+    @jax.jit
+    def derivatives(x):
+        def cubes(x):
+            return jnp.sum(layers.global_max_pool(x) ** 3)
+
+        def along(x):
+            return jnp.sum(jax.grad(cubes)(x))
+
+        y, slope = layers.global_max_pool(x), jax.grad(lambda x: jnp.sum(layers.global_max_pool(x)))(x)
+        return y, slope, jax.grad(along)(x), jax.jvp(jax.grad(cubes), (x,), (jnp.ones_like(x),))[1]
+
+    y, slope, *curvatures = derivatives(x)
+    rows = x.reshape(8, -1, 3)
+    np.testing.assert_array_equal(y, rows.max(1))
+    first = np.argmax(rows, 1)  # NumPy's too is the first, and NaN a maximum
+    chosen = np.arange(rows.shape[1])[None, :, None] == first[:, None]
+    np.testing.assert_array_equal(slope.reshape(rows.shape), chosen)
+    for curvature in curvatures:
+        np.testing.assert_array_equal(
+            curvature.reshape(rows.shape), np.where(chosen, 6 * rows.max(1, keepdims=True), 0)
+        )
 
 
 @pytest.mark.parametrize("lowering", ["native", "patches"])

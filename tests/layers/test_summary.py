@@ -9,6 +9,7 @@ from jaxopt_nn import layers
 from jaxopt_nn.layers.flops import count_flops
 
 SHAPE = jax.ShapeDtypeStruct
+KEY = jax.random.key(0)
 
 
 def model():
@@ -73,6 +74,18 @@ def test_a_layer_by_itself_and_a_plain_function_have_one_row():
     assert (row.path, row.inputs, row.flops, none) == ("tanh", ("input",), 6, [])
     found = layers.describe(layers.repeat(layers.dense(3), 1), np.ones((2, 3), "f"))
     assert [(row.path, row.parameters, row.flops) for row in found.rows] == [("dense_0", 12, 2 * (18 + 3))]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_transformer_block_shows_its_parts(masked):
+    block, x = layers.transformer_block(2), SHAPE((3, 5, 4), jnp.float32)
+    x = (x, SHAPE((3, 5), jnp.bool_)) if masked else x
+    found = layers.describe(block, x)
+    assert {row.path: row.parameters for row in found.rows if row.parameters} == {
+        "attention_norm": 8, "attention": 4 * 20, "hidden_norm": 8, "hidden/dense_0": 5 * 16, "hidden/dense_1": 17 * 4
+    }  # fmt: skip
+    assert found.parameters == sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(block.init, KEY, x)))
+    assert jax.tree.map(jnp.shape, found.output) == jax.tree.map(jnp.shape, x)
 
 
 def test_the_table_prints_and_fits(capsys):

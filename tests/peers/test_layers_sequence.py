@@ -1,4 +1,4 @@
-"""Recurrences, attention and embedding against PyTorch's (in float64) and Keras's, values and gradients.
+"""Dense layers, recurrences, attention and embedding against PyTorch's (in float64) and Keras's, values and gradients.
 
 Each kind takes 51 random configurations: weights, inputs and masks drawn anew, 17 for each of three sets of sizes.
 """
@@ -222,6 +222,38 @@ def test_attention_is_that_of_keras(keras, causal, masked, sizes):
     assert_equal_to_keras(apply, given, found)
 
 
+@pytest.mark.parametrize("shape", [(1, 3), (4, 5), (2, 3, 2)])
+def test_a_dense_layer_is_that_of_torch_and_keras(keras, shape):
+    torch = pytest.importorskip("torch")
+    layer, module, theirs = layers.dense(4), torch.nn.Linear(shape[-1], 4, dtype=torch.float64), keras.layers.Dense(4)
+    theirs.build(shape)
+
+    def apply(params, x, mask):
+        return layer.apply(params, {}, x, train=True, key=None, weight=None)[0]
+
+    with jax.enable_x64(True):
+        params, x, cotangent, _ = drawn(layer, shape, (*shape[:-1], 4), len(shape))
+        found = y, slopes, x_slope = with_gradients(apply)(params, x, cotangent, None)
+        for draw in range(DRAWS):
+            with torch.no_grad():
+                module.weight.copy_(torch.tensor(params["kernel"][draw].T))
+                module.bias.copy_(torch.tensor(params["bias"][draw]))
+            at = torch.tensor(x[draw], requires_grad=True)
+            module.zero_grad()
+            value = module(at)
+            (value * torch.tensor(cotangent[draw])).sum().backward()
+            for got, wanted in (
+                (y, value.detach()), (x_slope, at.grad),
+                (slopes["bias"], module.bias.grad), (slopes["kernel"], module.weight.grad.T),
+            ):  # fmt: skip
+                assert_close(got[draw], wanted)
+
+    def as_in_keras(params, x, mask):
+        return theirs.stateless_call([params["kernel"], params["bias"]], [], x)[0]
+
+    assert_equal_to_keras(as_in_keras, (params, x, cotangent, None), found)
+
+
 def test_an_embedding_is_that_of_torch():
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
@@ -242,3 +274,23 @@ def test_an_embedding_is_that_of_torch():
         slope, y = jax.grad(value, has_aux=True)({"embedding": jnp.asarray(table)})
         np.testing.assert_array_equal(y, theirs.detach())
         np.testing.assert_allclose(slope["embedding"], module.weight.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "size", "shape"), [(1, 3, (4,)), (5, 2, (3, 4)), (7, 1, (2, 1, 3))])
+def test_an_embedding_is_that_of_keras(keras, rows, size, shape):
+    rng = np.random.default_rng(rows)
+    ids = rng.integers(0, rows, (DRAWS, *shape))
+    table, cotangent = rng.normal(size=(DRAWS, rows, size)).astype("f"), rng.normal(size=(DRAWS, *shape, size))
+    module, layer = keras.layers.Embedding(rows, size), layers.embedding(rows, size)
+    module.build(shape)
+
+    def of(look_up):
+        def one(table, ids, cotangent):
+            return look_up(table, ids), jax.grad(lambda table: jnp.sum(look_up(table, ids) * cotangent))(table)
+
+        return jax.jit(jax.vmap(one))(table, ids, cotangent.astype("f"))
+
+    theirs = of(lambda table, ids: module.stateless_call([table], [], ids)[0])
+    ours = of(lambda table, ids: layer.apply({"embedding": table}, {}, ids, train=True, key=None, weight=None)[0])
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-5, atol=1e-6)
