@@ -1,147 +1,63 @@
 """``python -m benchmarks [CASE ...] [--rounds N] [--quick] [--json OUT]``.
 
 Every side has a process of its own; they take turns (A B C A B C ...), so that what the machine does meanwhile meets
-all of them. Reported: the median of steps (or updates) per second, and the median, least and largest ratio of ours to
-each peer, round by round; compile time, peak memory and what came out (validation accuracy, or the parameters' mean
-size) beside it.
+all of them. Reported: the median of steps (or updates, ...) per second, and the median, least and largest ratio of ours
+to each peer, round by round; compile time, peak memory and what came out (validation accuracy, the parameters' mean
+size, ...) beside it; for some cases how much of the machine's measured matrix-product and copy rates is used.
+
+``--json OUT`` gathers: each case is written as soon as it is measured, with its date, machine and versions, and
+replaces what OUT held of it.
 """
 
 import argparse
-import contextlib
-import datetime
-import importlib.metadata
 import json
-import os
-import platform
-import statistics
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from benchmarks.work import CASES
+from benchmarks import machine
+from benchmarks.cases import ACCELERATOR, CASES, quick
+from benchmarks.measure import measure, side_command
+
+__all__ = ["keep"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Side by side with other libraries.")
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all by default")
+    names = ", ".join(CASES | ACCELERATOR)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {names}; by default those for the machine")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="one round, a smoke test: its figures mean nothing")
+    parser.add_argument("--quick", action="store_true", help="one round of hardly any work, a smoke test")
     parser.add_argument("--json", type=Path, help="where the results go")
     arguments = parser.parse_args()
-    if unknown := set(arguments.cases) - CASES.keys():
-        parser.error(f"CASE: expected some of {', '.join(CASES)}, got {', '.join(sorted(unknown))}")
-    rounds = 1 if arguments.quick else arguments.rounds
-    results: dict[str, Any] = {
-        "date": datetime.date.today().isoformat(),
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": _versions(),
-        "rounds": rounds,
-        "cases": {name: measure(name, rounds) for name in arguments.cases or CASES},
-    }
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    cases = CASES | ACCELERATOR
+    if unknown := set(arguments.cases) - cases.keys():
+        parser.error(f"CASE: expected some of {names}, got {', '.join(sorted(unknown))}")
+    about = {"machine": machine.describe(), "versions": machine.versions()}
+    backend = about["machine"]["backend"]
+    both = arguments.quick or backend != "cpu"
+    chosen = arguments.cases or [*CASES, *(ACCELERATOR if both else ())]
+    failed: list[str] = []
+    for name in chosen:
+        case = quick(cases[name]) if arguments.quick else cases[name]
+        command = side_command(name, quick=arguments.quick, backend=backend)
+        result = measure(name, case, 1 if arguments.quick else arguments.rounds, command, at_once=arguments.quick)
+        failed += [f"{name} {side}" for side in result["failed"]]
+        if arguments.json:
+            keep(arguments.json, name, result | about)
+        if result.get("interrupted"):
+            raise SystemExit(130)
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
 
 
-def measure(name: str, rounds: int) -> dict[str, Any]:
-    """All sides of one case, in turn; prints a table."""
-    case = CASES[name]
-    print(f"\n{name}. {case.title}", flush=True)
-    with contextlib.ExitStack() as files:
-        measured, absent = _measure(name, rounds, files)
-        sides = _table(case.unit, measured)
-        return {"title": case.title, "unit": case.unit, "sides": sides, "absent": _print_absent(absent)}
-
-
-def _measure(
-    name: str, rounds: int, files: contextlib.ExitStack
-) -> tuple[dict[str, list[dict[str, float]]], dict[str, str]]:
-    workers: dict[str, subprocess.Popen[str]] = {}
-    errors: dict[str, IO[str]] = {}
-    absent: dict[str, str] = {}
-    for side in ("ours", *CASES[name].goals):  # one after another: nobody is timed while another one compiles
-        command = [sys.executable, "-m", "benchmarks.worker", name, side]
-        # What a side says goes to a file: a pipe that nobody reads would fill up and stop it.
-        errors[side] = files.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115, the stack closes it
-        workers[side] = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors[side], text=True
-        )
-        answer = _read(workers[side], errors[side])
-        if "ready" not in answer:
-            absent[side] = answer["absent"]
-            workers.pop(side).wait()
-    measured: dict[str, list[dict[str, float]]] = {side: [] for side in workers}
-    for _ in range(rounds):
-        for side, worker in workers.items():
-            assert worker.stdin is not None
-            worker.stdin.write("round\n")
-            worker.stdin.flush()
-            measured[side].append(_read(worker, errors[side]))
-    for worker in workers.values():
-        worker.communicate()
-    return measured, absent
-
-
-def _table(unit: str, measured: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
-    print(f"{'':16s}{f'{unit}/s':>10s}{'ours is faster by':>26s}{'result':>10s}{'compile':>9s}{'memory':>10s}")
-    rows: dict[str, Any] = {}
-    for side, answers in measured.items():
-        speeds = [answer["per_second"] for answer in answers]
-        ratios = [a["per_second"] / b for a, b in zip(measured["ours"], speeds, strict=True)]
-        outcome = "accuracy" if "accuracy" in answers[0] else "mean_size"
-        row = {
-            "per_second": statistics.median(speeds),
-            "ours_faster": statistics.median(ratios),
-            "ours_faster_min": min(ratios),
-            "ours_faster_max": max(ratios),
-            outcome: statistics.median(answer[outcome] for answer in answers),
-            "compile_seconds": answers[0]["compile_seconds"],
-            "peak_memory_mib": max(answer["peak_memory_mib"] for answer in answers),
-        }
-        rows[side] = {key: float(f"{value:.5g}") for key, value in row.items()}
-        ratio = f"{row['ours_faster']:.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(
-            f"{side:16s}{row['per_second']:10,.5g}{'' if side == 'ours' else ratio:>26s}{row[outcome]:10.4f}"
-            f"{row['compile_seconds']:8.1f}s{row['peak_memory_mib']:7.0f}MiB",
-            flush=True,
-        )
-    return rows
-
-
-def _print_absent(absent: dict[str, str]) -> dict[str, str]:
-    for side, reason in absent.items():
-        print(f"{side:16s}    absent: {reason}", flush=True)
-    return absent
-
-
-def _read(worker: "subprocess.Popen[str]", errors: IO[str]) -> dict[str, Any]:
-    assert worker.stdout is not None
-    line = worker.stdout.readline()
-    if not line:
-        errors.seek(0)
-        raise SystemExit(f"a side failed:\n{errors.read()}")
-    return json.loads(line)
-
-
-def _versions() -> dict[str, str]:
-    names = ("jax", "jaxlib", "optax", "numpy", "torch", "keras", "equinox", "scikit-learn", "jaxopt-nn")
-    found: dict[str, str] = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+def keep(path: Path, name: str, result: dict[str, Any]) -> None:
+    """Writes a case's result into the file, beside the other cases that it holds."""
+    results = json.loads(path.read_text()) if path.exists() else {"cases": {}}
+    results["cases"][name] = result
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(results, indent=1) + "\n")
+    temporary.replace(path)  # at no time half a file
 
 
 if __name__ == "__main__":

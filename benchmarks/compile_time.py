@@ -1,64 +1,59 @@
-"""``python -m benchmarks.compile_time [--json OUT]``: how long XLA compiles, and how that grows.
+"""The sides of compiling, and ``python -m benchmarks.compile_time PROGRAM``: how long one program takes, from nothing.
 
-Each program is compiled in a process of its own, so that nothing is warm; the variants of a row take turns.
+A round starts a process, so that nothing is warm, and times all that a person waits for: tracing, lowering and XLA;
+torch.compile's first step, its caches off.
 """
 
 import argparse
+import functools
+import itertools
 import json
-import statistics
+import os
+import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-from benchmarks.work import CASES, Training, load
+from benchmarks.cases import CASES, quick
+from benchmarks.work import Compiling, Training, load
 
-# name: what it is, the variants, and how the last may compare with the first
-ROWS: dict[str, tuple[str, tuple[str, ...], str]] = {
-    "run": ("the run of row 1", ("run",), "<= 1.5 s"),
-    "lanes": ("row 1 with 1 and with 256 lanes", ("lanes-1", "lanes-256"), "<= 1.2x"),
-    "epochs": ("row 1 with 10 and with 10,000 epochs", ("epochs-10", "epochs-10000"), "1.0x"),
-    "blocks": ("a step of 4 and of 64 equal blocks, repeated", ("blocks-4", "blocks-64"), "<= 2.2 s"),
-}
-ROUNDS = 3
+__all__ = ["COMPILING"]
+
+Round = Callable[[], dict[str, float]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.compile_time", description="How long XLA compiles.")
-    parser.add_argument("--json", type=Path, help="where the results go")
-    parser.add_argument("--variant", help="compile one program and print the seconds (used by the rows)")
-    arguments = parser.parse_args()
-    if arguments.variant:
-        print(_seconds(arguments.variant))
-        return
-    rows: dict[str, Any] = {}
-    for name, (title, variants, goal) in ROWS.items():
-        seconds: dict[str, list[float]] = {variant: [] for variant in variants}
-        for _ in range(ROUNDS):
-            for variant in variants:
-                command = [sys.executable, "-m", "benchmarks.compile_time", "--variant", variant]
-                seconds[variant].append(
-                    float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-                )
-        medians = [round(statistics.median(values), 2) for values in seconds.values()]
-        rows[name] = {"title": title, "seconds": dict(zip(variants, medians, strict=True)), "goal": goal}
-        ratio = f"{medians[-1] / medians[0]:.2f}x" if len(medians) > 1 else ""
-        print(f"{title:46s} {' / '.join(f'{m:.2f} s' for m in medians):18s} {ratio:8s} goal {goal}", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compile_time", description="Compiles one program.")
+    names = "run, lanes-N, epochs-N, blocks-N, or torch; little-... of a smaller data set"
+    parser.add_argument("program", metavar="PROGRAM", help=names)
+    named = parser.parse_args().program
+    program = named.removeprefix("little-")
+    work = (CASES["1"] if program == named else quick(CASES["1"])).work
+    assert isinstance(work, Training)
+    print(json.dumps(_torch(work) if program == "torch" else _ours(program, work)))
 
 
-def _seconds(variant: str) -> float:
+def _in_a_process(program: str) -> Round:
+    environment = {**os.environ, "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
+
+    def once() -> dict[str, float]:
+        command = [sys.executable, "-m", "benchmarks.compile_time", program]
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return once
+
+
+def _ours(program: str, work: Training) -> dict[str, float]:
     import jax
     import jax.numpy as jnp
 
     from jaxopt_nn import layers, losses, metrics, optimizers, training
     from jaxopt_nn.types import Batch
 
-    kind, _, number = variant.partition("-")
-    work = CASES["1"].work
-    assert isinstance(work, Training)
+    kind, _, number = program.partition("-")
     x, y, vx, vy = (jnp.asarray(part) for part in load(work))
     block = layers.residual(layers.serial(layers.layer_norm(), layers.dense(64), jax.nn.relu, layers.dense(64)))
     hidden = [layers.dense(64), jax.nn.relu, layers.dense(32), jax.nn.relu]
@@ -72,18 +67,65 @@ def _seconds(variant: str) -> float:
             metrics={"accuracy": metrics.accuracy},
             batch_size=work.batch_size,
             epochs=int(number) if kind == "epochs" else work.epochs,
+            last_batch="drop",
             early_stopping=training.EarlyStopping(patience=30),
         )
 
-    run, keys, lanes = training.make_run(recipe), training.RunKeys(*jax.random.split(jax.random.key(0), 3)), 1
+    run, keys = training.make_run(recipe), training.RunKeys(*jax.random.split(jax.random.key(0), 3))
     if kind == "lanes":
-        lanes = int(number)
         run = jax.vmap(run, (training.RunKeys(0, None, 0), None, None, None))
-        keys = training.RunKeys(jax.random.split(keys.init, lanes), keys.order, jax.random.split(keys.noise, lanes))
-    lowered = jax.jit(run).lower(keys, jnp.float32(1e-3), Batch(x, y), Batch(vx, vy))
+        init, noise = (jax.random.split(key, int(number)) for key in (keys.init, keys.noise))
+        keys = training.RunKeys(init, keys.order, noise)
+    arguments = jax.block_until_ready((keys, jnp.float32(1e-3), Batch(x, y), Batch(vx, vy)))
     started = time.perf_counter()
-    lowered.compile()
-    return time.perf_counter() - started
+    lowered = jax.jit(run).lower(*arguments)
+    traced = time.perf_counter()
+    compiled = lowered.compile()
+    ended = time.perf_counter()
+    return {
+        "per_second": 1 / (ended - started),
+        "compile_seconds": ended - started,
+        "trace_seconds": traced - started,
+        "instructions": sum(" = " in line for line in compiled.as_text().splitlines()),
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def _torch(work: Training) -> dict[str, float]:
+    import torch
+
+    x, y, *_ = (torch.from_numpy(part) for part in load(work))
+    modules: list[Any] = []
+    for fan_in, width in itertools.pairwise(work.widths):
+        modules += [torch.nn.Linear(fan_in, width), torch.nn.ReLU()]
+    net = torch.nn.Sequential(*modules[:-1])
+    optimizer = torch.optim.Adam(net.parameters(), lr=work.learning_rate, fused=True)
+    started = time.perf_counter()
+    loss_of = torch.compile(lambda x, y: torch.nn.functional.cross_entropy(net(x), y))
+    loss_of(x[: work.batch_size], y[: work.batch_size].long()).backward()
+    optimizer.step()
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"per_second": 1 / seconds, "compile_seconds": seconds, "peak_memory_mib": peak}
+
+
+def _ours_side(side: str, work: Compiling) -> Round:
+    return _in_a_process(work.programs[side])
+
+
+def _torch_side(work: Compiling) -> Round:
+    import torch
+
+    del torch  # only whether it is there
+    return _in_a_process("little-torch" if work.programs["ours"].startswith("little-") else "torch")
+
+
+COMPILING: dict[str, Callable[[Compiling], Round]] = {
+    **{
+        side: functools.partial(_ours_side, side) for side in ("ours", "ours-1-lane", "ours-4-blocks", "ours-10-epochs")
+    },
+    "torch-compile": _torch_side,
+}
 
 
 if __name__ == "__main__":

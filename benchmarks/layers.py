@@ -8,8 +8,6 @@ variants take turns, and the median ratio of the first variant to the others.
 import argparse
 import datetime
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks import machine
 from jaxopt_nn import layers
 from jaxopt_nn.types import Layer
 
@@ -70,8 +69,8 @@ def main() -> None:
     if arguments.json:
         results = {
             "date": datetime.date.today().isoformat(),
-            "machine": {"backend": jax.default_backend(), "cores": os.cpu_count(), "python": platform.python_version()},
-            "versions": {"jax": jax.__version__},
+            "machine": machine.describe(),
+            "versions": machine.versions(),
             "rounds": arguments.rounds,
             "layers": rows,
         }

@@ -1,61 +1,81 @@
-"""``python -m benchmarks.tables``: writes the README's table from the results that are committed."""
+"""``python -m benchmarks.tables``: writes the README's table and ``docs/benchmarks.md`` from the committed results."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.work import CASES
+from benchmarks.cases import ACCELERATOR, CASES
+from benchmarks.work import Case, Compiling
 
-__all__ = ["insert", "results", "table"]
+__all__ = ["PEERS", "ROOT", "insert", "layer_results", "missing", "number", "ratio", "results", "short_table"]
 
 ROOT = Path(__file__).parents[1]
 BEGIN = "<!-- benchmarks: written by python -m benchmarks.tables -->\n"
 END = "<!-- end of benchmarks -->\n"
 PEERS = {
+    "ours": "ours",
     "torch": "torch, eager, fused Adam",
     "torch-compile": "torch.compile",
+    "torch-gradcheck": "torch gradcheck, slow mode",
     "keras-jax": "Keras on JAX",
     "keras-jax-16": "Keras on JAX, 16 steps per execution",
     "equinox": "equinox and optax, a jitted step",
     "optax": "optax, jitted",
     "optax-loop": "optax, all updates in one compiled loop",
-    "ours-loop": "ours, all updates in one compiled loop",
     "sklearn": "scikit-learn",
     "sklearn-2": "scikit-learn, two processes",
     "jax-plain": "flax and optax in a scan, native convolution",
+    "ours-loop": "ours, all updates in one compiled loop",
+    "ours-leaves": "ours, leaf by leaf",
     "ours-single": "ours, one run",
     "ours-stepwise": "ours, a jitted call for each step",
     "ours-without": "ours without dropout",
+    "ours-1-lane": "ours, 1 lane",
+    "ours-4-blocks": "ours, 4 blocks",
+    "ours-10-epochs": "ours, 10 epochs",
+    "ours-float32": "ours, moments in float32",
+    "machine": "the machine's rates",
 }
 
-
-def results() -> list[dict[str, Any]]:
-    """The committed results that compare sides, by file name."""
-    found = [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob("*.json"))]
-    return [run for run in found if "cases" in run]
+Results = dict[str, dict[str, Any]]
 
 
-def table(runs: list[dict[str, Any]]) -> str:
-    """A Markdown table: each case, each peer, how many times faster ours is, and the goal."""
-    lines = [
-        "| work | peer | theirs, a second | ours is faster by | goal |",
-        "|---|---|--:|--:|--:|",
-    ]
-    for run in runs:
-        for name, case in run["cases"].items():
-            ours = case["sides"]["ours"]
-            lines.append(
-                f"| **{name}.** {case['title']}: **{ours['per_second']:,.5g} {case['unit']}/s**, "
-                f"{_outcome(ours)}compiled in {ours['compile_seconds']:.1f} s | | | | |"
-            )
-            for peer, goal in CASES[name].goals.items():
-                lines.append(_row(peer, case, goal))
-    machines = sorted(
-        {f"{run['machine']['processor']}, {run['machine']['cores']} cores, {run['date']}" for run in runs}
-    )
-    return "\n".join(
-        [*lines, "", f"Median and range of {runs[0]['rounds']} or more rounds. Measured on {'; '.join(machines)}.", ""]
-    )
+def results(kind: str = "cases") -> dict[str, Results]:
+    """The committed results, by the name of their file: of the cases, or of the ``"scaling"`` curves."""
+    found: dict[str, Results] = {}
+    for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+        measured = json.loads(path.read_text())
+        if "cases" in measured and path.stem.endswith("-scaling") == (kind == "scaling"):
+            found[path.stem] = measured["cases"]
+    return found
+
+
+def layer_results() -> dict[str, Any] | None:
+    """The committed results of :mod:`benchmarks.layers`."""
+    path = ROOT / "benchmarks" / "results" / "cpu-layers.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def short_table(files: dict[str, Results]) -> str:
+    """A Markdown table of what has a goal: each case, each peer, how many times faster ours is, and the goal."""
+    lines = ["| work | beside | ours is faster by | goal |", "|---|---|--:|--:|"]
+    for measured in files.values():
+        for name, case in (CASES | ACCELERATOR).items():
+            if name in measured:
+                lines += _goals(name, case, measured[name])
+    return "\n".join([*lines, "", *map(about, files.values()), ""])
+
+
+def about(measured: Results) -> str:
+    """On what, when and how often a file's results were measured."""
+    machines = {
+        f"{result['machine']['processor']}, {result['machine']['cores']} cores"
+        + (f", {result['machine']['backend']}" if result["machine"]["backend"] != "cpu" else "")
+        for result in measured.values()
+    }
+    dates, rounds = ({result[key] for result in measured.values()} for key in ("date", "rounds"))
+    when = " to ".join(sorted({min(dates), max(dates)}))
+    return f"Median and range of {min(rounds)} or more rounds in turn, on {'; '.join(sorted(machines))}, {when}."
 
 
 def insert(text: str, markdown: str) -> str:
@@ -65,22 +85,55 @@ def insert(text: str, markdown: str) -> str:
     return f"{before}{BEGIN}\n{markdown}\n{END}{after}"
 
 
-def _outcome(side: dict[str, Any]) -> str:
-    return f"accuracy {side['accuracy']:.1%}, " if "accuracy" in side else ""
+def ratio(side: dict[str, float]) -> str:
+    """How many times faster ours is than a side, with the least and the largest of the rounds."""
+    if "ours_faster" not in side:
+        return ""
+    return f"{side['ours_faster']:.2f}x ({side['ours_faster_min']:.2f} to {side['ours_faster_max']:.2f})"
 
 
-def _row(peer: str, case: dict[str, Any], goal: float | None) -> str:
-    wanted = "" if goal is None else f"{goal:g}x"
-    if peer not in case["sides"]:
-        return f"| | {PEERS[peer]} | absent | | {wanted} |"
-    side = case["sides"][peer]
-    ratio = f"{side['ours_faster']:.2f}x ({side['ours_faster_min']:.2f} to {side['ours_faster_max']:.2f})"
-    return f"| | {PEERS[peer]} | {side['per_second']:,.5g} | {ratio} | {wanted} |"
+def number(value: float) -> str:
+    """A rate to read: three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def missing(side: str, result: dict[str, Any]) -> str:
+    """Why a side has no figures."""
+    return next((why for why in ("absent", "failed") if side in result[why]), "not measured")
+
+
+def _goals(name: str, case: Case, result: dict[str, Any]) -> list[str]:
+    ours = result["sides"].get("ours")
+    rows: list[tuple[str, str, str]] = []
+    for peer, goal in case.goals.items():
+        if goal is None:
+            continue
+        side = result["sides"].get(peer)
+        found = ratio(side) if side else missing(peer, result)
+        rows.append((PEERS[peer], found, f"{goal:g}x"))
+    if ours and case.compile_goal is not None:
+        rows.append(("seconds to compile", f"{ours['compile_seconds']:.1f} s", f"{case.compile_goal:g} s"))
+    for key, goal, what in (
+        ("of_matmul_rate", case.matmul_goal, "the machine's matrix products"),
+        ("of_copy_rate", case.copy_goal, "the machine's copies"),
+    ):
+        if ours and goal is not None and key in ours:
+            rows.append((what, f"{ours[key]:.0%} of their rate", f"{goal:.0%}"))
+    speed = missing("ours", result)
+    if ours and isinstance(case.work, Compiling):
+        speed = f"{ours['compile_seconds']:.1f} s"
+    elif ours:
+        speed = f"{number(ours['per_second'])} {result['unit']}/s"
+    titles = [f"**{name}.** {result['title']}: **{speed}**", *[""] * len(rows)]
+    return [f"| {title} | {' | '.join(row)} |" for title, row in zip(titles, rows, strict=False)]
 
 
 def main() -> None:
+    from benchmarks.pages import page  # it needs what is here
+
     readme = ROOT / "README.md"
-    readme.write_text(insert(readme.read_text(), table(results())))
+    readme.write_text(insert(readme.read_text(), short_table(results())))
+    (ROOT / "docs" / "benchmarks.md").write_text(page(results(), results("scaling"), layer_results()))
 
 
 if __name__ == "__main__":

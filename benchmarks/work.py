@@ -4,21 +4,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["CASES", "Case", "Training", "Update", "load"]
+__all__ = ["Case", "Checking", "Compiling", "LargeUpdate", "Training", "Update", "Work", "load"]
 
 
 class Training(NamedTuple):
     """Training a network with Adam.
 
     Attributes:
-        dataset: ``"digits"`` or ``"fashion"``.
-        widths: the dense layers' widths, inputs first; ReLU between them. Empty for LeNet on images.
+        dataset: ``"digits"``, ``"fashion"``, or ``"made"``: clusters with noise, for where no data set is at hand.
+        widths: the dense layers' widths, inputs first; ReLU between them. Empty for LeNet on images of 28 x 28.
         batch_size: examples a step; the last, smaller batch of an epoch is left out by every side.
         epochs: passes over the data in one round.
         learning_rate: Adam's.
         examples: how many training examples at the most, and a tenth of it for validation; None for all.
         lanes: runs with seeds of their own; what is counted are the steps of all of them together.
         drop_rate: of dropout after each hidden layer.
+        dtype: of features, parameters and products.
+        devices: how many devices the lanes are spread over.
     """
 
     dataset: str
@@ -29,6 +31,8 @@ class Training(NamedTuple):
     examples: int | None = None
     lanes: int = 1
     drop_rate: float = 0.0
+    dtype: str = "float32"
+    devices: int = 1
 
 
 class Update(NamedTuple):
@@ -43,6 +47,47 @@ class Update(NamedTuple):
     updates: int
 
 
+class LargeUpdate(NamedTuple):
+    """Updates of AdamW alone, so large that everything is made on the device.
+
+    Attributes:
+        leaves: how many.
+        size: numbers in each.
+        updates: how many in one round.
+        state_dtype: of the moments; with ``"bfloat16"`` they are rounded stochastically.
+    """
+
+    leaves: int
+    size: int
+    updates: int
+    state_dtype: str = "float32"
+
+
+class Compiling(NamedTuple):
+    """From a function to a compiled program: tracing, lowering and XLA.
+
+    Attributes:
+        programs: side to program, a name that ``benchmarks.compile_time`` knows.
+    """
+
+    programs: dict[str, str]
+
+
+class Checking(NamedTuple):
+    """Checking the gradient of the mean cross-entropy of a dense tanh network.
+
+    Attributes:
+        widths: of the layers, inputs first.
+        examples: in the batch.
+    """
+
+    widths: tuple[int, ...]
+    examples: int
+
+
+Work = Training | Update | LargeUpdate | Compiling | Checking
+
+
 class Case(NamedTuple):
     """One piece of work.
 
@@ -51,73 +96,26 @@ class Case(NamedTuple):
         unit: what is counted a second.
         work: what is done.
         goals: who is compared with ours, and how many times faster ours is to be; None where no goal is set.
+        compile_goal: seconds that compiling ours may take.
+        matmul_goal: the fraction of the measured matrix-product rate that ours is to reach.
+        copy_goal: the fraction of the measured copy rate that ours is to reach.
+        roofline: whether ours is compared with these rates.
     """
 
     title: str
     unit: str
-    work: Training | Update
+    work: Work
     goals: dict[str, float | None]
-
-
-def _small_leaves() -> tuple[tuple[int, ...], ...]:
-    sizes = np.random.default_rng(0).integers(64, 257, size=1000)
-    return tuple((int(size),) for size in sizes)
-
-
-CASES = {
-    "1": Case(
-        "digits MLP 64-64-32-10, batch 32, Adam; ours with history, validation and early stopping",
-        "steps",
-        Training("digits", (64, 64, 32, 10), 32, 30, 1e-3),
-        {"torch": 10.0, "keras-jax": 2.5, "keras-jax-16": 2.5, "equinox": 10.0, "sklearn": None},
-    ),
-    "2": Case(
-        "Fashion-MNIST MLP 784-256-128-10, batch 64, Adam; ours with validation on 10,000 images",
-        "steps",
-        Training("fashion", (784, 256, 128, 10), 64, 1, 1e-3),
-        {"torch": 1.9, "torch-compile": 1.9, "keras-jax": 1.4, "keras-jax-16": 1.4, "equinox": None},
-    ),
-    "3": Case(
-        "64 runs of 1 as lanes of one program, all steps counted",
-        "steps",
-        Training("digits", (64, 64, 32, 10), 32, 10, 1e-3, lanes=64),
-        {"torch": 30.0, "sklearn-2": 12.0, "ours-single": 3.5},
-    ),
-    "4": Case(
-        "32 runs of a 784-64-10 MLP on Fashion-MNIST, batch 64, as lanes, all steps counted",
-        "steps",
-        Training("fashion", (784, 64, 10), 64, 1, 1e-3, examples=10_000, lanes=32),
-        {"torch": 3.0, "ours-single": None},
-    ),
-    "5": Case(
-        "LeNet on Fashion-MNIST, batch 64, Adam, in the compiled run with validation",
-        "steps",
-        Training("fashion", (), 64, 1, 1e-3, examples=6_400),
-        {"torch": 1.0, "jax-plain": 12.0, "ours-stepwise": 0.95},
-    ),
-    "6": Case(
-        "1 with dropout 0.2 after both hidden layers",
-        "steps",
-        Training("digits", (64, 64, 32, 10), 32, 30, 1e-3, drop_rate=0.2),
-        {"ours-without": 0.85},
-    ),
-    "11-small": Case(
-        "AdamW update alone, 1,000 leaves of 64 to 256 numbers, a jitted call each",
-        "updates",
-        Update(_small_leaves(), 50),
-        {"ours-loop": None, "optax": 2.0, "optax-loop": None, "torch": 1.2},
-    ),
-    "11-large": Case(
-        "AdamW update alone, 50 million numbers in 20 leaves, a jitted call each",
-        "updates",
-        Update(((2500, 1000),) * 20, 5),
-        {"ours-loop": None, "optax": 1.0, "optax-loop": None, "torch": None},
-    ),
-}
+    compile_goal: float | None = None
+    matmul_goal: float | None = None
+    copy_goal: float | None = None
+    roofline: bool = False
 
 
 def load(case: Training) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Training and validation features and labels, scaled: the same arrays for every side."""
+    """Training and validation features and labels, scaled: the same float32 arrays for every side."""
+    if case.dataset == "made":
+        return _made(case)
     if case.dataset == "digits":
         from sklearn.datasets import load_digits
 
@@ -131,6 +129,16 @@ def load(case: Training) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
     train, valid = data.load_fashion_mnist(split="train"), data.load_fashion_mnist(split="test")
     x, vx = ((part.x.reshape(-1, 28, 28, 1) if not case.widths else part.x.reshape(-1, 784)) for part in (train, valid))
     return _limited(case, x, train.y, vx, valid.y)
+
+
+def _made(case: Training) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Ten clusters in as many dimensions as there are inputs, with noise of the size of their distance."""
+    assert case.examples is not None, "made data have no size of their own"
+    rng, shape = np.random.default_rng(0), (28, 28, 1) if not case.widths else (case.widths[0],)
+    y = rng.integers(0, 10, case.examples + case.examples // 10).astype("int32")
+    centres = rng.standard_normal((10, *shape), np.float32)
+    x = centres[y] + 2 * rng.standard_normal((len(y), *shape), np.float32)
+    return x[: case.examples], y[: case.examples], x[case.examples :], y[case.examples :]
 
 
 def _limited(case: Training, x: np.ndarray, y: np.ndarray, vx: np.ndarray, vy: np.ndarray) -> Any:

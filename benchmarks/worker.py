@@ -1,29 +1,69 @@
-"""One side in a process of its own: ``python -m benchmarks.worker CASE SIDE``, a round a line of standard input."""
+"""One side in a process of its own: ``python -m benchmarks.worker CASE SIDE [--quick]``.
+
+It answers in lines of JSON: first ``{"ready": true}`` or ``{"absent": reason}``, then for each line of standard input
+what a round gave. An exception ends it, and its last line on standard error is the reason.
+"""
 
 import json
+import os
 import resource
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.training import TRAINING
+from benchmarks.cases import ACCELERATOR, CASES, quick
+from benchmarks.checks import CHECKING
+from benchmarks.compile_time import COMPILING
+from benchmarks.large_updates import LARGE_UPDATES
+from benchmarks.machine import rates
+from benchmarks.points import POINTS
+from benchmarks.training import OURS
+from benchmarks.training_peers import PEERS
 from benchmarks.updates import UPDATES
-from benchmarks.work import CASES, Training
+from benchmarks.work import Checking, Compiling, LargeUpdate, Training, Update
+
+SIDES: dict[type, dict[str, Callable[[Any], Any]]] = {
+    Training: OURS | PEERS,
+    Update: UPDATES,
+    LargeUpdate: LARGE_UPDATES,
+    Compiling: COMPILING,
+    Checking: CHECKING,
+}
 
 
 def main() -> None:
-    name, side = sys.argv[1:]
-    work = CASES[name].work
-    sides: dict[str, Callable[[Any], Any]] = TRAINING if isinstance(work, Training) else UPDATES
+    name, side, *options = sys.argv[1:]
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print must not stand between the answers
+
+    def answer(**values: Any) -> None:
+        print(json.dumps(values), file=answers, flush=True)
+
+    case = (CASES | ACCELERATOR | POINTS)[name]
+    case = quick(case) if "--quick" in options else case
+    if "--cuda" in options and side.startswith("torch"):
+        import torch
+
+        torch.set_default_device("cuda")
     try:
-        once = sides[side](work)
+        once = rates(case.work) if side == "machine" else SIDES[type(case.work)][side](case.work)
     except (ImportError, FileNotFoundError) as error:
-        print(json.dumps({"absent": str(error)}), flush=True)
+        answer(absent=str(error))
         return
-    print(json.dumps({"ready": True}), flush=True)
+    answer(ready=True)
     for _ in sys.stdin:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({**once(), "peak_memory_mib": peak}), flush=True)
+        values = once()
+        answer(**{"peak_memory_mib": _peak_memory(), **values})
+
+
+def _peak_memory() -> float:
+    """The process's, in MiB; on an accelerator the device's."""
+    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
+    if torch is not None and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**20
+    if jax is not None and jax.default_backend() != "cpu":
+        return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

@@ -1,0 +1,162 @@
+"""What is measured, beside whom, and what is to be reached."""
+
+import numpy as np
+
+from benchmarks.work import Case, Checking, Compiling, LargeUpdate, Training, Update, Work
+
+__all__ = ["ACCELERATOR", "CASES", "quick"]
+
+
+def _small_leaves() -> tuple[tuple[int, ...], ...]:
+    sizes = np.random.default_rng(0).integers(64, 257, size=1000)
+    return tuple((int(size),) for size in sizes)
+
+
+_DIGITS = Training("digits", (64, 64, 32, 10), 32, 30, 1e-3)
+
+CASES = {
+    "1": Case(
+        "digits MLP 64-64-32-10, batch 32, Adam; ours with history, validation and early stopping",
+        "steps",
+        _DIGITS,
+        {"torch": 10.0, "keras-jax": 2.5, "keras-jax-16": 2.5, "equinox": 10.0, "sklearn": None},
+    ),
+    "2": Case(
+        "Fashion-MNIST MLP 784-256-128-10, batch 64, Adam; ours with validation on 10,000 images",
+        "steps",
+        Training("fashion", (784, 256, 128, 10), 64, 1, 1e-3),
+        {"torch": 1.9, "torch-compile": 1.9, "keras-jax": 1.4, "keras-jax-16": 1.4, "equinox": None},
+        roofline=True,
+        matmul_goal=0.65,
+    ),
+    "3": Case(
+        "64 runs of 1 as lanes of one program, all steps counted",
+        "steps",
+        _DIGITS._replace(epochs=10, lanes=64),
+        {"torch": 30.0, "sklearn-2": 12.0, "ours-single": 3.5},
+    ),
+    "4": Case(
+        "32 runs of a 784-64-10 MLP on Fashion-MNIST, batch 64, as lanes, all steps counted",
+        "steps",
+        Training("fashion", (784, 64, 10), 64, 1, 1e-3, examples=10_000, lanes=32),
+        {"torch": 3.0, "ours-single": None},
+    ),
+    "5": Case(
+        "LeNet on Fashion-MNIST, batch 64, Adam, in the compiled run with validation",
+        "steps",
+        Training("fashion", (), 64, 1, 1e-3, examples=6_400),
+        {"torch": 1.0, "jax-plain": 12.0, "ours-stepwise": 0.95},
+        roofline=True,
+    ),
+    "6": Case(
+        "1 with dropout 0.2 after both hidden layers",
+        "steps",
+        _DIGITS._replace(drop_rate=0.2),
+        {"ours-without": 0.85},
+    ),
+    "8-run": Case(
+        "compiling the run of 1, tracing included",
+        "compilations",
+        Compiling({"ours": "run"}),
+        {"torch-compile": None},
+        compile_goal=1.5,
+    ),
+    "8-blocks": Case(
+        "compiling a run of 64 equal blocks, repeated",
+        "compilations",
+        Compiling({"ours": "blocks-64", "ours-4-blocks": "blocks-4"}),
+        {"ours-4-blocks": None},
+        compile_goal=2.2,
+    ),
+    "8-lanes": Case(
+        "compiling 256 lanes of 1",
+        "compilations",
+        Compiling({"ours": "lanes-256", "ours-1-lane": "lanes-1"}),
+        {"ours-1-lane": 0.83},
+    ),
+    "8-epochs": Case(
+        "compiling the run of 1 with 10,000 epochs",
+        "compilations",
+        Compiling({"ours": "epochs-10000", "ours-10-epochs": "epochs-10"}),
+        {"ours-10-epochs": 1.0},
+    ),
+    "10": Case(
+        "gradient check of a 128-512-64-10 tanh MLP, mean loss, 99,530 parameters: the whole report, from nothing",
+        "checks",
+        Checking((128, 512, 64, 10), 32),
+        {"torch-gradcheck": 100.0},
+    ),
+    "11-small": Case(
+        "AdamW update alone, 1,000 leaves of 64 to 256 numbers, a jitted call each",
+        "updates",
+        Update(_small_leaves(), 50),
+        {"ours-loop": None, "ours-leaves": None, "optax": 2.0, "optax-loop": None, "torch": 1.2},
+        roofline=True,
+    ),
+    "11-large": Case(
+        "AdamW update alone, 50 million numbers in 20 leaves, a jitted call each",
+        "updates",
+        Update(((2500, 1000),) * 20, 5),
+        {"ours-loop": None, "optax": 1.0, "optax-loop": None, "torch": None},
+        roofline=True,
+    ),
+}
+
+ACCELERATOR = {
+    "a-lanes": Case(
+        "256 runs of a 784-128-10 MLP, batch 128, as lanes, all steps counted",
+        "steps",
+        Training("made", (784, 128, 10), 128, 2, 1e-3, examples=25_600, lanes=256),
+        {"torch": 100.0, "ours-single": 30.0},
+    ),
+    "a-lenet": Case(
+        "64 runs of LeNet, batch 64, as lanes, all steps counted",
+        "steps",
+        Training("made", (), 64, 1, 1e-3, examples=12_800, lanes=64),
+        {"torch": 10.0, "ours-single": None},
+    ),
+    "a-adamw": Case(
+        "AdamW update alone, 1e9 float32 parameters in 20 leaves, a jitted call each",
+        "updates",
+        LargeUpdate(20, 50_000_000, 10),
+        {"torch": 1.0},
+        roofline=True,
+        copy_goal=0.8,
+    ),
+    "a-adamw-bfloat16": Case(
+        "AdamW update alone, 1e9 parameters, moments in bfloat16, rounded stochastically",
+        "updates",
+        LargeUpdate(20, 50_000_000, 10, "bfloat16"),
+        {"ours-float32": 1.5},
+        roofline=True,
+    ),
+    "a-wide": Case(
+        "MLP 8192-8192-8192-8192-10 in bfloat16, batch 8192, Adam, in the compiled run",
+        "steps",
+        Training("made", (8192, 8192, 8192, 8192, 10), 8192, 4, 1e-5, examples=8 * 8192, dtype="bfloat16"),
+        {"torch": None},
+        roofline=True,
+        matmul_goal=0.7,
+    ),
+}
+
+
+def quick(case: Case) -> Case:
+    """The same case with so little work that it only shows whether it runs."""
+    return case._replace(work=_little(case.work))
+
+
+def _little(work: Work) -> Work:
+    if isinstance(work, Training):
+        inputs = work.widths[:1] if work.dataset != "made" else work.widths[:1] and (64,)
+        widths = (*inputs, *(min(width, 64) for width in work.widths[1:]))
+        batch_size, lanes = min(work.batch_size, 64), min(work.lanes, 2)
+        little = work._replace(widths=widths, batch_size=batch_size, epochs=1, examples=320, lanes=lanes)
+        return little._replace(devices=min(work.devices, lanes))
+    if isinstance(work, Update):
+        return Update(tuple(tuple(min(size, 64) for size in shape) for shape in work.shapes[:3]), 2)
+    if isinstance(work, LargeUpdate):
+        return work._replace(leaves=2, size=1000, updates=2)
+    if isinstance(work, Compiling):
+        return Compiling({side: f"little-{program}" for side, program in work.programs.items()})
+    return Checking((8, 8, 10), 4)

@@ -1,0 +1,88 @@
+"""The sides of checking a gradient. Each is a function ``work -> round``; a round is one check, the whole report.
+
+Both check the mean cross-entropy of the same dense tanh network, with weights of the same law. Ours takes float32
+parameters and finds its evidence in float64; torch's ``gradcheck`` (its slow mode, which looks at every coordinate) is
+given float64, which it needs. What ours compiles for a new function is part of its time: nobody checks twice.
+"""
+
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.work import Checking
+
+__all__ = ["CHECKING"]
+
+Round = Callable[[], dict[str, float]]
+
+
+def ours(work: Checking) -> Round:
+    import jax
+    import jax.numpy as jnp
+
+    from jaxopt_nn import losses
+    from jaxopt_nn.checking import check_gradients
+
+    params, x, y = _arrays(work)
+
+    def once() -> dict[str, float]:
+        jax.clear_caches()
+
+        def loss(params: Any) -> Any:
+            h = jnp.asarray(x, params[0][0].dtype)
+            for index, (kernel, bias) in enumerate(params):
+                h = h @ kernel + bias[None]
+                h = jnp.tanh(h) if index < len(params) - 1 else h
+            return jnp.mean(losses.softmax_cross_entropy(h, y))
+
+        started = time.perf_counter()
+        report = check_gradients(loss, params, key=jax.random.key(0))
+        seconds = time.perf_counter() - started
+        report.assert_ok()
+        return {"per_second": 1 / seconds, "evaluations": report.evaluations, "compile_seconds": 0.0}
+
+    return once
+
+
+def torch(work: Checking) -> Round:
+    import torch
+
+    params, x, y = _arrays(work)
+    features, labels = torch.from_numpy(x).double(), torch.from_numpy(y).long()
+    leaves = [torch.from_numpy(leaf).double().requires_grad_() for pair in params for leaf in pair]
+    calls = 0
+
+    def loss(*leaves: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        h = features
+        for index in range(0, len(leaves), 2):
+            h = torch.addmm(leaves[index + 1], h, leaves[index])
+            h = torch.tanh(h) if index < len(leaves) - 2 else h
+        return torch.nn.functional.cross_entropy(h, labels)
+
+    def once() -> dict[str, float]:
+        nonlocal calls
+        calls = 0
+        started = time.perf_counter()
+        torch.autograd.gradcheck(loss, leaves)
+        seconds = time.perf_counter() - started
+        return {"per_second": 1 / seconds, "evaluations": calls, "compile_seconds": 0.0}
+
+    return once
+
+
+def _arrays(work: Checking) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    params = [
+        (rng.standard_normal((a, b), np.float32) / np.float32(np.sqrt(a)), rng.standard_normal(b, np.float32))
+        for a, b in itertools.pairwise(work.widths)
+    ]
+    x = rng.standard_normal((work.examples, work.widths[0]), np.float32)
+    return params, x, rng.integers(0, work.widths[-1], work.examples).astype("int32")
+
+
+CHECKING: dict[str, Callable[[Checking], Round]] = {"ours": ours, "torch-gradcheck": torch}

@@ -1,0 +1,52 @@
+"""``python -m benchmarks.scaling [CURVE ...] [--quick] [--json OUT]``: steps a second against a size.
+
+Each point is measured as a case is, in rounds of about a second for a peer; all curves together take about ten minutes
+on two cores. Points are written as soon as they are measured. ``python -m benchmarks.plots`` draws them.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import machine
+from benchmarks.__main__ import keep
+from benchmarks.cases import quick
+from benchmarks.measure import measure, side_command
+from benchmarks.points import CURVES, POINTS
+
+ROUNDS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description="Steps a second against a size.")
+    parser.add_argument("curves", nargs="*", metavar="CURVE", help=f"of {', '.join(CURVES)}; all by default")
+    parser.add_argument("--quick", action="store_true", help="one round of hardly any work, a smoke test")
+    parser.add_argument("--json", type=Path, help="where the results go")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.curves) - CURVES.keys():
+        parser.error(f"CURVE: expected some of {', '.join(CURVES)}, got {', '.join(sorted(unknown))}")
+    about = {"machine": machine.describe(), "versions": machine.versions()}
+    devices = _devices()
+    for curve in arguments.curves or CURVES:
+        for value in CURVES[curve].values:
+            if curve == "devices" and (devices == 1 or value > devices):
+                continue
+            name = f"{curve}-{value}"
+            case = quick(POINTS[name]) if arguments.quick else POINTS[name]
+            command = side_command(name, quick=arguments.quick, backend=about["machine"]["backend"])
+            rounds = 1 if arguments.quick else ROUNDS
+            result = measure(name, case, rounds, command, at_once=arguments.quick)
+            if arguments.json:
+                keep(arguments.json, name, result | about)
+            if result.get("interrupted"):
+                raise SystemExit(130)
+
+
+def _devices() -> int:
+    command = [sys.executable, "-c", "import jax; print(jax.device_count())"]
+    return int(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()[-1])
+
+
+if __name__ == "__main__":
+    main()

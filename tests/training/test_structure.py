@@ -1,0 +1,172 @@
+"""What makes a run fast, read from its program: nothing here is timed.
+
+Row 1 of the benchmarks (a 64-64-32-10 network, batch 32, Adam, validation, early stopping) is compiled once, with the
+quickest settings of XLA, and what its loop of steps holds is counted. The bounds are what there is today: a change that
+adds a kernel to every step has to raise one, and say why.
+"""
+
+import re
+from collections import Counter
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxopt_nn import layers, losses, metrics, optimizers, training
+from jaxopt_nn.types import Batch
+
+QUICKEST = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+# What the compiler makes of a program is the compiler's: counted with the version that is developed with.
+counted = pytest.mark.skipif(
+    jax.default_backend() != "cpu" or jax.__version_info__ < (0, 10),
+    reason="the counts are those of XLA for CPUs, 2026",
+)
+
+
+def _mlp(drop_rate=None):
+    drop = [] if drop_rate is None else [layers.dropout(drop_rate)]
+    return layers.serial(layers.dense(64), jax.nn.relu, *drop, layers.dense(32), jax.nn.relu, *drop, layers.dense(10))
+
+
+def _lenet(**options):
+    return layers.serial(
+        layers.conv(6, 5, **options), jax.nn.relu, layers.max_pool(2),
+        layers.conv(16, 5, padding="VALID", **options), jax.nn.relu, layers.max_pool(2),
+        layers.flatten, layers.dense(120), jax.nn.relu, layers.dense(10),
+    )  # fmt: skip
+
+
+def row_1_run(model, *, lanes=0, epochs=30, traces=None):
+    """The run of row 1, of 320 examples, and its arguments; ``traces`` gets what the recipe is called with."""
+
+    def recipe(hp):
+        if traces is not None:
+            traces.append(hp)
+        return training.Recipe(
+            model=model,
+            loss=losses.softmax_cross_entropy,
+            optimizer=optimizers.adam(hp),
+            metrics={"accuracy": metrics.accuracy},
+            batch_size=32,
+            epochs=epochs,
+            early_stopping=training.EarlyStopping(patience=5),
+        )
+
+    batch = Batch(jnp.zeros((320, 64)), jnp.zeros(320, int))
+    run, keys = training.make_run(recipe), training.RunKeys(*jax.random.split(jax.random.key(0), 3))
+    if not lanes:
+        return run, keys, 1e-3, batch, batch
+    run = jax.vmap(run, (training.RunKeys(0, None, 0), 0, None, None))
+    init, noise = jax.random.split(keys.init, lanes), jax.random.split(keys.noise, lanes)
+    return run, training.RunKeys(init, keys.order, noise), jnp.ones(lanes), batch, batch
+
+
+def lowered(model, **options):
+    run, *arguments = row_1_run(model, **options)
+    return jax.jit(run).lower(*arguments)
+
+
+def computations(hlo):
+    """The opcodes of each computation, by its name."""
+    found, opcodes = {}, []
+    for line in hlo.splitlines():
+        if head := re.match(r"(?:ENTRY )?%?([\w.-]+) \(.*\{$", line):
+            opcodes = found.setdefault(head[1], [])
+        elif " = " in line:
+            opcodes += re.findall(r"(?:^|[\]})] )([a-z][\w-]*)\(", line.split(" = ", 1)[1])[:1]
+    return {name: Counter(opcodes) for name, opcodes in found.items()}
+
+
+@pytest.fixture(scope="module")
+def row_1():
+    """What the recipe was called with, the program before the compiler, and after it."""
+    traces = []
+    program = lowered(_mlp(), traces=traces)
+    return SimpleNamespace(traces=traces, before=program.as_text(), after=program.compile(QUICKEST).as_text())
+
+
+@counted
+def test_kernels_in_the_loop_of_steps(row_1):
+    """The loop of steps is the computation with the most matrix products that are not the validation's."""
+    step = max(computations(row_1.after).values(), key=lambda ops: (ops["dot"], ops.total()))
+    assert step["dot"] == 3  # one for each layer; products with few outputs are inside of fusions
+    # 18 write parameters and moments; the rest are forward and backward pass, the history's row, and counters.
+    assert step["fusion"] <= 48
+    # The old moments, which XLA copies because three kernels of a leaf read them, and counters.
+    assert step["copy"] <= 15
+    # No loop: the noise key costs nothing where no layer draws.
+    assert step["while"] == step["conditional"] == step["call"] == 0
+
+
+@counted
+def test_programs_of_the_same_size_for_any_number_of_epochs(row_1):
+    longer = lowered(_mlp(), epochs=10_000).compile(QUICKEST).as_text()
+    total = [sum(ops.total() for ops in computations(text).values()) for text in (row_1.after, longer)]
+    assert total[0] == total[1] > 1000
+
+
+def test_the_device_is_left_to_itself(row_1):
+    """No call of the host, no transfer, inside or outside of the loop."""
+    for word in ("callback", "infeed", "outfeed", " send(", " recv(", "host"):
+        assert word not in row_1.after
+    assert re.findall(r"custom_call_target=\"(\w+)\"", row_1.after) == []
+
+
+def test_lanes_are_traced_once_as_a_single_run_is(row_1):
+    traces = []
+    jax.eval_shape(*row_1_run(_mlp(), lanes=7, traces=traces))
+    assert 0 < len(traces) == len(row_1.traces)
+
+
+def test_kernels_in_lanes_make_no_grouped_convolution():
+    """They would, natively, and XLA is slow at those (benchmarks/layers.py)."""
+
+    def groups(lowering):
+        model, x = _lenet(lowering=lowering), jnp.zeros((4, 28, 28, 1))
+
+        def loss(params):
+            return jnp.sum(model.apply(params, {}, x, train=True, key=None, weight=None)[0])
+
+        params = jax.eval_shape(lambda key: model.init(key, x)[0], jax.random.key(0))
+        lanes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((3, *leaf.shape), leaf.dtype), params)
+        text = jax.jit(jax.vmap(jax.grad(loss))).lower(lanes).as_text()
+        return {int(number) for number in re.findall(r"(?:feature|batch)_group_count = (\d+)", text)}
+
+    assert groups("native") == {1, 3}  # what is looked for is what such a program says
+    assert groups("auto") <= {1}
+
+
+def test_dropout_draws_in_bulk(row_1):
+    """One loop of two parts for each layer; a hash of 20 rounds makes four units, so 2,048 units take 2 x 256."""
+
+    def found(text):
+        shifts = re.findall(r"stablehlo\.shift_left .*tensor<(\d+)xui32>", text)
+        return Counter(map(int, shifts)), text.count("stablehlo.while")
+
+    (with_it, loops), (without, other_loops) = found(lowered(_mlp(0.2)).as_text()), found(row_1.before)
+    extra = with_it - without
+    assert {size: rounds for size, rounds in extra.items() if size > 8} == {32 * 64 // 8: 20, 32 * 32 // 8: 20}
+    if jax.default_backend() == "cpu":  # elsewhere there is no need of a loop
+        assert loops - other_loops == 2
+
+
+def test_a_donated_state_is_updated_in_place():
+    def loss_fn(params, model_state, batch, key):
+        outputs, model_state = model.apply(params, model_state, batch.x, train=True, key=key, weight=None)
+        return losses.weighted_mean(losses.softmax_cross_entropy(outputs, batch.y)), (model_state, {})
+
+    model, optimizer = _mlp(0.2), optimizers.adam(1e-3)
+    batch = Batch(jnp.zeros((32, 64)), jnp.zeros(32, int))
+
+    def begin(key):
+        params, model_state = model.init(key, batch.x)
+        return training.init_state(params, optimizer, key, model_state)
+
+    state = jax.eval_shape(begin, jax.random.key(0))
+    text = jax.jit(training.make_step(loss_fn, optimizer), donate_argnums=0).lower(state, batch).as_text()
+    assert text.count("tf.aliasing_output") == len(jax.tree.leaves(state))
