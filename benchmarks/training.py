@@ -28,10 +28,11 @@ def ours(case: Training) -> Round:
     x, vx = x.astype(case.dtype), vx.astype(case.dtype)
 
     def recipe(learning_rate: Any) -> training.Recipe:
+        adam = optimizers.adam(learning_rate)
         return training.Recipe(
             model=model_of(case),
             loss=losses.softmax_cross_entropy,
-            optimizer=optimizers.adam(learning_rate),
+            optimizer=adam if case.lanes > 1 else optimizers.flatten(adam),  # lanes have large leaves already
             metrics={"accuracy": metrics.accuracy},
             batch_size=case.batch_size,
             epochs=case.epochs,

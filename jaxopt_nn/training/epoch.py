@@ -3,8 +3,7 @@
 The carry of an epoch is a :class:`Progress`; its record is a row of the history. Nothing here knows who drives it.
 
 Of a step whose loss or gradient is not finite nothing enters the state. Enough of them in a row end the run, and the
-steps that follow in the same epoch change nothing. The test reads two scalars that the history needs anyway, and the
-select it decides is part of the kernels that write the new state, so it costs no pass over memory of its own.
+steps that follow in the same epoch change nothing. The test reads two scalars that the history needs anyway.
 """
 
 from typing import NamedTuple
@@ -28,7 +27,7 @@ from jaxopt_nn.training.evaluation import evaluate_model
 from jaxopt_nn.training.lanes import any_lane
 from jaxopt_nn.training.recipe import Recipe, model_of
 from jaxopt_nn.training.status import Status
-from jaxopt_nn.training.step import Guard, Step, guard_step, init_guard, init_state, make_step
+from jaxopt_nn.training.step import Guard, GuardedStep, init_guard, init_state, make_guarded_step
 from jaxopt_nn.training.stopping import Best, init_best, update_best
 from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State, TrainState
 
@@ -108,7 +107,7 @@ def train_epoch(
 def _train_epoch(
     parts: Recipe, progress: Progress, order_key: Key, epoch: Array, train: Batch, valid: Batch | None
 ) -> tuple[Progress, Row]:
-    step = guard_step(_make_step(parts, progress), parts.nonfinite_limit)
+    step = _make_step(parts, progress)
     rows, padding = _order(parts, order_key, epoch, train)
 
     def body(
@@ -153,7 +152,7 @@ def _train_epoch(
     return Progress(state, best, plateau, status, guard, first_bad_step, progress.epochs + 1), row
 
 
-def _make_step(parts: Recipe, progress: Progress) -> Step:
+def _make_step(parts: Recipe, progress: Progress) -> GuardedStep:
     """The step of a recipe."""
 
     def loss_fn(params: Params, model_state: State, batch: Batch, key: Key) -> tuple[Array, tuple[State, Row]]:
@@ -172,7 +171,7 @@ def _make_step(parts: Recipe, progress: Progress) -> Step:
     optimizer = parts.optimizer
     if progress.plateau is not None and not _scales_itself(progress.state.opt_state):
         optimizer = _scaled(optimizer, _outer_scale(progress))
-    return make_step(loss_fn, optimizer, micro_batches=parts.micro_batches)
+    return make_guarded_step(loss_fn, optimizer, parts.nonfinite_limit, micro_batches=parts.micro_batches)
 
 
 def _scales_itself(opt_state: PyTree) -> bool:

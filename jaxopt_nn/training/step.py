@@ -14,7 +14,7 @@ from jaxopt_nn.training.accumulation import accumulate
 from jaxopt_nn.trees import check_same_structure, named_leaves
 from jaxopt_nn.types import Array, ArrayLike, Batch, Key, LossFn, Params, PyTree, State, TrainState
 
-__all__ = ["Guard", "GuardedStep", "Step", "guard_step", "init_guard", "init_state", "make_step"]
+__all__ = ["Guard", "GuardedStep", "Step", "init_guard", "init_state", "make_guarded_step", "make_step"]
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 GuardedStep = Callable[[tuple[TrainState, "Guard"], Batch], tuple[tuple[TrainState, "Guard"], dict[str, Array]]]
@@ -73,48 +73,17 @@ def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, micro
     >>> state.params["w"].tolist(), float(metrics["loss"])
     ([0.10000000149011612, 0.10000000149011612], 1.0)
     """
-    check_positive_int("micro_batches", micro_batches)
-    update = optax.with_extra_args_support(optimizer).update
+    evaluate, advance = _halves(loss_fn, optimizer, micro_batches)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        key = jax.random.fold_in(state.key, state.step)
-        frozen = frozen_paths(state.opt_state)
-        trained, assemble = _split(state.params, frozen)
-
-        def loss_of(trained: list[Array], model_state: State, batch: Batch, key: Key) -> Any:
-            return loss_fn(assemble(trained), model_state, batch, key)
-
-        gradient_of = accumulate(jax.value_and_grad(loss_of, has_aux=True), micro_batches)
-
-        def evaluate(trained: list[Array]) -> Any:
-            return gradient_of(trained, state.model_state, batch, key)
-
-        def whole(gradient: list[Array]) -> PyTree:
-            return _split(jax.tree.map(jnp.zeros_like, state.params), frozen)[1](gradient)
-
-        def value_fn(params: Params, grad_fn: object = None) -> Array:
-            # optax's line searches refuse extra arguments that value_fn does not take: so it takes the other one.
-            del grad_fn
-            return evaluate(_split(params, frozen)[0])[0][0]
-
-        (loss, (model_state, metrics)), gradient = evaluate(trained)
-        extra = {
-            "value": loss,
-            "grad": whole(gradient),
-            "value_fn": value_fn,
-            "grad_fn": lambda params: whole(evaluate(_split(params, frozen)[0])[1]),
-        }
-        updates, opt_state = update(whole(gradient), state.opt_state, state.params, **extra)
-        params = assemble(_split(optax.apply_updates(state.params, updates), frozen)[0])
-        new = TrainState(state.step + 1, params, model_state, opt_state, state.key)
-        check_same_structure("state", state, new)
-        return new, {**metrics, "loss": loss, "gradient_norm": _norm(gradient)}
+        found = evaluate(state, batch)
+        return advance(state, batch, found), found.metrics
 
     return step
 
 
 class Guard(NamedTuple):
-    """What :func:`guard_step` counts.
+    """What :func:`make_guarded_step` counts.
 
     Attributes:
         in_a_row: int32 scalar, the bad steps since the last good one; at the limit nothing passes any more.
@@ -130,14 +99,16 @@ def init_guard() -> Guard:
     return Guard(jnp.int32(0), jnp.int32(0))
 
 
-def guard_step(step: Step, limit: ArrayLike = 1) -> GuardedStep:
+def make_guarded_step(
+    loss_fn: LossFn, optimizer: optax.GradientTransformation, limit: ArrayLike = 1, *, micro_batches: int = 1
+) -> GuardedStep:
     """The same step, but where loss or gradient is not finite nothing of the state changes: it is skipped.
 
     Parameters, moments, counters and model state stay as they were, to the bit. After ``limit`` such steps in a row all
     that follow are skipped too.
 
     Args:
-        step: a training step.
+        loss_fn, optimizer, micro_batches: as in :func:`make_step`.
         limit: an integer >= 1; may be traced. 1 ends at the first one.
 
     Returns:
@@ -145,18 +116,83 @@ def guard_step(step: Step, limit: ArrayLike = 1) -> GuardedStep:
         has ``applied`` besides: whether the step was taken.
     """
     check_number("limit", limit, 1)
+    evaluate, advance = _halves(loss_fn, optimizer, micro_batches)
 
     def guarded(carry: tuple[TrainState, Guard], batch: Batch) -> tuple[tuple[TrainState, Guard], dict[str, Array]]:
         state, guard = carry
-        new, metrics = step(state, batch)
-        good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+        found = evaluate(state, batch)
+        good = jnp.isfinite(found.metrics["loss"]) & jnp.isfinite(found.metrics["gradient_norm"])
         on = guard.in_a_row < jnp.asarray(limit)
         applied, bad = on & good, on & ~good
         in_a_row = jnp.where(applied, 0, guard.in_a_row + bad)
-        state = jax.tree.map(lambda a, b: jnp.where(applied, a, b), new, state)
-        return (state, Guard(in_a_row, guard.skipped + bad)), {**metrics, "applied": applied}
+        # The update stands inside of the branch: there it writes over the old state, which a choice between two
+        # finished states would have to copy first. Lanes choose with a select all the same.
+        state = lax.cond(applied, lambda: advance(state, batch, found), lambda: state)
+        return (state, Guard(in_a_row, guard.skipped + bad)), {**found.metrics, "applied": applied}
 
     return guarded
+
+
+class _Found(NamedTuple):
+    """What the first half of a step finds.
+
+    Attributes:
+        gradient: of the leaves that are trained.
+        model_state: after the forward pass.
+        metrics: as a step returns them.
+    """
+
+    gradient: list[Array]
+    model_state: State
+    metrics: dict[str, Array]
+
+
+def _halves(
+    loss_fn: LossFn, optimizer: optax.GradientTransformation, micro_batches: int
+) -> tuple[Callable[[TrainState, Batch], _Found], Callable[[TrainState, Batch, _Found], TrainState]]:
+    """A step in two: the gradient at the old state, and the new state that the optimizer makes of it."""
+    check_positive_int("micro_batches", micro_batches)
+    update = optax.with_extra_args_support(optimizer).update
+
+    def differentiate(params: Params, state: TrainState, batch: Batch) -> Any:
+        trained, assemble = _split(params, frozen_paths(state.opt_state))
+
+        def loss_of(trained: list[Array], model_state: State, batch: Batch, key: Key) -> Any:
+            return loss_fn(assemble(trained), model_state, batch, key)
+
+        gradient_of = accumulate(jax.value_and_grad(loss_of, has_aux=True), micro_batches)
+        return gradient_of(trained, state.model_state, batch, jax.random.fold_in(state.key, state.step))
+
+    def evaluate(state: TrainState, batch: Batch) -> _Found:
+        (loss, (model_state, metrics)), gradient = differentiate(state.params, state, batch)
+        return _Found(gradient, model_state, {**metrics, "loss": loss, "gradient_norm": _norm(gradient)})
+
+    def advance(state: TrainState, batch: Batch, found: _Found) -> TrainState:
+        frozen = frozen_paths(state.opt_state)
+        assemble = _split(state.params, frozen)[1]
+
+        def whole(gradient: list[Array]) -> PyTree:
+            return _split(jax.tree.map(jnp.zeros_like, state.params), frozen)[1](gradient)
+
+        def value_fn(params: Params, grad_fn: object = None) -> Array:
+            # optax's line searches refuse extra arguments that value_fn does not take: so it takes the other one.
+            del grad_fn
+            return differentiate(params, state, batch)[0][0]
+
+        gradient = whole(found.gradient)
+        extra = {
+            "value": found.metrics["loss"],
+            "grad": gradient,
+            "value_fn": value_fn,
+            "grad_fn": lambda params: whole(differentiate(params, state, batch)[1]),
+        }
+        updates, opt_state = update(gradient, state.opt_state, state.params, **extra)
+        params = assemble(_split(optax.apply_updates(state.params, updates), frozen)[0])
+        new = TrainState(state.step + 1, params, found.model_state, opt_state, state.key)
+        check_same_structure("state", state, new)
+        return new
+
+    return evaluate, advance
 
 
 def _split(params: Params, frozen: frozenset[str]) -> tuple[list[Array], Callable[[list[Array]], Params]]:

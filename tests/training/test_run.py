@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxopt_nn import layers, losses, optimizers, training
-from jaxopt_nn.training.step import guard_step, init_guard
+from jaxopt_nn.training.step import init_guard, make_guarded_step
 from jaxopt_nn.types import Batch, Static
 
 
@@ -43,8 +43,7 @@ def test_equals_a_python_loop_of_steps(problem):
 
     @jit
     def step(carry, batch, hp):
-        one = training.make_step(lambda *args: loss_fn(*args, hp), recipe(hp).optimizer)
-        return guard_step(one)(carry, batch)[0]
+        return make_guarded_step(lambda *args: loss_fn(*args, hp), recipe(hp).optimizer)(carry, batch)[0]
 
     params, model_state = jit(recipe(hp).model.init)(init_key, problem.train.x)
     carry = (training.init_state(params, recipe(hp).optimizer, noise_key, model_state), init_guard())
