@@ -1,11 +1,16 @@
-"""Convolution and its transpose as functions of arrays, each in two lowerings."""
+"""Convolution and its transpose as functions of arrays, each in two lowerings.
+
+Kernels in lanes of ``vmap`` would make a native convolution one of as many groups, whose backward pass XLA computes
+slowly. So "auto" makes matrix products of patches there, on every backend.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from jax import lax
 
+from jaxopt_nn._lanes import in_lanes
 from jaxopt_nn.layers._windows import Axis, Lowering, pad_spatial, slices, uses_slices
 from jaxopt_nn.types import Array
 
@@ -25,10 +30,9 @@ def convolve(x: Array, kernel: Array, axes: Sequence[Axis], groups: int, lowerin
     Returns:
         ``[N, *out, F]``.
     """
-    channels, features = x.shape[-1], kernel.shape[-1]
-    window = math.prod(axis.window for axis in axes)
-    numbers = x.shape[0] * math.prod(axis.out for axis in axes) * window * channels
-    if not uses_slices(lowering, numbers):
+    numbers = math.prod(axis.out * axis.window for axis in axes) * x.shape[0] * x.shape[-1]
+
+    def native(x: Array, kernel: Array) -> Array:
         return lax.conv_general_dilated(
             x,
             kernel,
@@ -38,17 +42,8 @@ def convolve(x: Array, kernel: Array, axes: Sequence[Axis], groups: int, lowerin
             dimension_numbers=_channels_last(len(axes)),
             feature_group_count=groups,
         )
-    x = pad_spatial(x, axes, 0)
-    if groups == channels and groups > 1:  # products of single numbers: nothing for a matrix product to do
-        return _depthwise(x, kernel, axes)
-    # [N, *out, window · C], the order of the kernel's entries. XLA copies the slices and multiplies two matrices.
-    patches = slices(x, axes, lambda parts: parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1))
-    if groups == 1:
-        return patches @ kernel.reshape(-1, features)
-    out = patches.shape[:-1]
-    patches = patches.reshape(*out, window, groups, channels // groups)
-    kernel = kernel.reshape(window, channels // groups, groups, features // groups)
-    return jnp.einsum("...wgc,wcgf->...gf", patches, kernel).reshape(*out, features)
+
+    return _lower(lowering, numbers, native, lambda x, kernel: _by_patches(x, kernel, axes, groups), x, kernel)
 
 
 def convolve_transposed(x: Array, kernel: Array, axes: Sequence[Axis], groups: int, lowering: Lowering) -> Array:
@@ -67,10 +62,10 @@ def convolve_transposed(x: Array, kernel: Array, axes: Sequence[Axis], groups: i
     Returns:
         ``[N, *out, F]``.
     """
-    features = kernel.shape[-1]
-    spatial = len(axes)
-    window = math.prod(axis.window for axis in axes)
-    if not uses_slices(lowering, math.prod(x.shape[:-1]) * window * features):
+    spatial, features = len(axes), kernel.shape[-1]
+    numbers = math.prod(x.shape[:-1]) * math.prod(axis.window for axis in axes) * features
+
+    def native(x: Array, kernel: Array) -> Array:
         return lax.conv_general_dilated(
             x,
             jnp.flip(kernel, range(spatial)),
@@ -81,12 +76,52 @@ def convolve_transposed(x: Array, kernel: Array, axes: Sequence[Axis], groups: i
             dimension_numbers=_channels_last(spatial),
             feature_group_count=groups,
         )
+
+    return _lower(lowering, numbers, native, lambda x, kernel: _by_parts(x, kernel, axes, groups), x, kernel)
+
+
+def _lower(
+    lowering: Lowering,
+    numbers: int,
+    native: Callable[[Array, Array], Array],
+    sliced: Callable[[Array, Array], Array],
+    x: Array,
+    kernel: Array,
+) -> Array:
+    """One of the two ways, of which the second makes slices of ``numbers`` entries in all."""
+    if uses_slices(lowering, numbers):
+        return sliced(x, kernel)
+    if lowering == "native":
+        return native(x, kernel)
+    return lax.cond(in_lanes(kernel), sliced, native, x, kernel)
+
+
+def _by_patches(x: Array, kernel: Array, axes: Sequence[Axis], groups: int) -> Array:
+    """:func:`convolve` as the product of ``[N, *out, window · C]`` and a matrix; XLA copies the slices."""
+    channels, features = x.shape[-1], kernel.shape[-1]
+    window = math.prod(axis.window for axis in axes)
+    x = pad_spatial(x, axes, 0)
+    if groups == channels and groups > 1:  # products of single numbers: nothing for a matrix product to do
+        return _depthwise(x, kernel, axes)
+    patches = slices(x, axes, lambda parts: parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1))
+    if groups == 1:  # patches in the order of the kernel's entries
+        return patches @ kernel.reshape(-1, features)
+    out = patches.shape[:-1]
+    patches = patches.reshape(*out, window, groups, channels // groups)
+    kernel = kernel.reshape(window, channels // groups, groups, features // groups)
+    return jnp.einsum("...wgc,wcgf->...gf", patches, kernel).reshape(*out, features)
+
+
+def _by_parts(x: Array, kernel: Array, axes: Sequence[Axis], groups: int) -> Array:
+    """:func:`convolve_transposed` as a matrix product, whose parts are added where the window puts them."""
+    spatial, features = len(axes), kernel.shape[-1]
     if groups == 1:
         matrix = jnp.moveaxis(kernel, -2, 0).reshape(x.shape[-1], -1)  # [C, window · F]
         y = (x @ matrix).reshape(*x.shape[:-1], *kernel.shape[:spatial], features)
     else:
         inputs = x.reshape(*x.shape[:-1], groups, -1)
         kernel = kernel.reshape(*kernel.shape[:-1], groups, features // groups)
+        window = math.prod(axis.window for axis in axes)
         y = jnp.einsum("n...gc,kcgf->n...kgf", inputs, kernel.reshape(window, *kernel.shape[spatial:]))
         y = y.reshape(*x.shape[:-1], *(axis.window for axis in axes), features)
     zero = jnp.zeros((), y.dtype)

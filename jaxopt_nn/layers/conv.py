@@ -2,9 +2,9 @@
 
 **Lowering.** ``"native"`` is XLA's convolution; ``"patches"`` copies the windows into a matrix and multiplies it, which
 on a CPU is several times faster inside a compiled loop and, with kernels in lanes under ``vmap``, stays a matrix
-product, where the native one becomes a grouped convolution with a slow backward pass. ``"auto"`` takes patches where
-JAX's default backend is a CPU (unless they would hold more than 2²⁷ numbers), else the native convolution; for many
-lanes on an accelerator, try ``"patches"``. Values and derivatives of every order are the same to rounding.
+product, where the native one becomes a grouped convolution with a slow backward pass. ``"auto"`` takes patches for
+kernels in lanes and, unless they would hold more than 2²⁷ numbers, where JAX's default backend is a CPU; else the
+native convolution. Values and derivatives of every order are the same to rounding.
 ``python -m benchmarks.layers`` measures it.
 """
 

@@ -14,6 +14,7 @@ import optax
 from jax import lax
 
 from jaxopt_nn import losses
+from jaxopt_nn._lanes import any_lane
 from jaxopt_nn.layers import total_activity_penalty
 from jaxopt_nn.optimizers import (
     LearningRateState,
@@ -24,7 +25,6 @@ from jaxopt_nn.optimizers import (
 )
 from jaxopt_nn.training.batches import EpochOrder, count_examples, epoch_order, take_batch
 from jaxopt_nn.training.evaluation import evaluate_model
-from jaxopt_nn.training.lanes import any_lane
 from jaxopt_nn.training.recipe import Recipe, model_of
 from jaxopt_nn.training.status import Status
 from jaxopt_nn.training.step import Guard, GuardedStep, init_guard, init_state, make_guarded_step

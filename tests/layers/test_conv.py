@@ -165,6 +165,43 @@ def test_lanes_of_kernels_are_no_grouped_convolution(params_in_lanes):
     assert "stablehlo.convolution" in convolutions_in(params_in_lanes, "native")
 
 
+@pytest.fixture
+def accelerator(monkeypatch):
+    """What "auto" takes where JAX computes on something else than a CPU."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+
+
+@pytest.mark.parametrize(
+    ("factory", "kwargs", "shape"),
+    [case[1:] for case in CONVOLUTIONS if case[0] in ("everything", "depthwise", "transposed, everything")],
+)
+def test_both_lowerings_stand_behind_auto(accelerator, factory, kwargs, shape):
+    """A single run keeps XLA's convolution and lanes of kernels none, values and curvature being the same."""
+
+    def program(lowering, *, lanes):
+        layer, params, x = built(factory, {**kwargs, "lowering": lowering}, shape)
+
+        def gradient(params, x):
+            return jax.grad(lambda params, x: jnp.sum(jnp.sin(applied(layer, params, x))), (0, 1))(params, x)
+
+        def curvature(params, x):
+            ones = jax.tree.map(jnp.ones_like, (params, x))
+            return jax.jvp(gradient, (params, x), ones)
+
+        if lanes:
+            params = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
+            curvature = jax.vmap(curvature, (0, None))
+        compiled = jax.jit(curvature).lower(params, x).compile()
+        return compiled.as_text(), compiled(params, x)
+
+    (single, got), (_, expected) = program("auto", lanes=False), program("native", lanes=False)
+    assert " convolution(" in single and " conditional(" not in single
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+    (several, got), (_, expected) = program("auto", lanes=True), program("patches", lanes=True)
+    assert " convolution(" not in several and " conditional(" not in several
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), got, expected)
+
+
 def test_patches_that_would_be_too_large_are_not_made():
     layer = layers.conv(8, 5)
     x = jax.ShapeDtypeStruct((64, 256, 256, 16), jnp.float32)  # 25 · 67 million

@@ -137,10 +137,12 @@ def test_kernels_in_lanes_make_no_grouped_convolution():
 
         params = jax.eval_shape(lambda key: model.init(key, x)[0], jax.random.key(0))
         lanes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((3, *leaf.shape), leaf.dtype), params)
-        text = jax.jit(jax.vmap(jax.grad(loss))).lower(lanes).as_text()
-        return {int(number) for number in re.findall(r"(?:feature|batch)_group_count = (\d+)", text)}
+        program = jax.jit(jax.vmap(jax.grad(loss))).lower(lanes)
+        # Elsewhere the program still has both ways, of which the compiler leaves one.
+        text = program.as_text() if jax.default_backend() == "cpu" else program.compile().as_text()
+        return {int(number) for number in re.findall(r"(?:feature|batch)_group_count ?= ?(\d+)", text)}
 
-    assert groups("native") == {1, 3}  # what is looked for is what such a program says
+    assert 3 in groups("native")  # what is looked for is what such a program says
     assert groups("auto") <= {1}
 
 
