@@ -26,6 +26,7 @@ PEERS = {
     "sklearn-2": "scikit-learn, two processes",
     "jax-plain": "flax and optax in a scan, native convolution",
     "ours-loop": "ours, all updates in one compiled loop",
+    "ours-eigen": "ours, matrix products of Eigen in place of YNNPACK",
     "ours-leaves": "ours, leaf by leaf",
     "ours-single": "ours, one run",
     "ours-stepwise": "ours, a jitted call for each step",

@@ -213,9 +213,13 @@ def _max_first(x: Array, over: tuple[int, ...]) -> Array:
 def _max_first_jvp(over: tuple[int, ...], primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (tangent,) = primals, tangents
     # By place, not by comparing x with its maximum: XLA may compute x anew for that, rounded otherwise.
-    place = jnp.expand_dims(_largest(lax.stop_gradient(x), over)[1], over)
+    place = _largest(lax.stop_gradient(x), over)[1]
+    if math.prod(x.shape[axis] for axis in over) <= _LARGEST_UNROLLED:
+        parts = [jnp.where(place == i, entry, 0) for i, entry in enumerate(_entries(tangent, over))]
+        return _max_first(x, over), sum(parts[1:], parts[0])
+    place = jnp.expand_dims(place, over)
     chosen = _places(x, over, place.dtype) == place
-    return _max_first(x, over), jnp.sum(jnp.where(chosen, tangent, jnp.zeros_like(tangent)), over)
+    return _max_first(x, over), jnp.sum(jnp.where(chosen, tangent, 0), over)
 
 
 def _largest(x: Array, over: tuple[int, ...]) -> tuple[Array, Array]:
@@ -225,15 +229,20 @@ def _largest(x: Array, over: tuple[int, ...]) -> tuple[Array, Array]:
     if count > _LARGEST_UNROLLED:
         rows = jnp.transpose(x, (*kept, *over)).reshape(*(x.shape[axis] for axis in kept), count)
         return jnp.max(rows, -1), lax.argmax(rows, rows.ndim - 1, jnp.int32)
-    entries = [x]  # one by one: on a CPU a third of the time of a reduction
-    for axis in over:
-        entries = [lax.slice_in_dim(part, i, i + 1, axis=axis) for part in entries for i in range(x.shape[axis])]
-    best, *others = (lax.squeeze(entry, over) for entry in entries)
+    best, *others = _entries(x, over)  # one by one: on a CPU a third of the time of a reduction
     place = jnp.zeros(best.shape, jnp.int8)
     for number, entry in enumerate(others, start=1):
         larger = (entry > best) | ((entry != entry) & (best == best))
         best, place = jnp.where(larger, entry, best), jnp.where(larger, jnp.int8(number), place)
     return best, place
+
+
+def _entries(x: Array, over: tuple[int, ...]) -> list[Array]:
+    """The parts of ``x`` with one place each along some axes, in order."""
+    entries = [x]
+    for axis in over:
+        entries = [lax.slice_in_dim(part, i, i + 1, axis=axis) for part in entries for i in range(x.shape[axis])]
+    return [lax.squeeze(entry, over) for entry in entries]
 
 
 def _places(x: Array, over: tuple[int, ...], dtype: Any) -> Array:
