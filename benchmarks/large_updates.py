@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.updates import NUMBERS, fused_adamw
 from benchmarks.work import LargeUpdate
 
 __all__ = ["LARGE_UPDATES"]
 
 Round = Callable[[], dict[str, float]]
-NUMBERS = {"learning_rate": 1e-3, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 1e-2}
 
 
 def ours(work: LargeUpdate) -> Round:
@@ -60,14 +60,7 @@ def torch(work: LargeUpdate) -> Round:
     import torch
 
     params = [torch.nn.Parameter(torch.randn(work.size)) for _ in range(work.leaves)]
-    optimizer = torch.optim.AdamW(
-        params,
-        lr=NUMBERS["learning_rate"],
-        betas=(NUMBERS["b1"], NUMBERS["b2"]),
-        eps=NUMBERS["eps"],
-        weight_decay=NUMBERS["weight_decay"],
-        fused=True,
-    )
+    optimizer = fused_adamw(params)
     for param in params:
         param.grad = torch.randn(work.size)
 

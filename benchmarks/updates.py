@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.work import Update
 
-__all__ = ["UPDATES"]
+__all__ = ["NUMBERS", "UPDATES", "fused_adamw"]
 
 Round = Callable[[], dict[str, float]]
 NUMBERS = {"learning_rate": 1e-3, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 1e-2}
@@ -34,14 +34,7 @@ def torch(work: Update) -> Round:
 
     start, gradients = _arrays(work)
     params = [torch.nn.Parameter(torch.from_numpy(p.copy())) for p in start]
-    optimizer = torch.optim.AdamW(
-        params,
-        lr=NUMBERS["learning_rate"],
-        betas=(NUMBERS["b1"], NUMBERS["b2"]),
-        eps=NUMBERS["eps"],
-        weight_decay=NUMBERS["weight_decay"],
-        fused=True,
-    )
+    optimizer = fused_adamw(params)
     for param, gradient in zip(params, gradients, strict=True):
         param.grad = torch.from_numpy(gradient)
 
@@ -59,6 +52,15 @@ def torch(work: Update) -> Round:
 
     once()
     return once
+
+
+def fused_adamw(params: list[Any]) -> Any:
+    """AdamW of torch in one kernel, with the numbers of every side."""
+    from torch.optim import AdamW
+
+    betas = (NUMBERS["b1"], NUMBERS["b2"])
+    eps, weight_decay = NUMBERS["eps"], NUMBERS["weight_decay"]
+    return AdamW(params, lr=NUMBERS["learning_rate"], betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
 
 
 def _jax(work: Update, optimizer: Any, loop: bool) -> Round:

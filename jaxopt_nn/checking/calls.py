@@ -231,7 +231,7 @@ def _other_tangent(f: Callable[..., Any], args: tuple[Any, ...], words: tuple[in
 
 
 def _of_floats(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Callable[..., Any], list[Any]]:
-    """F as a function of those arguments that are float arrays, and these; none where an argument is a tree."""
+    """The function of those arguments that are float arrays, and these; of none where an argument is a tree."""
     plain = all(hasattr(leaf, "dtype") or isinstance(leaf, (int, float)) for leaf in args)
     places = [i for i, leaf in enumerate(args) if plain and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
 

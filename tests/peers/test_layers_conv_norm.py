@@ -219,8 +219,7 @@ def test_batch_norm_as_in_torch(part):
 def keras_on_jax():
     os.environ.setdefault("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
-    if keras.backend.backend() != "jax":
-        pytest.skip("Keras runs on another backend")
+    assert keras.backend.backend() == "jax", "these tests compare with Keras on JAX: KERAS_BACKEND=jax"
     return keras
 
 
