@@ -49,6 +49,7 @@ ROWS: dict[str, tuple[Make, tuple[int, ...], bool]] = {
         True,
     ),
     "max pool 2x2, tiles": (lambda low: layers.max_pool(2, lowering=low), (64, 28, 28, 6), False),
+    "max pool 2x2, tiles, 16 channels": (lambda low: layers.max_pool(2, lowering=low), (64, 10, 10, 16), False),
     "max pool 3x3 / 2": (lambda low: layers.max_pool(3, stride=2, lowering=low), (64, 28, 28, 6), False),
     "average pool 2x2, tiles": (lambda low: layers.average_pool(2, lowering=low), (64, 28, 28, 6), False),
     "average pool 3x3 / 2": (lambda low: layers.average_pool(3, stride=2, lowering=low), (64, 28, 28, 6), False),
