@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxopt_nn._keys import threefry
 from jaxopt_nn.types import Array, ArrayLike, Key
 
 __all__ = ["drop", "random_uint16"]
 
 _LEVELS = 2**16
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _STREAM = 0x64726F70  # jax.random counts from 0: the same key gives other numbers there
 
 
@@ -50,7 +50,7 @@ def random_uint16(key: Key, shape: Sequence[int]) -> Array:
 
     def part(stream: Array) -> tuple[Array, Array]:
         # Keys of other generators have four words, the last two often a copy of the first two.
-        return _threefry(words[0], words[1], jnp.broadcast_to(stream, counts.shape), counts)
+        return threefry(words[0], words[1], jnp.broadcast_to(stream, counts.shape), counts)
 
     # XLA for CPUs would compute a hash for each of the four units that it serves, inside the kernel that uses them, one
     # by one. It cannot move the hashes out of a loop, where they stay vectorized: a tenth of the time.
@@ -58,16 +58,3 @@ def random_uint16(key: Key, shape: Sequence[int]) -> Array:
     found = lax.map(part, streams) if jax.default_backend() == "cpu" else jax.vmap(part)(streams)
     halves = lax.bitcast_convert_type(jnp.concatenate(found), jnp.uint16)
     return halves.reshape(-1)[:size].reshape(tuple(shape))
-
-
-def _threefry(key0: Array, key1: Array, x0: Array, x1: Array) -> tuple[Array, Array]:
-    """Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011: Threefry-2x32-20, as in JAX."""
-    keys = (key0, key1, key0 ^ key1 ^ jnp.uint32(0x1BD11BDA))
-    x0, x1 = x0 + key0, x1 + key1
-    for block in range(5):
-        for rotation in _ROTATIONS[block % 2]:
-            x0 = x0 + x1
-            x1 = ((x1 << jnp.uint32(rotation)) | (x1 >> jnp.uint32(32 - rotation))) ^ x0
-        x0 = x0 + keys[(block + 1) % 3]
-        x1 = x1 + keys[(block + 2) % 3] + jnp.uint32(block + 1)
-    return x0, x1

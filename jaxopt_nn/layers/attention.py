@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxopt_nn import initializers
+from jaxopt_nn import _keys, initializers
 from jaxopt_nn._arguments import check_number, check_positive_int
 from jaxopt_nn.initializers import Initializer
 from jaxopt_nn.layers.combinators import add, serial
@@ -103,7 +103,7 @@ def multi_head_attention(
                 raise ValueError(f"expected features that {num_heads} heads divide, got {queries.shape[-1]}")
             size = queries.shape[-1] // num_heads
         inner, outer = num_heads * size, queries.shape[-1] if features is None else features
-        keys = jax.random.split(key, 4)
+        keys = _keys.split(key, 4)
         heads = jax.ShapeDtypeStruct((*queries.shape[:2], inner), queries.dtype)
         fed = {"query": (queries, inner), "key": (values, inner), "value": (values, inner), "output": (heads, outer)}
         return {

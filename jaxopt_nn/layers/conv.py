@@ -11,10 +11,9 @@ native convolution. Values and derivatives of every order are the same to roundi
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from jaxopt_nn import initializers
+from jaxopt_nn import _keys, initializers
 from jaxopt_nn._arguments import check_positive_int
 from jaxopt_nn.initializers import Initializer
 from jaxopt_nn.layers._convolution import convolve, convolve_transposed
@@ -293,7 +292,7 @@ def _init(
         return {"kernel": kernel_init(key, shape, x.dtype)}
     if bias_init is None:  # zeros need no key: one split less to compile for each layer
         return {"kernel": kernel_init(key, shape, x.dtype), "bias": jnp.zeros(shape[-1], x.dtype)}
-    kernel_key, bias_key = jax.random.split(key)
+    kernel_key, bias_key = _keys.split(key)
     return {"kernel": kernel_init(kernel_key, shape, x.dtype), "bias": bias_init(bias_key, shape[-1:], x.dtype)}
 
 

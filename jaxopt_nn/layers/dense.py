@@ -3,10 +3,9 @@
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from jaxopt_nn import initializers
+from jaxopt_nn import _keys, initializers
 from jaxopt_nn._arguments import check_positive_int
 from jaxopt_nn.initializers import Initializer
 from jaxopt_nn.types import Array, Key, Layer, Params, State
@@ -57,7 +56,7 @@ def dense(
             return {"kernel": kernel_init(key, kernel_shape, x.dtype)}, {}
         if bias_init is None:  # zeros need no key: one split less to compile for each layer
             return {"kernel": kernel_init(key, kernel_shape, x.dtype), "bias": jnp.zeros(features, x.dtype)}, {}
-        kernel_key, bias_key = jax.random.split(key)
+        kernel_key, bias_key = _keys.split(key)
         bias = bias_init(bias_key, (features,), x.dtype)
         return {"kernel": kernel_init(kernel_key, kernel_shape, x.dtype), "bias": bias}, {}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jaxopt_nn import trees
+from jaxopt_nn import _keys, trees
 from jaxopt_nn._arguments import check_key, check_number
 from jaxopt_nn.layers._bits import drop
 from jaxopt_nn.layers.wiring import as_layer
@@ -146,7 +146,7 @@ def drop_connect(layer: Layer | Callable[[Any], Any], drop_rate: ArrayLike, mask
         key = _needed(key)
         leaves, tree = jax.tree.flatten(params)
         chosen = trees.select("mask", mask, params)
-        own, *keys = jax.random.split(key, 1 + sum(chosen))
+        own, *keys = _keys.split(key, 1 + sum(chosen))
         dropped = [
             drop(leaf, drop_rate, keys.pop(), leaf.shape) if yes else leaf
             for leaf, yes in zip(leaves, chosen, strict=True)

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxopt_nn import _keys
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Array, Key, Layer, Params, PyTree, State
 
@@ -94,7 +95,7 @@ def from_linen(module: Any, *, rngs: tuple[str, ...] = ("dropout",)) -> Layer:
     names = _mode_names(type(module).__call__)
 
     def init(key: Key, x: PyTree) -> tuple[Params, State]:
-        first, *others = jax.random.split(key, 1 + len(rngs))
+        first, *others = _keys.split(key, 1 + len(rngs))
         streams = {"params": first, **dict(zip(rngs, others, strict=True))}
         variables = dict(module.init(streams, _zeros(x), **_mode(names, False)))
         return variables.pop("params", {}), variables
@@ -104,7 +105,7 @@ def from_linen(module: Any, *, rngs: tuple[str, ...] = ("dropout",)) -> Layer:
     ) -> tuple[PyTree, State]:
         del weight
         variables = {"params": params, **state}
-        streams = {} if key is None else dict(zip(rngs, jax.random.split(key, len(rngs)), strict=True))
+        streams = {} if key is None else dict(zip(rngs, _keys.split(key, len(rngs)), strict=True))
         mode = _mode(names, train)
         try:
             if not train or not state:
@@ -228,7 +229,7 @@ def from_equinox(build: Callable[[Key], Any], *, batched: bool = False, axis_nam
             y, inner = one(x, inner, key)
         else:
             count = jax.tree.leaves(x)[0].shape[0]
-            keys = None if key is None or not takes_key else jax.random.split(key, count)
+            keys = None if key is None or not takes_key else _keys.split(key, count)
             mapped = jax.vmap(one, (0, None, 0), (0, None), axis_name=axis_name)
             y, inner = mapped(x, inner, keys)
         return y, {**state, "state": dict(named_leaves(inner))} if train and "state" in state else state

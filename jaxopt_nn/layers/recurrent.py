@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxopt_nn import initializers
+from jaxopt_nn import _keys, initializers
 from jaxopt_nn._arguments import check_positive_int
 from jaxopt_nn.initializers import Initializer
 from jaxopt_nn.types import Array, Key, Layer, Params, State
@@ -211,7 +211,7 @@ def gru(
 
     def biases(key: Key, dtype: Any) -> dict[str, Array]:
         draw = initializers.zeros() if bias_init is None else bias_init
-        first, second = (key, key) if bias_init is None else jax.random.split(key)  # zeros read none
+        first, second = (key, key) if bias_init is None else _keys.split(key)  # zeros read none
         after: dict[str, Array] = {"recurrent_bias": draw(second, (features,), dtype)} if reset_after else {}
         return {"bias": draw(first, (3 * features,), dtype), **after}
 
@@ -256,7 +256,7 @@ def _recurrent(
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
         x, _ = _parts(x)
-        first, second, third = jax.random.split(key, 3)
+        first, second, third = _keys.split(key, 3)
         return {
             "kernel": kernel_init(first, (x.shape[-1], width), x.dtype),
             "recurrent_kernel": recurrent_init(second, (cell.features, width), x.dtype),

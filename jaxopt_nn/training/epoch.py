@@ -14,6 +14,7 @@ import optax
 from jax import lax
 
 from jaxopt_nn import losses
+from jaxopt_nn._keys import fold_in
 from jaxopt_nn._lanes import any_lane
 from jaxopt_nn.layers import total_activity_penalty
 from jaxopt_nn.optimizers import (
@@ -35,6 +36,10 @@ __all__ = ["Progress", "Row", "RunKeys", "init_progress", "train_epoch"]
 
 Row = dict[str, Array]
 """One epoch's history: name to scalar; NaN where the epoch was not run."""
+
+
+_MEANS = {"train_loss": "data_loss", "gradient_norm": "gradient_norm", "penalty": "penalty"}
+"""What the history has of each step's metrics, the last only if there is a penalty."""
 
 
 class RunKeys(NamedTuple):
@@ -94,6 +99,7 @@ def train_epoch(
     """
     active = progress.status == Status.COMPLETED
 
+    @jax.jit  # traced once for the shapes of its row and for the branch
     def work(progress: Progress) -> tuple[Progress, Row]:
         new, row = _train_epoch(parts, progress, order_key, epoch, train, valid)
         return _choose(active, (new, row), (progress, _blank(row)))
@@ -110,24 +116,19 @@ def _train_epoch(
     step = _make_step(parts, progress)
     rows, padding = _order(parts, order_key, epoch, train)
 
-    def body(
-        carry: tuple[TrainState, Guard], indices: EpochOrder
-    ) -> tuple[tuple[TrainState, Guard], tuple[Row, Array]]:
+    def body(carry: tuple[TrainState, Guard], indices: EpochOrder) -> tuple[tuple[TrainState, Guard], Array]:
         batch = take_batch(train, *indices)
         weight = jnp.asarray(parts.batch_size, jnp.float32) if batch.weight is None else jnp.sum(batch.weight)
         carry, metrics = step(carry, batch)
-        return carry, (metrics, jnp.where(metrics["applied"], weight, 0))
+        return carry, _terms(metrics, weight)
 
-    (state, guard), (metrics, weights) = lax.scan(body, (progress.state, progress.guard), (rows, padding))
+    (state, guard), terms = lax.scan(body, (progress.state, progress.guard), (rows, padding))
     # Finite gradients can still make parameters overflow. Then there is only the state before the epoch to go back to.
     kept = _all_finite((state.params, state.model_state))
     fine = kept & (guard.in_a_row < jnp.asarray(parts.nonfinite_limit))
     first_bad_step = jnp.where(fine, -1, state.step)
     state = _choose(kept, state, progress.state)
-    taken = metrics["applied"].astype(jnp.float32)
-    row = {"train_loss": _mean(metrics["data_loss"], weights), "gradient_norm": _mean(metrics["gradient_norm"], taken)}
-    if "penalty" in metrics:
-        row["penalty"] = _mean(metrics["penalty"], taken)
+    row = _means(terms)
     learning_rate = current_learning_rate(state.opt_state)
     if learning_rate is not None:
         row["learning_rate"] = learning_rate * _outer_scale(progress)
@@ -199,13 +200,26 @@ def _scaled(optimizer: optax.GradientTransformation, scale: Array) -> optax.Grad
 
 
 def _order(parts: Recipe, order_key: Key, epoch: Array, train: Batch) -> EpochOrder:
-    key = jax.random.fold_in(order_key, epoch)
+    key = fold_in(order_key, epoch)
     return epoch_order(key, count_examples(train), parts.batch_size, parts.last_batch, parts.shuffle)
 
 
-def _mean(values: Array, weights: Array) -> Array:
-    """The weighted mean over the steps; NaN if none was taken."""
-    return jnp.sum(jnp.where(weights == 0, 0, values * weights)) / jnp.sum(weights)
+def _terms(metrics: Row, weight: Array) -> Array:
+    """What a step adds to the means of its epoch: ``[2, means]``, weighted values and weights; zeros if skipped.
+
+    One array for all of them, because each output of a loop costs kernels of its own.
+    """
+    names = [name for name in _MEANS.values() if name in metrics]
+    values = jnp.stack(jnp.broadcast_arrays(*(metrics[name] for name in names)))
+    weights = jnp.stack([weight if name == "data_loss" else jnp.ones_like(weight) for name in names])
+    weights = jnp.where(metrics["applied"], weights, 0)
+    return jnp.stack([jnp.where(weights == 0, 0, values * weights), weights.astype(values.dtype)])
+
+
+def _means(terms: Array) -> Row:
+    """The weighted means over the steps; NaN if none was taken."""
+    totals, weights = jnp.sum(terms, 0)
+    return dict(zip(_MEANS, totals / weights, strict=False))
 
 
 def _monitored(row: Row, name: str) -> Array:

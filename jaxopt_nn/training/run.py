@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn._arguments import check_key
-from jaxopt_nn.data.checks import check_batch, num_examples
+from jaxopt_nn.data.checks import check_batch, is_traced, num_examples
 from jaxopt_nn.optimizers import evaluation_params
 from jaxopt_nn.training.epoch import Progress, Row, RunKeys, init_progress, train_epoch
 from jaxopt_nn.training.recipe import Recipe, RecipeFn, build_recipe, model_of
@@ -115,7 +115,8 @@ def finish(progress: Progress, history: Row) -> RunResult:
     if best is not None:
         # A run that failed before its first epoch ended has no best weights: then the last finite ones.
         some, found = best.epoch >= 0, (best.params, best.model_state)
-        params, model_state = jax.tree.map(lambda a, b: jnp.where(some, a, b), found, (params, model_state))
+        last = (params, model_state)
+        params, model_state = lax.cond(some, lambda: found, lambda: last)  # a branch: no kernel for each leaf
         best_epoch = best.epoch
     return RunResult(
         params,
@@ -148,7 +149,9 @@ def check_run_arguments(parts: Recipe, train: Batch, valid: Batch | None) -> Non
 
 
 def _count_classes(parts: Recipe, batch: Batch) -> int | None:
-    """The number of the model's outputs, if the targets are integer labels of them."""
+    """The number of the model's outputs, if the targets are integer labels of them whose values are known."""
+    if any(is_traced(leaf) for leaf in jax.tree.leaves(batch.y)):
+        return None  # nothing to check: what it takes to count, one evaluation's tracing, can be saved
     y, x = batch.y, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), batch.x)
     if len(jax.tree.leaves(y)) != 1 or not jnp.issubdtype(jax.tree.leaves(y)[0].dtype, jnp.integer):
         return None

@@ -9,6 +9,7 @@ import optax
 from jax import lax
 
 from jaxopt_nn._arguments import check_key, check_number, check_positive_int
+from jaxopt_nn._keys import fold_in
 from jaxopt_nn.optimizers import frozen_paths
 from jaxopt_nn.training.accumulation import accumulate
 from jaxopt_nn.trees import check_same_structure, named_leaves
@@ -161,7 +162,7 @@ def _halves(
             return loss_fn(assemble(trained), model_state, batch, key)
 
         gradient_of = accumulate(jax.value_and_grad(loss_of, has_aux=True), micro_batches)
-        return gradient_of(trained, state.model_state, batch, jax.random.fold_in(state.key, state.step))
+        return gradient_of(trained, state.model_state, batch, fold_in(state.key, state.step))
 
     def evaluate(state: TrainState, batch: Batch) -> _Found:
         (loss, (model_state, metrics)), gradient = differentiate(state.params, state, batch)

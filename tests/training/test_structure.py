@@ -107,6 +107,14 @@ def test_kernels_in_the_loop_of_steps(row_1):
 
 
 @counted
+def test_kernels_of_the_whole_run(row_1):
+    """Compile time follows their number: with ``jax.random``'s own loops for keys and draws there were 134."""
+    found = computations(row_1.after)
+    assert sum(ops["fusion"] for ops in found.values()) <= 82
+    assert sum(ops["while"] for ops in found.values()) == 2  # epochs and steps
+
+
+@counted
 def test_programs_of_the_same_size_for_any_number_of_epochs(row_1):
     longer = lowered(_mlp(), epochs=10_000).compile(QUICKEST).as_text()
     total = [sum(ops.total() for ops in computations(text).values()) for text in (row_1.after, longer)]

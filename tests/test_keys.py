@@ -1,0 +1,75 @@
+"""jax.random's own numbers, without its loops: compared with jax.random, and looked for in the compiled program."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxopt_nn import _keys
+
+KEYS = {
+    "typed": lambda: jax.random.key(3),
+    "words": lambda: jax.random.PRNGKey(3),
+    "rbg": lambda: jax.random.key(3, impl="rbg"),
+}
+
+
+@pytest.fixture(params=KEYS)
+def key(request):
+    return KEYS[request.param]()
+
+
+@pytest.mark.parametrize("num", [1, 2, 5, (2, 3)])
+def test_split_gives_the_keys_of_jax(key, num):
+    mine, theirs = _keys.split(key, num), jax.random.split(key, num)
+    assert mine.dtype == theirs.dtype and mine.shape == theirs.shape
+    assert bool(jnp.all(mine == theirs))
+
+
+@pytest.mark.parametrize("data", [0, 7, 2**32 - 1, np.uint32(9), jnp.int32(5)])
+def test_fold_in_gives_the_key_of_jax(key, data):
+    mine, theirs = _keys.fold_in(key, data), jax.random.fold_in(key, data)
+    assert mine.dtype == theirs.dtype and mine.shape == theirs.shape
+    assert bool(jnp.all(mine == theirs))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (3, 7)])
+@pytest.mark.parametrize("bits", [8, 16, 32, 64])
+def test_bits_are_those_of_jax(key, bits, shape):
+    with jax.enable_x64(bits == 64):
+        mine = jax.random.bits(_keys.unrolled(key), shape, f"uint{bits}")
+        np.testing.assert_array_equal(mine, jax.random.bits(key, shape, f"uint{bits}"), strict=True)
+
+
+def test_an_order_is_that_of_jax(key):
+    mine = jax.random.permutation(_keys.unrolled(key), 1000)
+    np.testing.assert_array_equal(mine, jax.random.permutation(key, 1000))
+
+
+def test_lanes_draw_as_jax_does():
+    keys = jax.random.split(jax.random.key(1), 4)
+
+    def draw(split, convert):
+        return jax.vmap(lambda key: jax.random.normal(convert(split(key)[1]), (3,)))(keys)
+
+    np.testing.assert_array_equal(draw(_keys.split, _keys.unrolled), draw(jax.random.split, lambda key: key))
+
+
+def test_without_partitionable_threefry_keys_are_as_they_are():
+    key = jax.random.key(0)
+    with jax.threefry_partitionable(False):
+        assert _keys.unrolled(key).dtype == key.dtype
+        assert bool(jnp.all(_keys.split(key) == jax.random.split(key)))
+
+
+def test_a_chain_of_keys_is_a_kernel_for_each():
+    """No loop, and no kernel that computes the hashes before its own anew: that takes the compiler seconds."""
+
+    def draw(key, epoch):
+        own = _keys.split(_keys.split(_keys.fold_in(key, epoch))[1], 3)[2]
+        return jax.random.normal(_keys.unrolled(own), (1437,))
+
+    compiled = jax.jit(draw).lower(jax.random.key(0), 3).compile().as_text()
+    assert " while(" not in compiled
+    rounds = [body.count(" xor(") for body in compiled.split("\n}\n")]
+    assert max(rounds) < 2 * 22  # 20 rounds, the keys' combination, and the one word with the other
