@@ -7,6 +7,7 @@ slowly. So "auto" makes matrix products of patches there, on every backend.
 import math
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -15,6 +16,9 @@ from jaxopt_nn.layers._windows import Axis, Lowering, pad_spatial, slices, uses_
 from jaxopt_nn.types import Array
 
 __all__ = ["convolve", "convolve_transposed"]
+
+_MAKING = 90.0
+"""What making a number of a patch costs on a CPU, in multiplications: there and back."""
 
 
 def convolve(x: Array, kernel: Array, axes: Sequence[Axis], groups: int, lowering: Lowering) -> Array:
@@ -103,13 +107,60 @@ def _by_patches(x: Array, kernel: Array, axes: Sequence[Axis], groups: int) -> A
     x = pad_spatial(x, axes, 0)
     if groups == channels and groups > 1:  # products of single numbers: nothing for a matrix product to do
         return _depthwise(x, kernel, axes)
-    patches = slices(x, axes, lambda parts: parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1))
+    together = _columns_together(axes[-1], features) if groups == 1 else 1
+    if together > 1:
+        return _by_wide_patches(x, kernel, axes, together)
+    patches = _patches(x, axes)
     if groups == 1:  # patches in the order of the kernel's entries
         return patches @ kernel.reshape(-1, features)
     out = patches.shape[:-1]
     patches = patches.reshape(*out, window, groups, channels // groups)
     kernel = kernel.reshape(window, channels // groups, groups, features // groups)
     return jnp.einsum("...wgc,wcgf->...gf", patches, kernel).reshape(*out, features)
+
+
+def _patches(x: Array, axes: Sequence[Axis]) -> Array:
+    return slices(x, axes, lambda parts: parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1))
+
+
+def _columns_together(axis: Axis, features: int) -> int:
+    """How many neighbouring outputs along an axis one row of the matrix product should make, on a CPU.
+
+    t of them need b = ⌈(window + t − 1) / t⌉ blocks of t inputs each. A block costs its share of the product, t·F for
+    each input, and the making of the patch. The constant is a fit to eleven convolutions (``benchmarks/NOTES.md``).
+    """
+    if jax.default_backend() != "cpu" or axis.stride > 1 or axis.dilation > 1:
+        return 1
+
+    def cost(together: int) -> float:
+        blocks, rows = -(-(axis.window + together - 1) // together), -(-axis.out // together)
+        return blocks * (together * features + _MAKING) * rows * together / axis.out
+
+    best = min(range(1, 2 * axis.window), key=cost)
+    return best if cost(best) < 0.8 * cost(1) else 1
+
+
+def _by_wide_patches(x: Array, kernel: Array, axes: Sequence[Axis], together: int) -> Array:
+    """The same with ``together`` neighbours along the last spatial axis as channels of one place.
+
+    The patches are fewer and made of longer pieces, and the product has more columns: for few channels that is worth
+    its multiplications with zeros. (So an infinite input makes NaN of neighbours that it does not belong to.)
+    """
+    *others, axis = axes
+    *window, channels, features = kernel.shape
+    blocks, rows = -(-(axis.window + together - 1) // together), -(-axis.out // together)
+    wanted = (rows + blocks - 1) * together
+    missing = wanted - x.shape[-2]  # negative: what no output reads is cut off
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 2) + [(0, missing, 0), (0, 0, 0)])
+    x = x.reshape(*x.shape[:-2], wanted // together, together * channels)
+    # Output j of a row reads the inputs from j on: the kernel, shifted by j.
+    shifts = [(j, blocks * together - axis.window - j, 0) for j in range(together)]
+    unmoved = [(0, 0, 0)]
+    zero = jnp.zeros((), kernel.dtype)
+    shifted = [lax.pad(kernel, zero, unmoved * len(others) + [shift] + unmoved * 2) for shift in shifts]
+    matrix = jnp.stack(shifted, -2).reshape(math.prod(window[:-1]) * blocks * together * channels, together * features)
+    y = _patches(x, (*others, axis._replace(window=blocks, out=rows))) @ matrix
+    return y.reshape(*y.shape[:-2], rows * together, features)[..., : axis.out, :]
 
 
 def _by_parts(x: Array, kernel: Array, axes: Sequence[Axis], groups: int) -> Array:

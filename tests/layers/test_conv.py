@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxopt_nn import layers
+from jaxopt_nn.layers import _convolution
 
 # (name, factory, kwargs, shape)
 CONVOLUTIONS = [
@@ -122,6 +123,31 @@ def test_values_and_derivatives_of_both_lowerings(factory, kwargs, shape):
         found.append(derivatives(params, x))
     np.testing.assert_allclose(found[0][0], written_out(factory, kwargs, params, x), rtol=1e-4, atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), *found)
+
+
+@pytest.mark.parametrize("window", [(5,), (3, 2), (2, 1, 4)])
+@pytest.mark.parametrize("together", [2, 3, 7])
+def test_neighbours_computed_together_are_those_of_the_native_convolution(monkeypatch, window, together):
+    """Also where the last row of outputs is not full, and where inputs are left over."""
+    monkeypatch.setattr(_convolution, "_columns_together", lambda axis, features: together)
+    shape, kwargs = (2, 5, 6, 11)[: len(window)], {"stride": (2, 2, 1)[-len(window) :]}
+    shape, found = (*shape, 10, 3), []
+    with jax.enable_x64(True):
+        for lowering in ("native", "patches"):
+            layer, params, x = built(
+                layers.conv, {"features": 2, "kernel_size": window, **kwargs, "lowering": lowering}, shape
+            )
+            params, x = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), (params, x))
+
+            @jax.jit
+            def derivatives(params, x, layer=layer):
+                gradient = jax.grad(lambda params, x: jnp.sum(jnp.sin(applied(layer, params, x))), (0, 1))
+                return applied(layer, params, x), *jax.jvp(
+                    gradient, (params, x), jax.tree.map(jnp.ones_like, (params, x))
+                )
+
+            found.append(derivatives(params, x))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), *found)
 
 
 def test_a_transposed_convolution_is_the_adjoint_of_a_convolution():
