@@ -112,7 +112,7 @@ def _by_patches(x: Array, kernel: Array, axes: Sequence[Axis], groups: int) -> A
         return _by_wide_patches(x, kernel, axes, together)
     patches = _patches(x, axes)
     if groups == 1:  # patches in the order of the kernel's entries
-        return patches @ kernel.reshape(-1, features)
+        return _product(patches, kernel.reshape(-1, features))
     out = patches.shape[:-1]
     patches = patches.reshape(*out, window, groups, channels // groups)
     kernel = kernel.reshape(window, channels // groups, groups, features // groups)
@@ -121,6 +121,11 @@ def _by_patches(x: Array, kernel: Array, axes: Sequence[Axis], groups: int) -> A
 
 def _patches(x: Array, axes: Sequence[Axis]) -> Array:
     return slices(x, axes, lambda parts: parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1))
+
+
+def _product(x: Array, matrix: Array) -> Array:
+    """``x @ matrix`` of rows: with more axes, XLA for CPUs copies the cotangent to a transposed one, slowly."""
+    return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], -1)
 
 
 def _columns_together(axis: Axis, features: int) -> int:
@@ -159,7 +164,7 @@ def _by_wide_patches(x: Array, kernel: Array, axes: Sequence[Axis], together: in
     zero = jnp.zeros((), kernel.dtype)
     shifted = [lax.pad(kernel, zero, unmoved * len(others) + [shift] + unmoved * 2) for shift in shifts]
     matrix = jnp.stack(shifted, -2).reshape(math.prod(window[:-1]) * blocks * together * channels, together * features)
-    y = _patches(x, (*others, axis._replace(window=blocks, out=rows))) @ matrix
+    y = _product(_patches(x, (*others, axis._replace(window=blocks, out=rows))), matrix)
     return y.reshape(*y.shape[:-2], rows * together, features)[..., : axis.out, :]
 
 
