@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn._lanes import in_lanes
+from jaxopt_nn.layers._product import times_matrix
 from jaxopt_nn.layers._windows import Axis, Lowering, pad_spatial, slices, uses_slices
 from jaxopt_nn.types import Array
 
@@ -112,7 +113,7 @@ def _by_patches(x: Array, kernel: Array, axes: Sequence[Axis], groups: int) -> A
         return _by_wide_patches(x, kernel, axes, together)
     patches = _patches(x, axes)
     if groups == 1:  # patches in the order of the kernel's entries
-        return _product(patches, kernel.reshape(-1, features))
+        return times_matrix(patches, kernel.reshape(-1, features))
     out = patches.shape[:-1]
     patches = patches.reshape(*out, window, groups, channels // groups)
     kernel = kernel.reshape(window, channels // groups, groups, features // groups)
@@ -121,11 +122,6 @@ def _by_patches(x: Array, kernel: Array, axes: Sequence[Axis], groups: int) -> A
 
 def _patches(x: Array, axes: Sequence[Axis]) -> Array:
     return slices(x, axes, lambda parts: parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1))
-
-
-def _product(x: Array, matrix: Array) -> Array:
-    """``x @ matrix`` of rows: with more axes, XLA for CPUs copies the cotangent to a transposed one, slowly."""
-    return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], -1)
 
 
 def _columns_together(axis: Axis, features: int) -> int:
@@ -164,7 +160,7 @@ def _by_wide_patches(x: Array, kernel: Array, axes: Sequence[Axis], together: in
     zero = jnp.zeros((), kernel.dtype)
     shifted = [lax.pad(kernel, zero, unmoved * len(others) + [shift] + unmoved * 2) for shift in shifts]
     matrix = jnp.stack(shifted, -2).reshape(math.prod(window[:-1]) * blocks * together * channels, together * features)
-    y = _product(_patches(x, (*others, axis._replace(window=blocks, out=rows))), matrix)
+    y = times_matrix(_patches(x, (*others, axis._replace(window=blocks, out=rows))), matrix)
     return y.reshape(*y.shape[:-2], rows * together, features)[..., : axis.out, :]
 
 
@@ -173,7 +169,7 @@ def _by_parts(x: Array, kernel: Array, axes: Sequence[Axis], groups: int) -> Arr
     spatial, features = len(axes), kernel.shape[-1]
     if groups == 1:
         matrix = jnp.moveaxis(kernel, -2, 0).reshape(x.shape[-1], -1)  # [C, window · F]
-        y = (x @ matrix).reshape(*x.shape[:-1], *kernel.shape[:spatial], features)
+        y = times_matrix(x, matrix).reshape(*x.shape[:-1], *kernel.shape[:spatial], features)
     else:
         inputs = x.reshape(*x.shape[:-1], groups, -1)
         kernel = kernel.reshape(*kernel.shape[:-1], groups, features // groups)

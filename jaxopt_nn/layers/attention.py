@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxopt_nn import _keys, initializers
 from jaxopt_nn._arguments import check_number, check_positive_int
 from jaxopt_nn.initializers import Initializer
+from jaxopt_nn.layers._product import times_matrix
 from jaxopt_nn.layers.combinators import add, serial
 from jaxopt_nn.layers.dense import dense
 from jaxopt_nn.layers.dropout import dropout
@@ -119,7 +120,7 @@ def multi_head_attention(
         _check(params, queries, values, mask)
 
         def projected(name: str, source: Any) -> Array:
-            y = source @ params[name]["kernel"]
+            y = times_matrix(source, params[name]["kernel"])
             return y + jnp.broadcast_to(params[name]["bias"], y.shape) if use_bias else y
 
         def by_head(name: str, source: Any) -> Array:

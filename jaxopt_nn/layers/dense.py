@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxopt_nn import _keys, initializers
 from jaxopt_nn._arguments import check_positive_int
 from jaxopt_nn.initializers import Initializer
+from jaxopt_nn.layers._product import times_matrix
 from jaxopt_nn.types import Array, Key, Layer, Params, State
 
 __all__ = ["dense", "flatten"]
@@ -65,7 +66,7 @@ def dense(
     ) -> tuple[Array, State]:
         del train, key, weight
         _check_features(x, params["kernel"].shape[0])
-        y = x @ params["kernel"]
+        y = times_matrix(x, params["kernel"])
         return (y + jnp.broadcast_to(params["bias"], y.shape) if use_bias else y), state
 
     return Layer(init, apply, "dense")

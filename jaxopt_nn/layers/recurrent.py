@@ -18,6 +18,7 @@ from jax import lax
 from jaxopt_nn import _keys, initializers
 from jaxopt_nn._arguments import check_positive_int
 from jaxopt_nn.initializers import Initializer
+from jaxopt_nn.layers._product import times_matrix
 from jaxopt_nn.types import Array, Key, Layer, Params, State
 
 __all__ = ["gru", "lstm", "simple_rnn"]
@@ -270,7 +271,7 @@ def _recurrent(
         x, mask = _parts(x)
         if x.shape[-1] != params["kernel"].shape[0]:
             raise ValueError(f"expected {params['kernel'].shape[0]} features, got shape {list(x.shape)}")
-        gates = x @ params["kernel"]
+        gates = times_matrix(x, params["kernel"])
         gates = gates + jnp.broadcast_to(params["bias"], gates.shape)
 
         def body(carry: tuple[Array, ...], at: Any) -> tuple[tuple[Array, ...], Array | None]:
