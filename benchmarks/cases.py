@@ -91,7 +91,7 @@ CASES = {
         "gradient check of a 128-512-64-10 tanh MLP, mean loss, 99,530 parameters: the whole report, from nothing",
         "checks",
         Checking((128, 512, 64, 10), 32),
-        {"torch-gradcheck": 100.0},
+        {"torch-gradcheck": 100.0, "torch-gradcheck-fast": None},
     ),
     "11-small": Case(
         "AdamW update alone, 1,000 leaves of 64 to 256 numbers, a jitted call each",

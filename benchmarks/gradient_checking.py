@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.test_util import check_grads
 
-from benchmarks import planted_nets
+from benchmarks import correct_nets, planted_nets
 from benchmarks.planted_bugs import BUGS, REDUCTIONS, Bug, case
 from jaxopt_nn.checking import check_gradients
 
@@ -32,15 +32,16 @@ except ImportError:
     torch, GradcheckError = None, AssertionError
 
 RESULTS = Path(__file__).parent / "results" / "gradient-checking.json"
+FINE = ("PASS", "KINK_OK", "DEAD")
 SIZES = {100: "1e2", 1_000: "1e3", 100_000: "1e5"}
 
 
 def ours(f: Callable[..., Any], point: Any, bug: Bug, seed: int) -> dict[str, Any]:
     report = check_gradients(f, point, key=jax.random.key(seed + 1000), order=bug.order)
-    bad = {leaf.path for leaf in report.leaves if leaf.verdict not in ("PASS", "KINK_OK", "DEAD")}
+    bad = {leaf.path for leaf in report.leaves if leaf.verdict not in FINE}
     bad |= {leaf.path for leaf in report.leaves if leaf.dtype_verdict == "FAIL"}
     if report.second is not None:
-        bad |= {leaf.path for leaf in report.second.leaves if leaf.verdict not in ("PASS", "KINK_OK", "DEAD")}
+        bad |= {leaf.path for leaf in report.second.leaves if leaf.verdict not in FINE}
     return {
         "passed": report.ok,
         "leaf": bad == {"bug"},
@@ -170,46 +171,55 @@ def measure_nets(seeds: range) -> dict[str, Any]:
     return found
 
 
-def correct(seeds: range, lanes: int) -> Iterator[dict[str, Any]]:
-    """Random correct cases: ``lanes`` nets of one kind, each a leaf of one function, a kind a seed; so far."""
+def correct(seeds: range, cases: int) -> Iterator[dict[str, Any]]:
+    """Random correct cases: ``cases`` of one structure, a structure a seed; what there is so far.
+
+    A case is a whole report: it is a false alarm if any leaf is wrong in it, in float64 or in its own dtype.
+    """
+    made: set[correct_nets.Structure] = set()
     verdicts: Counter[str] = Counter()
+    leaves: Counter[str] = Counter()
+    tied = 0
     alarms: list[str] = []
+    inconclusive: list[str] = []
     for seed in seeds:
-        rng = np.random.default_rng(seed)
-        activation = [jnp.tanh, jax.nn.relu, jax.nn.gelu, jax.nn.softplus, jnp.abs, jax.nn.leaky_relu][seed % 6]
-        rows, inputs, hidden = (int(rng.integers(1, 6)) for _ in range(3))
-        tied, scale, reduce = seed % 5 == 0, 10.0 ** rng.uniform(-3, 3), (jnp.mean, jnp.sum)[seed % 2]
-        x = rng.standard_normal((rows, inputs))
-        mask = rng.random((rows, hidden)) < 0.8
-        size = inputs * hidden + hidden
-
-        def net(w: Any, x: Any = x, mask: Any = mask, act: Any = activation, red: Any = reduce, s: Any = scale) -> Any:
-            kernel, bias = w[: x.shape[1] * mask.shape[1]].reshape(x.shape[1], -1), w[x.shape[1] * mask.shape[1] :]
-            h = act(x @ kernel + bias[None]) * mask
-            return s * (red(h**2) + red(jnp.max(h, axis=-1)) + red(jax.nn.logsumexp(h, axis=-1)))
-
-        draw = (lambda: rng.choice((-1.0, 0.0, 1.0), size)) if tied else (lambda: rng.standard_normal(size))  # noqa: B023
-        point = {f"{i:03d}": draw().astype(np.float32) for i in range(lanes)}
-        report = check_gradients(
-            lambda p, net=net: jnp.sum(jax.vmap(net)(jnp.stack(list(p.values())))),
-            point,
-            key=jax.random.key(seed),
-            directions=2,
-            each_leaf=True,  # all leaves at once are a single comparison that cannot fail: these are many that can
-        )
-        verdicts.update(leaf.verdict for leaf in report.leaves)
-        wrong = [leaf for leaf in report.leaves if leaf.verdict in ("FAIL", "BLOCKED", "NONDETERMINISTIC")]
-        wrong += [leaf for leaf in report.leaves if leaf.dtype_verdict == "FAIL"]
-        alarms += [
-            f"check {seed}, {activation.__name__}, tied {tied}: {leaf.path} {leaf.verdict} {leaf.hypothesis}"
-            for leaf in wrong
-        ]
-        print(seed, dict(verdicts), len(alarms), flush=True)
+        structure = correct_nets.structure(seed)
+        made.add(structure)
+        f = jax.jit(correct_nets.loss_of(structure))
+        for number in range(cases):
+            with jax.enable_x64(structure.dtype == "float64"):
+                point, ties = correct_nets.draw(structure, seed, number)
+                report = check_gradients(
+                    f,
+                    *point,
+                    key=jax.random.key(seed * cases + number),
+                    argnums=structure.argnums,
+                    order=structure.order,
+                    each_leaf=structure.each_leaf,
+                )
+            tied += ties
+            rows = [*report.leaves, *(report.second.leaves if report.second is not None else ())]
+            leaves.update(leaf.verdict for leaf in rows)
+            wrong = [
+                leaf for leaf in rows if leaf.verdict not in (*FINE, "INCONCLUSIVE") or leaf.dtype_verdict == "FAIL"
+            ]
+            unsure = not wrong and not report.ok
+            verdicts["false alarm" if wrong else "inconclusive" if unsure else "ok"] += 1
+            text = f"seed {seed} case {number} tied {ties} {structure}\n{report}"
+            if wrong:
+                alarms.append(text)
+            elif unsure:
+                inconclusive.append(text[:600])
+        print(seed, dict(verdicts), dict(leaves), flush=True)
         yield {
             "seeds": [seeds[0], seed],
+            "structures": len(made),
             "cases": sum(verdicts.values()),
-            "verdicts": dict(verdicts),
+            "tied cases": tied,
+            "reports": dict(verdicts),
+            "leaves": dict(leaves),
             "false_alarms": alarms,
+            "inconclusive": inconclusive[:20],
         }
 
 
@@ -217,36 +227,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gradient_checking")
     parser.add_argument("--quick", action="store_true", help="a smoke test: its figures mean little")
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--first-seed", type=int, default=1000, help="below 100 the checker was developed")
+    parser.add_argument("--first-seed", type=int, default=2000, help="below 100 the checker was developed")
     parser.add_argument("--sizes", default="100,1000,100000")
-    parser.add_argument("--checks", type=int, default=100, help="of 100 random correct cases each")
+    parser.add_argument("--structures", type=int, default=500, help="of random correct nets")
+    parser.add_argument("--cases", type=int, default=20, help="of each structure")
     parser.add_argument("--pieces", default="bugs,nets,correct")
     parser.add_argument("--bugs", default=",".join(BUGS), help="which of them, by name")
     parser.add_argument("--json", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.seeds, arguments.sizes, arguments.checks = 1, "100", 2
-    results = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+        arguments.seeds, arguments.sizes, arguments.structures = 1, "100", 4
     versions = {"python": platform.python_version(), "jax": jax.__version__}
-    results["versions"] = versions | {"torch": torch.__version__ if torch is not None else "absent"}
+    versions["torch"] = torch.__version__ if torch is not None else "absent"
     sizes = [int(size) for size in arguments.sizes.split(",")]
     first = arguments.first_seed
 
-    def keep() -> None:  # piece by piece: a long campaign may be interrupted and gone on with
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    def keep(piece: str, found: dict[str, Any]) -> None:
+        """Piece by piece, into what is there: a long campaign may be interrupted, or be two processes."""
+        path = arguments.json
+        path.parent.mkdir(parents=True, exist_ok=True)
+        results = json.loads(path.read_text()) if path.exists() else {}
+        results["versions"] = results.get("versions", {}) | versions
+        results[piece] = results.get(piece, {}) | found if piece == "bugs" else found
+        path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
     if "bugs" in arguments.pieces:
         for name in arguments.bugs.split(","):
-            results.setdefault("bugs", {})[name] = measure_bug(name, sizes, range(first, first + arguments.seeds))
-            keep()
+            keep("bugs", {name: measure_bug(name, sizes, range(first, first + arguments.seeds))})
     if "nets" in arguments.pieces:
-        results["nets"] = measure_nets(range(first, first + arguments.seeds))
-        keep()
+        keep("nets", measure_nets(range(first, first + arguments.seeds)))
     if "correct" in arguments.pieces:
-        for piece in correct(range(first, first + arguments.checks), 100):
-            results["correct"] = piece
-            keep()
+        for piece in correct(range(first, first + arguments.structures), arguments.cases):
+            keep("correct", piece)
 
 
 if __name__ == "__main__":

@@ -33,12 +33,14 @@ def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
     >>> named_leaves({"dense_0": {"kernel": 1.0, "bias": 0.0}})
     [('dense_0/bias', 0.0), ('dense_0/kernel', 1.0)]
     """
-    return [(_path(keys), leaf) for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    nodes = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_flax_variable)
+    return [(_path(keys), leaf) for keys, node in nodes for leaf in jax.tree.leaves(node)]
 
 
 def map_with_path(fn: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
     """``jax.tree.map``, with the leaf's path as the first argument of ``fn``."""
-    return jax.tree_util.tree_map_with_path(lambda keys, *leaves: fn(_path(keys), *leaves), tree, *rest)
+    paths = jax.tree.structure(tree).unflatten([path for path, _ in named_leaves(tree)])
+    return jax.tree.map(lambda leaf, path, *leaves: fn(path, leaf, *leaves), tree, paths, *rest)
 
 
 def kernels_only(path: str, leaf: Any) -> bool:
@@ -115,6 +117,11 @@ def check_same_structure(name: str, expected: PyTree, got: PyTree) -> None:
         a, b = jax.typeof(leaf), jax.typeof(have[path])
         if a.shape != b.shape or a.dtype != b.dtype:
             raise ValueError(f"{name}[{path}]: expected {a.dtype}{list(a.shape)}, got {b.dtype}{list(b.shape)}")
+
+
+def _is_flax_variable(node: Any) -> bool:
+    """Whether it is a box of one leaf that has no place in a path: Flax hands its optimizers trees with and without."""
+    return any(base.__module__ == "flax.nnx.variablelib" for base in type(node).__mro__)
 
 
 def _path(keys: Any) -> str:

@@ -13,7 +13,7 @@ import optax
 
 from jaxopt_nn._arguments import check_key, check_positive_int
 from jaxopt_nn.checking.check import check_gradients
-from jaxopt_nn.checking.directions import seed_words
+from jaxopt_nn.checking.directions import seed_words, short_normal
 from jaxopt_nn.checking.interpret import sites
 from jaxopt_nn.checking.report import GradientReport
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, PyTree
@@ -248,7 +248,7 @@ def _dot(tree: PyTree, words: tuple[int, ...]) -> Array:
     """⟨tree, random cotangent⟩ over its float leaves."""
     generator = np.random.default_rng(words)
     floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
-    products = [jnp.sum(leaf * jnp.asarray(generator.standard_normal(np.shape(leaf)), leaf.dtype)) for leaf in floats]
+    products = [jnp.sum(leaf * jnp.asarray(short_normal(generator, np.shape(leaf)), leaf.dtype)) for leaf in floats]
     return sum(products[1:], products[0])
 
 

@@ -135,8 +135,10 @@ def _extrapolate(slopes: Floats, steps: Floats, noise: float, powers: tuple[int,
 
 def _median(error: Floats) -> Floats:
     """The median of each column's finite entries; lines that left f's branch at a step have none there."""
-    known = np.where(np.isfinite(error), error, np.nan)
-    return np.array([np.nanmedian(column) if np.any(np.isfinite(column)) else np.inf for column in known.T])
+    ordered = np.sort(np.where(np.isfinite(error), error, np.inf), axis=0)
+    count, columns = np.sum(np.isfinite(error), axis=0), np.arange(error.shape[1])
+    low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, len(error) - 1)
+    return 0.5 * (ordered[low, columns] + ordered[high, columns])
 
 
 def _chi_square_cdf(x: float, degrees: int) -> float:

@@ -7,12 +7,13 @@ and is scaled to a root mean square of 1 in the window. A window is the whole le
 from typing import Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn.checking.differences import Floats
 from jaxopt_nn.types import Key
 
-__all__ = ["Line", "coordinate", "direction", "part", "project", "random_lines", "seed_words"]
+__all__ = ["Line", "coordinate", "direction", "part", "project", "random_lines", "seed_words", "short_normal"]
 
 
 class Line(NamedTuple):
@@ -35,6 +36,11 @@ def seed_words(key: Key) -> tuple[int, ...]:
     """The integers of a PRNG key."""
     with jax.ensure_compile_time_eval():  # a concrete key, even while something else is being traced
         return tuple(int(word) for word in np.asarray(jax.random.key_data(key)).ravel())
+
+
+def short_normal(generator: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    """Gaussian numbers of eight binary digits: a cotangent that is the same one in every float dtype."""
+    return generator.standard_normal(shape).astype(jnp.bfloat16).astype(np.float64)
 
 
 def random_lines(words: tuple[int, ...], size: int, count: int) -> list[Line]:

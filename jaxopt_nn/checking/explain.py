@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from jaxopt_nn.checking import localize
 from jaxopt_nn.checking.differences import Floats
-from jaxopt_nn.checking.directions import Line, project
+from jaxopt_nn.checking.directions import Line, coordinate, project
 from jaxopt_nn.checking.evidence import Claim, Evidence, Finding, Settings, look_along, places_at
 from jaxopt_nn.checking.hypotheses import Known, Samples, simplest
 from jaxopt_nn.checking.interpret import Site
 from jaxopt_nn.checking.judge import Comparison, at_kink, compare
 from jaxopt_nn.checking.probe import Probe, Sample
 
-__all__ = ["Oracle", "blocked", "contradicted", "disputed", "explain"]
+__all__ = ["Oracle", "blocked", "contradicted", "disputed", "explain", "kinks_meet"]
 
 _AGREE = 1e-7  # relative difference of two derivatives of one program that round-off explains
 
@@ -27,6 +27,7 @@ class Oracle(NamedTuple):
         path: the leaf's path.
         value: the leaf.
         stripped: its gradient by rule-stripped AD; None where that was not to be had, or tells nothing new.
+        conventional: as ``stripped``, with the rules of JAX's own functions.
         frozen: samples lines with every stop_gradient's output frozen; None if f has none.
         rules: the custom rules that change this leaf's gradient, and by how much.
         stops: the stop_gradients that block a part of it, and how much.
@@ -37,6 +38,7 @@ class Oracle(NamedTuple):
     path: str
     value: Floats
     stripped: Floats | None
+    conventional: Callable[[], Floats | None]
     frozen: Callable[[list[Line]], Sample] | None
     rules: Callable[[], list[tuple[Site, float]]]
     stops: Callable[[], list[tuple[Site, float]]]
@@ -91,6 +93,23 @@ def blocked(evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding |
     worst = localize.worst_places(places, evidence.claim.gradient.shape) if places else ()
     count = f"; {localize.count_text(places)}" if places else ""
     return Finding("BLOCKED", f"{text}{''.join(f'; {cause}' for cause in causes)}{count}", worst)
+
+
+def kinks_meet(probe: Probe, evidence: Evidence, finding: Finding, settings: Settings, oracle: Oracle) -> bool:
+    """Whether a gradient that seems wrong is what JAX's conventions give where several kinks meet.
+
+    JAX takes one slope of each kink, and relu(x) - relu(-x) has the slope 1 at 0, not the 0 that comes of two of them.
+    So it is where f takes another branch next to the point wherever the claim is wrong, and the claim is what JAX
+    derives from f without anybody's rules.
+    """
+    lines = [line for line, wrong in zip(evidence.lines, evidence.comparison.wrong, strict=True) if wrong]
+    shape = evidence.claim.gradient.shape
+    lines += [coordinate(int(np.ravel_multi_index(bad.place, shape))) for bad in finding.worst]
+    sample = look_along(probe, evidence)(lines or evidence.lines)
+    if not np.all(sample.curve.crossed[:, -1]):
+        return False
+    conventional = oracle.conventional()
+    return conventional is not None and not len(_suspicious(evidence.claim, conventional))
 
 
 def explain(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle, *, trusted: bool = False) -> Finding:

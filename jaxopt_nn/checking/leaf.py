@@ -7,7 +7,7 @@ import numpy as np
 from jaxopt_nn.checking.differences import Floats
 from jaxopt_nn.checking.directions import Line, project
 from jaxopt_nn.checking.evidence import Evidence, Finding, Settings, look_along
-from jaxopt_nn.checking.explain import Oracle, blocked, contradicted, disputed, explain
+from jaxopt_nn.checking.explain import Oracle, blocked, contradicted, disputed, explain, kinks_meet
 from jaxopt_nn.checking.judge import at_kink, compare
 from jaxopt_nn.checking.precision import OwnDtype
 from jaxopt_nn.checking.probe import Probe
@@ -31,34 +31,13 @@ def judge(probe: Probe, evidence: Evidence, reach: float | None, settings: Setti
     Returns:
         The verdict.
     """
-    claim, places, tolerance = evidence.claim, evidence.places, evidence.tolerance
-    kinked = at_kink(evidence.comparison, settings.directions) or (
-        places is not None and bool(np.any(places.comparison.jump))
-    )
-    if evidence.sample.constant and not np.any(claim.gradient) and not (claim.rounding or disputed(claim, oracle)):
-        return Finding("DEAD", "f does not depend on this leaf here, and the claimed gradient is zero")
-    if np.any(evidence.comparison.wrong) or (places is not None and np.any(places.comparison.wrong)):
-        finding = blocked(evidence, settings, oracle) or _together(probe, evidence, settings, oracle)
-        return finding or explain(probe, evidence, settings, oracle)
-    if kinked and (finding := _together(probe, evidence, settings, oracle)):
-        return finding
-    if not reach and (finding := contradicted(probe, evidence, settings, oracle)):
-        return finding
-    if claim.rounding:
-        reason = f"f rounds to a shorter float (unit {claim.rounding:.1e}) on this leaf's way: differences see no more"
-        return Finding("INCONCLUSIVE", reason)
-    seen = np.median(np.abs(evidence.comparison.numeric) + evidence.comparison.error)
-    if not kinked and reach and seen <= 1e-6 * reach:
-        return Finding("DEAD", "zero but for round-off, claimed and numeric")
-    if not evidence.miss_bound <= tolerance.resolution * evidence.norm:
-        share = evidence.miss_bound / evidence.norm if evidence.norm else np.inf
-        size = f"a relative error of {share:.0e}" if np.isfinite(share) else "any error"
-        smooth = bool(np.all(np.isfinite(evidence.sample.slopes.value)))
-        near = "" if smooth else "; f is not finite, or has no slope, next to the point"
-        return Finding("INCONCLUSIVE", f"the error bar is too wide: {size} could escape{near}")
-    if kinked:
-        return Finding("KINK_OK", "f has a kink at the point; the claimed slopes lie between the one-sided ones")
-    return Finding("PASS", "")
+    finding = _judged(probe, evidence, reach, settings, oracle)
+    if finding.verdict in ("FAIL", "BLOCKED") and kinks_meet(probe, evidence, finding, settings, oracle):
+        reason = (
+            "several kinks meet at this very point, and JAX's slopes of each make none of f's: move the point a little"
+        )
+        return finding._replace(verdict="INCONCLUSIVE", hypothesis=reason)
+    return finding
 
 
 def not_finite(gradient: Floats) -> Finding | None:
@@ -98,6 +77,37 @@ def row(
         rule_error=None if oracle.stripped is None else float(np.linalg.norm(claimed - oracle.stripped)) / unit,
         curve=_curve(evidence),
     )
+
+
+def _judged(probe: Probe, evidence: Evidence, reach: float | None, settings: Settings, oracle: Oracle) -> Finding:
+    claim, places, tolerance = evidence.claim, evidence.places, evidence.tolerance
+    kinked = at_kink(evidence.comparison, settings.directions) or (
+        places is not None and bool(np.any(places.comparison.jump))
+    )
+    if evidence.sample.constant and not np.any(claim.gradient) and not (claim.rounding or disputed(claim, oracle)):
+        return Finding("DEAD", "f does not depend on this leaf here, and the claimed gradient is zero")
+    if np.any(evidence.comparison.wrong) or (places is not None and np.any(places.comparison.wrong)):
+        finding = blocked(evidence, settings, oracle) or _together(probe, evidence, settings, oracle)
+        return finding or explain(probe, evidence, settings, oracle)
+    if kinked and (finding := _together(probe, evidence, settings, oracle)):
+        return finding
+    if not reach and (finding := contradicted(probe, evidence, settings, oracle)):
+        return finding
+    if claim.rounding:
+        reason = f"f rounds to a shorter float (unit {claim.rounding:.1e}) on this leaf's way: differences see no more"
+        return Finding("INCONCLUSIVE", reason)
+    seen = np.median(np.abs(evidence.comparison.numeric) + evidence.comparison.error)
+    if not kinked and reach and seen <= 1e-6 * reach:
+        return Finding("DEAD", "zero but for round-off, claimed and numeric")
+    if not evidence.miss_bound <= tolerance.resolution * evidence.norm:
+        share = evidence.miss_bound / evidence.norm if evidence.norm else np.inf
+        size = f"a relative error of {share:.0e}" if np.isfinite(share) else "any error"
+        smooth = bool(np.all(np.isfinite(evidence.sample.slopes.value)))
+        near = "" if smooth else "; f is not finite, or has no slope, next to the point"
+        return Finding("INCONCLUSIVE", f"the error bar is too wide: {size} could escape{near}")
+    if kinked:
+        return Finding("KINK_OK", "f has a kink at the point; the claimed slopes lie between the one-sided ones")
+    return Finding("PASS", "")
 
 
 def _together(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding | None:

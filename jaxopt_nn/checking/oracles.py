@@ -2,19 +2,38 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxopt_nn.checking import rules
+from jaxopt_nn.checking.compiled import Program
 from jaxopt_nn.checking.differences import Floats
 from jaxopt_nn.checking.directions import Line
 from jaxopt_nn.checking.explain import Oracle
 from jaxopt_nn.checking.interpret import Policy
 from jaxopt_nn.checking.probe import Probe, Sample, make_probe
-from jaxopt_nn.checking.problem import Arguments, Objective
+from jaxopt_nn.checking.problem import Arguments, Objective, value_of
+from jaxopt_nn.types import Array
 
 __all__ = ["counting_probe", "make_oracles"]
+
+
+class _Sampled(NamedTuple):
+    """F as it is sampled: without rules, and with branch signatures. Equal for equal programs, which share a probe.
+
+    Attributes:
+        shared: f's program.
+        frozen: whether stop_gradients are frozen; else they are transparent.
+    """
+
+    shared: Program
+    frozen: bool
+
+    def __call__(self, leaves: Sequence[Any], rest: Any) -> tuple[Array, Array]:
+        policy = Policy(strip=lambda _: True, opaque=lambda _: False, frozen=self.frozen, signature=True)
+        return value_of(self.shared, policy, leaves, rest)
 
 
 def counting_probe(
@@ -27,10 +46,7 @@ def counting_probe(
     groups: Sequence[Floats] = (),
 ) -> Probe:
     """Samples f, with frozen or transparent stop_gradients, and notes how often it was evaluated."""
-    policy = Policy(strip=lambda _: True, opaque=lambda _: False, frozen=frozen, signature=True)
-    sampler = make_probe(
-        lambda leaves, rest: objective.value(leaves, rest, policy), arguments.leaves, objective.rest, block, groups
-    )
+    sampler = make_probe(_Sampled(objective.shared, frozen), arguments.leaves, objective.rest, block, groups)
 
     def probe(leaf: int, lines: list[Line], *, noise: float = 0.0, stretch: float = 1.0) -> Sample:
         sample = sampler(leaf, lines, noise=noise, stretch=stretch)
@@ -49,10 +65,12 @@ def make_oracles(
     block: int,
     calls: list[int],
     reasons: dict[str, None],
+    *,
+    constant: bool = False,
 ) -> list[Oracle]:
     """What else is known about each leaf; what costs a compilation is put off until somebody asks, and kept.
 
-    Why something could not be had is added to ``reasons``.
+    Why something could not be had is added to ``reasons``. ``constant``: stop_gradients are meant.
     """
     points = arguments.leaves
     frozen = functools.cache(lambda: counting_probe(objective, arguments, block, calls, frozen=True))
@@ -60,6 +78,10 @@ def make_oracles(
     def told(changed: rules.Changed) -> rules.Changed:
         reasons.update(dict.fromkeys(changed.reasons))
         return changed
+
+    @functools.cache
+    def conventional() -> list[Floats] | None:
+        return rules.conventional_gradient(objective, points, frozen=constant).gradient
 
     single_rules = functools.cache(lambda: told(rules.single_rules(objective, points)))
     through_stops = functools.cache(lambda: told(rules.through_stops(objective, points)))
@@ -78,6 +100,7 @@ def make_oracles(
             path=arguments.paths[i],
             value=points[i],
             stripped=gradient if gradient is not None and np.all(np.isfinite(gradient)) else None,
+            conventional=lambda: None if (found := conventional()) is None else found[i],
             frozen=(lambda lines: frozen()(i, lines)) if stops else None,
             rules=lambda: rules.blame(single_rules(), i) if automatic else [],
             stops=lambda: rules.blame(through_stops(), i),

@@ -4,6 +4,7 @@ f is evaluated at one point at a time, so memory does not grow with the number o
 changed by batching it.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -77,7 +78,7 @@ def make_probe(
     """Compiles ``fn(leaves, rest) -> (scalar, signature)`` for lines of leaves; for use under ``enable_x64``.
 
     Args:
-        fn: the function.
+        fn: the function; hashable. Equal ones share what is compiled.
         leaves: the point.
         rest: what else ``fn`` takes.
         block: the number of lines that are sampled at once.
@@ -89,22 +90,7 @@ def make_probe(
     block = max(1, min(block, _ELEMENTS // total))
     point = [jnp.asarray(leaf) for leaf in leaves]
 
-    @jax.jit
-    def run(point: Any, rest: Any, moves: Any, count: Any, offsets: Any) -> Any:
-        def along(move: Any) -> Any:
-            steps = [move[low : low + x.size].reshape(x.shape) for low, x in zip(edges[:-1], point, strict=True)]
-
-            def at(t: Any) -> Any:
-                value, signature = fn([x + t * v for x, v in zip(point, steps, strict=True)], rest)
-                return jnp.stack([value, signature.astype(jnp.float64)])
-
-            return jax.lax.map(at, offsets)
-
-        # A short block keeps the shape, for one compilation, but its empty places cost nothing.
-        return jax.lax.map(
-            lambda one: jax.lax.cond(one[0] < count, along, lambda _: jnp.zeros((offsets.size, 2)), one[1]),
-            (jnp.arange(block), moves),
-        )
+    run = _runner(fn, block)
 
     def probe(leaf: int, lines: list[Line], *, noise: float = 0.0, stretch: float = 1.0) -> Sample:
         if leaf < len(leaves):
@@ -143,6 +129,32 @@ def make_probe(
         )
 
     return probe
+
+
+@functools.lru_cache(maxsize=128)
+def _runner(fn: Callable[..., Any], block: int) -> Callable[..., Any]:
+    """The compiled program, kept for other points of the same function."""
+
+    @jax.jit
+    def run(point: Any, rest: Any, moves: Any, count: Any, offsets: Any) -> Any:
+        edges = np.cumsum([0, *(x.size for x in point)])
+
+        def along(move: Any) -> Any:
+            steps = [move[low : low + x.size].reshape(x.shape) for low, x in zip(edges[:-1], point, strict=True)]
+
+            def at(t: Any) -> Any:
+                value, signature = fn([x + t * v for x, v in zip(point, steps, strict=True)], rest)
+                return jnp.stack([value, signature.astype(jnp.float64)])
+
+            return jax.lax.map(at, offsets)
+
+        # A short block keeps the shape, for one compilation, but its empty places cost nothing.
+        return jax.lax.map(
+            lambda one: jax.lax.cond(one[0] < count, along, lambda _: jnp.zeros((offsets.size, 2)), one[1]),
+            (jnp.arange(block), moves),
+        )
+
+    return run
 
 
 def _avoidable(crossed: NDArray[np.bool_]) -> NDArray[np.bool_]:

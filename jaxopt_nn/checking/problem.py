@@ -5,7 +5,7 @@ widened to float64; Python values (a bool, an axis, a string, a callable) are le
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,16 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxopt_nn import trees
-from jaxopt_nn.checking import interpret
+from jaxopt_nn.checking import compiled, interpret
+from jaxopt_nn.checking.compiled import Program
+from jaxopt_nn.checking.directions import short_normal
 from jaxopt_nn.checking.interpret import Policy, Site
 from jaxopt_nn.checking.programs import Reading, fingerprint, read
 from jaxopt_nn.types import Array, PyTree
 
 __all__ = [
     "Arguments",
+    "Gradient",
     "Objective",
     "automatic_gradient",
     "claimed_gradient",
@@ -27,6 +30,7 @@ __all__ = [
     "other_arrays",
     "own_dtype_gradient",
     "split_arguments",
+    "value_of",
 ]
 
 _ARRAYS = (jax.Array, np.ndarray, np.generic)
@@ -60,15 +64,16 @@ class Objective(NamedTuple):
     """The scalar function that is differentiated.
 
     Attributes:
-        program: the jaxpr of f in float64: float leaves, then other arrays.
-        rest: what else ``value`` takes: the other arrays, the cotangent, and the leaves at the point.
+        shared: the jaxpr of f in float64: float leaves, then other arrays, then what f closes over.
+        rest: what else ``value`` takes: the other arrays and what f closes over, the cotangent, and the leaves at the
+            point.
         cotangent: what an array output is multiplied with; None for a scalar output.
         reading: what the program tells.
         sites: where it has rules of its own or stops a gradient.
         deterministic: whether two traces gave the same program.
     """
 
-    program: Any
+    shared: Program
     rest: Any
     cotangent: Any
     reading: Reading
@@ -77,10 +82,26 @@ class Objective(NamedTuple):
 
     def value(self, leaves: Sequence[Any], rest: Any, policy: Policy) -> tuple[Array, Array]:
         """The float64 scalar that is differentiated, and its branch signature, under ``enable_x64``."""
-        others, cotangent, point = rest
-        points = [[*point, *others], [*leaves, *others]] if policy.frozen else [[*leaves, *others]]
-        (out, *_), signature = interpret.run(self.program, policy, *points)
-        return _reduce(jnp.asarray(out, jnp.float64), cotangent), signature
+        return value_of(self.shared, policy, leaves, rest)
+
+    @property
+    def program(self) -> Any:
+        """The closed jaxpr."""
+        return self.shared.closed
+
+
+def value_of(shared: Program, policy: Policy, leaves: Sequence[Any], rest: Any) -> tuple[Array, Array]:
+    """As ``Objective.value``, of the program alone."""
+    others, cotangent, point = rest
+    points = [[*point, *others], [*leaves, *others]] if policy.frozen else [[*leaves, *others]]
+    (out, *_), signature = interpret.run(shared.closed, policy, *points)
+    return _reduce(jnp.asarray(out, jnp.float64), cotangent), signature
+
+
+class Gradient(Protocol):
+    """A claimed gradient at float64 ``leaves``, and at ``others`` in place of the other arrays of the arguments."""
+
+    def __call__(self, leaves: Sequence[Any], others: Sequence[Any] | None = None) -> list[Any]: ...
 
 
 def split_arguments(args: tuple[Any, ...], argnums: int | Sequence[int] | None) -> Arguments:
@@ -140,11 +161,12 @@ def make_objective(f: Callable[..., Any], arguments: Arguments, words: tuple[int
         if isinstance(const, Tracer):
             raise TypeError(f"f: it closes over a traced value ({const.aval}); pass that as an argument, outside jit")
     shape = outputs[0].shape
-    cotangent = None if shape == () else np.random.default_rng((*words, 0)).standard_normal(shape)
+    cotangent = None if shape == () else short_normal(np.random.default_rng((*words, 0)), shape)
     reading = read(program)
+    shared, consts = compiled.share(program)
     return Objective(
-        program=program,
-        rest=(rest, cotangent, [np.asarray(leaf) for leaf in arguments.leaves]),
+        shared=shared,
+        rest=([*rest, *consts], cotangent, [np.asarray(leaf) for leaf in arguments.leaves]),
         cotangent=cotangent,
         reading=reading._replace(rounding=reading.rounding[: len(arguments.leaves)]),
         sites=interpret.sites(program),
@@ -154,13 +176,21 @@ def make_objective(f: Callable[..., Any], arguments: Arguments, words: tuple[int
 
 def claimed_gradient(
     f: Callable[..., Any], grad_fn: Callable[..., Any] | None, objective: Objective, arguments: Arguments
-) -> Callable[[Sequence[Any]], list[Any]]:
-    """``gradient(leaves)``: what is claimed at float64 ``leaves``, as NumPy arrays. Call it under ``enable_x64``."""
+) -> Gradient:
+    """What is claimed at float64 leaves, as NumPy arrays. Call it under ``enable_x64``."""
     rest = [_widen(leaf) for leaf in other_arrays(arguments)]
-    if grad_fn is None:
-        automatic = automatic_gradient(f, arguments)
-        return lambda leaves: [np.asarray(leaf) for leaf in automatic(list(leaves), rest, objective.cotangent)]
-    return lambda leaves: _match(grad_fn(*_put(arguments, [jnp.asarray(leaf) for leaf in leaves], rest)), arguments)
+    if grad_fn is not None:
+        return lambda leaves, others=None: _match(
+            grad_fn(*_put(arguments, [jnp.asarray(leaf) for leaf in leaves], rest if others is None else others)),
+            arguments,
+        )
+    cotangent = [] if objective.cotangent is None else [objective.cotangent]
+    automatic = automatic_gradient(f, arguments)
+    program = jax.make_jaxpr(automatic)(list(arguments.leaves), rest, objective.cotangent)
+    run = compiled.evaluator(program)
+    return lambda leaves, others=None: [
+        np.asarray(leaf) for leaf in run([*leaves, *(rest if others is None else others), *cotangent])
+    ]
 
 
 def own_dtype_gradient(
@@ -170,7 +200,9 @@ def own_dtype_gradient(
     flat = jax.tree.leaves(arguments.args)
     leaves, rest = [jnp.asarray(flat[i]) for i in arguments.positions], other_arrays(arguments)
     if grad_fn is None:
-        gradient = automatic_gradient(f, arguments)(leaves, rest, objective.cotangent)
+        inputs = (leaves, rest, objective.cotangent)
+        program = jax.make_jaxpr(automatic_gradient(f, arguments))(*inputs)
+        gradient = compiled.evaluator(program)(jax.tree.leaves(inputs))
     else:
         gradient = _match(grad_fn(*_put(arguments, leaves, rest)), arguments)
     return [np.asarray(leaf).astype(np.float64) for leaf in gradient]
@@ -180,7 +212,7 @@ def automatic_gradient(f: Callable[..., Any], arguments: Arguments) -> Callable[
     """``gradient(leaves, other arrays, cotangent)``, a list of arrays, by ``jax.grad``, in any precision."""
     # f itself, not its program: a rule in f may close over values of the trace that calls it.
     call = _caller(f, arguments)
-    return jax.jit(jax.grad(lambda leaves, rest, cotangent: _reduce(call(leaves, rest), cotangent)))
+    return jax.grad(lambda leaves, rest, cotangent: _reduce(call(leaves, rest), cotangent))
 
 
 def _reduce(out: Array, cotangent: Any) -> Array:

@@ -4,6 +4,7 @@ Everything here reads jaxprs; nothing is evaluated.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 from jax.extend import core
 from jax.interpreters.partial_eval import dce_jaxpr
 
-__all__ = ["Reading", "fingerprint", "read"]
+__all__ = ["Reading", "fingerprint", "identity", "read"]
 
 
 class Reading(NamedTuple):
@@ -45,11 +46,22 @@ def read(program: Any) -> Reading:
 def fingerprint(program: Any) -> list[Any]:
     """A list that is equal for two traces of f exactly if they compute the same: operations, literals and constants."""
     parts: list[Any] = [_bytes(const) for const in program.consts]
-    _collect(program.jaxpr, parts)
+    _collect(program.jaxpr, parts, _described)
     return parts
 
 
+def identity(jaxpr: Any) -> tuple[Any, ...]:
+    """What a jaxpr computes, to be hashed: equal for two that may share a compiled program, and for no others.
+
+    The rules of ``custom_jvp`` and ``custom_vjp`` are left out: without another differentiation they do nothing.
+    """
+    parts: list[Any] = []
+    _collect(jaxpr, parts, _exact)
+    return tuple(parts)
+
+
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_RULED = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
 _RANDOM = frozenset({"random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform", "random_gamma"})
 
 
@@ -139,25 +151,51 @@ def _programs_in(params: dict[str, Any]) -> list[Any]:
     return found
 
 
-def _collect(jaxpr: Any, parts: list[Any]) -> None:
+def _collect(jaxpr: Any, parts: list[Any], describe: Callable[[Any, str, Any], Any]) -> None:
     numbers: dict[Any, int] = {}
     for var in [*jaxpr.constvars, *jaxpr.invars]:
         numbers[var] = len(numbers)
+        parts.append(describe(None, "input", var.aval))
     for equation in jaxpr.eqns:
         parts.append(equation.primitive.name)
-        parts.extend(_bytes(a.val) if isinstance(a, core.Literal) else numbers[a] for a in equation.invars)
+        parts.append(tuple(_bytes(a.val) if isinstance(a, core.Literal) else numbers[a] for a in equation.invars))
+        parts.append(describe(None, "context", _context(equation)))
         for var in equation.outvars:
-            parts.append(str(var.aval))
+            parts.append(describe(None, "output", var.aval))
             numbers[var] = len(numbers)
         for name, value in sorted(equation.params.items()):
             items = value if isinstance(value, (tuple, list)) else (value,)
             if any(isinstance(item, (core.ClosedJaxpr, core.Jaxpr)) for item in items):
+                parts.append((name, len(items)))
                 for item in items:
                     parts.extend(_bytes(const) for const in getattr(item, "consts", ()))
-                    _collect(_open(item), parts)
-            elif not callable(value):
-                parts.append((name, _ADDRESS.sub("", repr(value))))
-    parts.append([_bytes(a.val) if isinstance(a, core.Literal) else numbers[a] for a in jaxpr.outvars])
+                    _collect(_open(item), parts, describe)
+            else:
+                parts.append((name, describe(equation, name, value)))
+    parts.append(tuple(_bytes(a.val) if isinstance(a, core.Literal) else numbers[a] for a in jaxpr.outvars))
+
+
+def _described(equation: Any, name: str, value: Any) -> Any:
+    """A parameter as text, without addresses in memory; nothing of a callable, which is a new one in each trace."""
+    return None if equation is not None and callable(value) else _ADDRESS.sub("", repr(value))
+
+
+def _exact(equation: Any, name: str, value: Any) -> Any:
+    """A parameter itself, equal to nothing but its like: to no other where it cannot be compared."""
+    if equation is not None and equation.primitive.name in _RULED and callable(value):
+        return None
+    try:
+        hash(value)
+    except TypeError:
+        return object()
+    # 1, 1.0 and True are equal, 0.0 and -0.0 too
+    return (type(value), value, repr(value) if isinstance(value, (bool, int, float, complex, tuple)) else "")
+
+
+def _context(equation: Any) -> tuple[Any, ...]:
+    """What an equation takes from where it was traced, besides its inputs and parameters."""
+    context = getattr(equation, "ctx", None)
+    return tuple(getattr(context, name, None) for name in ("compute_type", "threefry_partitionable", "xla_metadata"))
 
 
 def _bytes(value: Any) -> Any:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from jaxopt_nn.checking.compiled import evaluator
 from jaxopt_nn.checking.differences import Floats
 from jaxopt_nn.checking.interpret import Policy, Site, is_jax_code, place_of, run
 from jaxopt_nn.checking.problem import Objective
@@ -24,6 +25,7 @@ __all__ = [
     "Changed",
     "Stripped",
     "blame",
+    "conventional_gradient",
     "has_own_rules",
     "single_rules",
     "stripped_gradient",
@@ -77,6 +79,11 @@ def has_own_rules(objective: Objective) -> bool:
 def stripped_gradient(objective: Objective, leaves: Sequence[Any], *, frozen: bool) -> Stripped:
     """Derivative of f's plain computation at ``leaves``; stop_gradients count as constants if ``frozen``."""
     return _gradient(objective, leaves, Policy(lambda _: True, lambda _: frozen), _NO_DERIVATIVE)
+
+
+def conventional_gradient(objective: Objective, leaves: Sequence[Any], *, frozen: bool) -> Stripped:
+    """As ``stripped_gradient``, but with the rules of JAX itself, which say what its functions' slopes are at kinks."""
+    return _gradient(objective, leaves, Policy(lambda site: not is_jax_code(site), lambda _: frozen), _NO_DERIVATIVE)
 
 
 def single_rules(objective: Objective, leaves: Sequence[Any]) -> Changed:
@@ -178,9 +185,11 @@ def _differentiate(
     What ``fn`` itself raises while it is traced is raised: that is this package's own code.
     """
     leaves = [np.asarray(leaf) for leaf in leaves]
+    flat = jax.tree.leaves(rest)
     program = core.jaxpr_as_fun(jax.make_jaxpr(fn)(leaves, rest))
     try:
-        found = jax.jit(derivative(lambda leaves, rest: program(*leaves, *rest)[0]))(leaves, jax.tree.leaves(rest))
+        differentiated = jax.make_jaxpr(derivative(lambda leaves, rest: program(*leaves, *rest)[0]))(leaves, flat)
+        found = evaluator(differentiated)([*leaves, *flat])
     except excused as error:
         text = str(error).splitlines()
         return None, text[0][:160] if text else type(error).__name__

@@ -13,9 +13,13 @@ from jaxopt_nn import layers
 
 
 def apply(x, *, train=True, weight=None, state=None, **kwargs):
-    layer = layers.batch_norm(**kwargs)
-    params, fresh = layer.init(jax.random.key(0), x)
-    return layer.apply(params, fresh if state is None else state, x, train=train, key=None, weight=weight)
+    @jax.jit
+    def run(x, weight):
+        layer = layers.batch_norm(**kwargs)
+        params, fresh = layer.init(jax.random.key(0), x)
+        return layer.apply(params, fresh if state is None else state, x, train=train, key=None, weight=weight)
+
+    return run(x, weight)
 
 
 def test_normalizes_each_feature_over_all_other_axes():
@@ -31,7 +35,9 @@ def test_normalizes_each_feature_over_all_other_axes():
 def test_evaluation_uses_the_running_statistics():
     x = jax.random.normal(jax.random.key(0), (4, 3))
     state = {"mean": jnp.array([1.0, 2.0, 3.0]), "var": jnp.array([4.0, 1.0, 0.25])}
-    y, after = apply(x, train=False, state=state, epsilon=0.0)
+    layer = layers.batch_norm(epsilon=0.0)
+    params, _ = layer.init(jax.random.key(0), x)
+    y, after = layer.apply(params, state, x, train=False, key=None, weight=None)
     np.testing.assert_allclose(y, (np.asarray(x) - [1, 2, 3]) / [2, 1, 0.5], rtol=1e-5)
     assert after is state
 

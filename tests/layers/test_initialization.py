@@ -104,11 +104,17 @@ def deep(stddev, bias):
     )
 
 
+@jax.jit
+def before_and_after_lsuv(stddev, bias, x):
+    model = deep(stddev, bias)
+    params, state = model.init(KEY, x)
+    return params, layers.lsuv(model, params, state, x, tolerance=1e-3, iterations=30)
+
+
 @pytest.mark.parametrize(("stddev", "bias"), [(2.0, 0.0), (0.001, 0.0), (0.5, 0.3)])
 def test_lsuv_gives_every_kernel_unit_variance(stddev, bias):
     model, x = deep(stddev, bias), jax.random.normal(KEY, (200, 6, 6, 2))
-    params, state = jax.jit(model.init)(KEY, x)
-    scaled = jax.jit(lambda params: layers.lsuv(model, params, state, x, tolerance=1e-3, iterations=30))(params)
+    params, scaled = before_and_after_lsuv(stddev, bias, x)
     assert jax.tree.map(jax.typeof, scaled) == jax.tree.map(jax.typeof, params)
     for (path, before), (_, after) in zip(named_leaves(params), named_leaves(scaled), strict=True):
         if path.endswith("kernel") and not path.startswith("repeat"):

@@ -84,6 +84,7 @@ LAYERS = [
     ("stochastic_depth", layers.stochastic_depth, {"drop_rate": 0.3}, (4, 3)),
     ("drop_connect", lambda: layers.drop_connect(layers.dense(3), 0.3), {}, (4, 6)),
     ("gaussian_noise", layers.gaussian_noise, {"stddev": 0.5}, (4, 3)),
+    ("embedding", layers.embedding, {"num_embeddings": 7, "features": 3, "padding_id": 2}, (4, 5)),
 ]
 CASES = pytest.mark.parametrize("name", [case[0] for case in LAYERS])
 ROWS = {case[0]: case[1:] for case in LAYERS}
@@ -95,12 +96,15 @@ STOCHASTIC = {
 }  # fmt: skip
 
 
+IDS = {"embedding"}  # whose input is integers, and whose dtype is an argument
+
+
 @functools.cache
 def built(name):
     """A row's layer with its variables and an input, in float32."""
     factory, kwargs, shape = ROWS[name]
-    layer = factory(**kwargs)
-    x = np.random.default_rng(1).standard_normal(shape).astype("f")
+    layer, rng = factory(**kwargs), np.random.default_rng(1)
+    x = rng.integers(0, 7, shape, np.int32) if name in IDS else rng.standard_normal(shape).astype("f")
     return layer, *jax.jit(layer.init)(jax.random.key(2), x), x
 
 
@@ -144,6 +148,8 @@ def test_dtype_and_shape_are_kept(name, dtype):
     factory, kwargs, shape = ROWS[name]
     with jax.enable_x64(dtype == "float64"):
         layer, x = factory(**kwargs), jax.ShapeDtypeStruct(shape, dtype)
+        if name in IDS:
+            layer, x = factory(**kwargs, dtype=dtype), jax.ShapeDtypeStruct(shape, jnp.int32)
         params, state = jax.eval_shape(layer.init, KEY, x)
         assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} <= {dtype}
         for train in MODES:
@@ -167,7 +173,7 @@ def test_init_reads_only_shape_and_dtype(name):
 def test_rows_of_weight_zero_change_nothing(name):
     layer, params, state, x = built(name)
     garbage, weight = x.copy(), np.ones(len(x), "f")
-    garbage[-2:], weight[-2:] = np.inf, 0
+    garbage[-2:], weight[-2:] = 6 - x[-2:] if name in IDS else np.inf, 0
     apply = jax.jit(applied(layer, True, weight))
     (y, after), (other_y, other_after) = apply(params, state, x), apply(params, state, garbage)
     np.testing.assert_array_equal(y[:-2], other_y[:-2])
@@ -201,18 +207,20 @@ def test_a_missing_key_in_training_is_named_with_the_path(name):
 @pytest.mark.gradcheck
 def test_gradient_and_curvature_against_differences(name):
     """Slope and curvature along one direction of parameters and input, in float64."""
-    layer, *variables = built(name)
+    layer, params, state, x = built(name)
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
-        params, state, x = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
-        point = jax.tree.map(lambda leaf: leaf + rng.normal(0, 0.1, leaf.shape), (params, x))
+        params, state = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (params, state))
+        point = params if name in IDS else (params, x.astype(np.float64))
+        point = jax.tree.map(lambda leaf: leaf + rng.normal(0, 0.1, leaf.shape), point)
         direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), point)
 
         @jax.jit
         def along(t):
             def f(t):
-                params, x = jax.tree.map(lambda leaf, step: leaf + t * step, point, direction)
-                y = applied(layer, True)(params, state, x)[0]
+                at = jax.tree.map(lambda leaf, step: leaf + t * step, point, direction)
+                params, given = (at, x) if name in IDS else at
+                y = applied(layer, True)(params, state, given)[0]
                 return jnp.sum(jnp.sin(y + 0.1 * jnp.arange(y.size, dtype=y.dtype).reshape(y.shape)))
 
             def both(t):

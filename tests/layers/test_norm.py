@@ -1,5 +1,7 @@
 """Normalizations of each example by itself, and weight normalization, against closed forms in NumPy float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +22,7 @@ CASES = pytest.mark.parametrize(
 )
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def applied(layer, params, x):
     return layer.apply(params, {}, x, train=True, key=None, weight=None)[0]
 

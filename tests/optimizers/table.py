@@ -20,8 +20,8 @@ def _scheduled(learning_rate, decay_steps):
     return optimizers.scale_by_learning_rate(schedules.cosine_decay(learning_rate, decay_steps))
 
 
-def _averaged(learning_rate, momentum):
-    return optimizers.weight_ema(optimizers.sgd(learning_rate, momentum), decay=0.9)
+def _averaged(learning_rate, momentum, decay):
+    return optimizers.weight_ema(optimizers.sgd(learning_rate, momentum), decay)
 
 
 def _looking_ahead(learning_rate, slow_step_size):
@@ -50,15 +50,28 @@ def _is_matrix(leaf):
 
 
 def _told(optimizer):
-    """The optimizer, told the gradient function that it asks for."""
+    """The optimizer, told the gradient function it asks for: that of the test, or one for tests that have none."""
 
-    def update(updates, state, params):
-        return optimizer.update(updates, state, params, grad_fn=lambda at: jax.tree.map(jnp.sin, at))
+    def update(updates, state, params, *, grad_fn=lambda at: jax.tree.map(jnp.sin, at)):
+        return optimizer.update(updates, state, params, grad_fn=grad_fn)
 
-    return optax.GradientTransformation(optimizer.init, update)
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
-lion = _with(optimizers.lion, mask=trees.every_leaf)
+def _sophia(**numbers):
+    return _told(optimizers.sophia(**numbers, key=jax.random.key(0), mask=trees.every_leaf))
+
+
+def _scale_by_sophia(**numbers):
+    return _told(optimizers.scale_by_sophia(**numbers, key=jax.random.key(0)))
+
+
+def _stored(learning_rate):
+    dtypes = {"*/mean/*": jnp.bfloat16, "*/square/*": jnp.bfloat16}
+    return optimizers.store_state(optimizers.adam(learning_rate), dtypes, key=jax.random.key(0))
+
+
+_lion = _with(optimizers.lion, mask=trees.every_leaf)
 _ADAM = {"learning_rate": 0.1, "b1": 0.8, "b2": 0.95, "eps": 1e-8}
 _ADAM_KERAS = _ADAM | {"eps": 1e-7}
 _MOMENTUM = {"learning_rate": 0.1, "momentum": 0.7}
@@ -110,7 +123,7 @@ OPTIMIZERS = [
     ("adamax_keras", _with(optimizers.adamax, convention="keras"), _ADAM_KERAS),
     ("radam", optimizers.radam, _ADAM),
     ("radam_torch", _with(optimizers.radam, convention="torch"), _ADAM),
-    ("lion", lion, {"learning_rate": 0.02, "b1": 0.8, "b2": 0.95, "weight_decay": 0.01}),
+    ("lion", _lion, {"learning_rate": 0.02, "b1": 0.8, "b2": 0.95, "weight_decay": 0.01}),
     (
         "lamb",
         _with(optimizers.lamb, mask=trees.every_leaf),
@@ -119,7 +132,7 @@ OPTIMIZERS = [
     ("lars", _with(optimizers.lars, mask=trees.every_leaf), _LARS),
     ("lars_paper", _with(optimizers.lars, mask=trees.every_leaf, convention="paper"), _LARS),
     ("adafactor", _with(optimizers.adafactor, mask=trees.every_leaf), _ADAFACTOR),
-    ("weight_ema", _averaged, _MOMENTUM),
+    ("weight_ema", _averaged, _MOMENTUM | {"decay": 0.8}),
     ("lookahead", _looking_ahead, {"learning_rate": 0.1, "slow_step_size": 0.6}),
     ("schedule_free", _schedule_free, {"learning_rate": 0.3, "b1": 0.7}),
     ("proximal_l1", _proximal_l1, {"learning_rate": 0.1, "strength": 0.03}),
@@ -156,8 +169,12 @@ TABLE = OPTIMIZERS + PARTS
 # What part of a tree they change is a number's, a path's or a shape's business: fewer tests fit them.
 WRAPPERS = [
     ("flatten", lambda **numbers: optimizers.flatten(optimizers.adam(**numbers)), _ADAM),
-    ("freeze", lambda **numbers: optimizers.freeze(optimizers.adam(**numbers), "scale"), _ADAM),
-    ("in_float32", lambda learning_rate: optimizers.in_float32(optax.adam(learning_rate)), {"learning_rate": 0.1}),
+    ("freeze", lambda **numbers: optimizers.freeze(optimizers.adam(**numbers), "scale*"), _ADAM),
+    (
+        "in_float32",
+        lambda learning_rate: optimizers.in_float32(optax.adam(learning_rate, eps_root=1e-6)),  # 0: no slope at 0
+        {"learning_rate": 0.1},
+    ),
     ("muon", optimizers.muon, {"learning_rate": 0.1, "momentum": 0.9, "eps": 1e-8, "weight_decay": 0.1}),
     (
         "scale_by_muon",
@@ -172,7 +189,7 @@ WRAPPERS = [
         _MOMENTUM,
     ),
     ("scale_by_path", lambda factor: optimizers.scale_by_path({"layer/*": factor}), {"factor": 0.5}),
-    ("scale_by_depth", lambda decay: optimizers.scale_by_depth(["layer/*", "scale"], decay), {"decay": 0.5}),
+    ("scale_by_depth", lambda decay: optimizers.scale_by_depth(["layer/*", "scale*"], decay), {"decay": 0.5}),
     (
         "sam",
         lambda learning_rate, rho: _told(optimizers.sam(optimizers.sgd(learning_rate), rho)),
@@ -180,20 +197,24 @@ WRAPPERS = [
     ),
     (
         "sophia",
-        lambda **numbers: _told(optimizers.sophia(**numbers, key=jax.random.key(0), mask=trees.every_leaf)),
+        _sophia,
         {"learning_rate": 0.1, "b1": 0.9, "b2": 0.9, "gamma": 0.5, "eps": 1e-3, "weight_decay": 0.1},
     ),
     (
         "scale_by_sophia",
-        lambda **numbers: _told(optimizers.scale_by_sophia(**numbers, key=jax.random.key(0))),
+        _scale_by_sophia,
         {"b1": 0.9, "b2": 0.9, "gamma": 0.5, "eps": 1e-3},
     ),
 ]
+# Its state is in other dtypes than the arithmetic.
+STORED = [("store_state", _stored, {"learning_rate": 0.1})]
+# The numbers whose sign or whose bound alone counts: a step has no slope in them.
+FLAT = {_lion: {"b1", "b2"}, _sophia: {"eps"}, _scale_by_sophia: {"eps"}}
 # Where compiling is what costs, what is a part of another row is left out.
 PARTIAL = {"momentum", "momentum_keras", "rmsprop", "rmsprop_momentum_torch"}
 PARTIAL |= {"adam", "adam_keras", "amsgrad", "amsgrad_torch", "nadam", "adamax", "radam_torch"}
 DISTINCT = [row for row in OPTIMIZERS if row[0] not in PARTIAL]
-DISTINCT += [row for row in PARTS if row[0].startswith(("scale_by_schedule", "clip"))]
+DISTINCT += [row for row in PARTS if row[0].startswith(("scale_by_schedule", "clip", "constrain"))]
 
 
 def rows(table):
@@ -201,7 +222,8 @@ def rows(table):
 
 
 each_transform, each_distinct, each_optimizer = rows(TABLE), rows(DISTINCT), rows(OPTIMIZERS)
-each_transform_and_wrapper = rows(TABLE + WRAPPERS)
+each_transform_and_wrapper, each_distinct_and_wrapper = rows(TABLE + WRAPPERS), rows(DISTINCT + WRAPPERS)
+each_optimizer_and_wrapper = rows([row for row in OPTIMIZERS + WRAPPERS + STORED if "learning_rate" in row[2]])
 
 
 def params_of(dtype=np.float32):

@@ -3,9 +3,22 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from tests.optimizers.table import assert_close, at, each_distinct, gradients_of, lion, run, scanned
+from jaxopt_nn import optimizers
+from tests.optimizers.table import (
+    FLAT,
+    WRAPPERS,
+    assert_close,
+    at,
+    each_distinct,
+    each_distinct_and_wrapper,
+    gradients_of,
+    run,
+    scanned,
+)
 
+LOOKS_AT_PATHS = {row[1] for row in WRAPPERS}
 # Together with zero gradients, these numbers being zero is where a root or a quotient could be undefined.
 ZEROS = [
     set(),
@@ -34,22 +47,32 @@ def test_ten_values_of_every_number_are_one_trace_and_equal_python_numbers(facto
 
 
 def _descend(factory, given, curvature, steps=10):
-    """The parameters after some steps on a quadratic, all in one scan; without curvature there is nothing to do."""
-    transform = factory(**given)
-    params = jnp.linspace(-1.0, 1.3, 4) if curvature else jnp.zeros(4)
-    slopes = curvature * jnp.arange(1.0, 5.0)
+    """Parameters after some steps on a quadratic, all in one scan; without curvature there is nothing to do.
+
+    They are those that are trained and those to evaluate with, in one vector.
+    """
+    transform = optax.with_extra_args_support(factory(**given))
+    params = {"layer": {"kernel": jnp.array([[-1.0, -0.3], [0.5, 1.3]])}}
+    slopes = {"layer": {"kernel": jnp.array([[1.0, 2.0], [3.0, 4.0]])}}
+    if factory in LOOKS_AT_PATHS:
+        params["scale"], slopes["scale"] = jnp.array(0.7), jnp.array(2.5)
+    params, slopes = jax.tree.map(lambda leaf: curvature * leaf, (params, slopes))
+
+    def gradient(params):
+        return jax.tree.map(jnp.multiply, slopes, params)
 
     def step(carry, _):
         params, state = carry
-        updates, state = transform.update(slopes * params, state, params)
-        if "learning_rate" not in given:
-            updates = -0.1 * updates
-        return (params + updates, state), None
+        updates, state = transform.update(gradient(params), state, params, grad_fn=gradient)
+        rate = 1.0 if "learning_rate" in given else -0.1
+        return (jax.tree.map(lambda p, u: p + rate * u, params, updates), state), None
 
-    return jax.lax.scan(step, (params, transform.init(params)), None, length=steps)[0][0]
+    params, state = jax.lax.scan(step, (params, transform.init(params)), None, length=steps)[0]
+    both = jax.tree.leaves((params, optimizers.evaluation_params(state, params)))
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in both])
 
 
-@each_distinct
+@each_distinct_and_wrapper
 def test_forward_equals_reverse_equals_finite_differences_through_ten_steps(factory, numbers):
     with jax.enable_x64(True):
         at = jnp.array([1e-3 if name == "eps" else number for name, number in numbers.items()])
@@ -72,27 +95,30 @@ def test_forward_equals_reverse_equals_finite_differences_through_ten_steps(fact
         forward, reverse, difference = evaluate(at)
         np.testing.assert_allclose(forward, reverse, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(forward, difference, rtol=1e-5, atol=1e-6)
-        flat = {"b1", "b2"} if factory is lion else set()  # the sign has no slope
-        moves = [name not in flat for name in numbers]
+        moves = [name not in FLAT.get(factory, ()) for name in numbers]
         np.testing.assert_array_equal(np.abs(forward).max(axis=0) > 1e-4, moves)
 
 
-@each_distinct
-def test_zero_gradients_give_zero_updates_with_finite_derivatives(factory, numbers):
-    points = [numbers | dict.fromkeys(numbers.keys() & names, 0.0) for names in ZEROS]
-    if "b2" in numbers:  # Adam's epsilon stands outside of the root, and must be positive
-        points = [point | {"eps": 1e-8} for point in points]
-    points = {name: jnp.array([point[name] for point in points], jnp.float32) for name in numbers}
+def _accepts(factory, numbers):
+    try:
+        factory(**numbers)
+    except ValueError:  # an epsilon outside of a root must be positive
+        return False
+    return True
 
-    def end(point):
-        params = _descend(factory, point, 0.0)
-        return params, params
+
+@each_distinct_and_wrapper
+def test_zero_gradients_give_zero_updates_with_finite_derivatives(factory, numbers):
+    may_be_zero = {name for name in numbers if _accepts(factory, numbers | {name: 0.0})}
+    points = [numbers | dict.fromkeys(may_be_zero & names, 0.0) for names in ZEROS]
+    points = jnp.array([[point[name] for name in numbers] for point in points], jnp.float32)
 
     @jax.jit
     @jax.vmap
     def evaluate(point):
-        forward, ends = jax.jacfwd(end, has_aux=True)(point)
-        return ends, forward, jax.jacrev(end, has_aux=True)(point)[0]
+        ends, push = jax.linearize(lambda point: _descend(factory, dict(zip(numbers, point, strict=True)), 0.0), point)
+        pull = jax.linear_transpose(push, point)
+        return ends, jax.vmap(push)(jnp.eye(len(point))), jax.vmap(pull)(jnp.eye(len(ends)))
 
     ends, *slopes = evaluate(points)
     np.testing.assert_array_equal(ends, jnp.zeros_like(ends))

@@ -11,27 +11,31 @@ from jaxopt_nn.optimizers._radam import _rectification
 BETAS = [0.0, 1e-30, 1e-9, 0.1, 0.5, 0.9, 0.999, 0.99999, 0.9999999]
 
 
+COUNTS = np.array([1, 2, 3, 10, 1000, 10**6], np.int32)
+
+
+def _sweep(fn, betas, traced):
+    """``fn`` of each β, as a number of the program or as lanes of it."""
+    if traced:
+        return jax.jit(jax.vmap(fn))(jnp.array(betas, jnp.float32))
+    return jax.jit(lambda: [fn(beta) for beta in betas])()
+
+
 @pytest.mark.parametrize("traced", [False, True])
-@pytest.mark.parametrize("beta", BETAS)
-def test_bias_correction_keeps_its_digits(beta, traced):
-    beta = float(np.float32(beta))
-    decay = as_decay("beta", jnp.float32(beta) if traced else beta)
-    for count in (1, 2, 3, 10, 1000, 10**6):
-        exact = 1.0 if beta == 0.0 else -np.expm1(count * np.log(beta))
-        np.testing.assert_allclose(bias_correction(decay, jnp.int32(count), jnp.float32), exact, rtol=1e-6)
+def test_bias_correction_keeps_its_digits(traced):
+    betas = [float(np.float32(beta)) for beta in BETAS]
+    found = _sweep(lambda beta: bias_correction(as_decay("beta", beta), COUNTS, jnp.float32), betas, traced)
+    for got, beta in zip(found, betas, strict=True):
+        exact = np.ones(len(COUNTS)) if beta == 0.0 else -np.expm1(COUNTS * np.log(beta))
+        np.testing.assert_allclose(got, exact, rtol=1e-6)
 
 
-@pytest.mark.parametrize("beta", BETAS)
-def test_bias_correction_has_its_derivative(beta):
-    beta = np.float32(beta)
-    for count in (1, 2, 3, 10):
-
-        def correction(beta, count=count):
-            return bias_correction(as_decay("beta", beta), jnp.int32(count), jnp.float32)
-
-        exact = -count * float(beta) ** (count - 1)
-        for derivative in (jax.grad(correction), jax.jacfwd(correction)):
-            np.testing.assert_allclose(derivative(jnp.float32(beta)), exact, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("derivative", [jax.jacfwd, jax.jacrev])
+def test_bias_correction_has_its_derivative(derivative):
+    betas, counts = np.array(BETAS, np.float32), COUNTS[:4]
+    found = _sweep(derivative(lambda beta: bias_correction(as_decay("beta", beta), counts, jnp.float32)), betas, True)
+    exact = -counts * betas[:, None].astype(float) ** (counts - 1)
+    np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-6)
 
 
 def test_complement_is_that_of_a_double_or_exact():
@@ -64,30 +68,38 @@ def test_a_quotient_at_zero_infinity_and_nan():
 
 
 @pytest.mark.parametrize("traced", [False, True])
-@pytest.mark.parametrize("beta", [0.0, 0.3, 0.6, 0.7, 0.9, 0.99, 0.999, 0.9999, 0.99999])
-def test_radam_rectifies_in_float32_when_and_as_it_would_in_fifty_digits(beta, traced):
+def test_radam_rectifies_in_float32_when_and_as_it_would_in_fifty_digits(traced):
     """The length of the average as it is written loses six digits near β = 1, and may start a step early or late."""
     getcontext().prec = 50
-    beta = float(np.float32(beta))
-    decay, exact = as_decay("beta", jnp.float32(beta) if traced else beta), Decimal(beta)
-    for count in [*range(1, 40), 300, 3000, 10**5, 10**6]:
-        longest, power = 2 / (1 - exact) - 1, exact**count
-        length = longest - 2 * count * power / (1 - power)
-        rectifies, got = _rectification(decay, jnp.int32(count), jnp.float32(5.0), jnp.float32)
-        assert bool(rectifies) == (length > 5)
-        if length > 5:
-            square = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
-            np.testing.assert_allclose(got, float(square.sqrt()), rtol=3e-6)
+    betas = [float(np.float32(beta)) for beta in (0.0, 0.3, 0.6, 0.7, 0.9, 0.99, 0.999, 0.9999, 0.99999)]
+    counts = [*range(1, 40), 300, 3000, 10**5, 10**6]
+
+    def rectification(beta):
+        return _rectification(as_decay("beta", beta), jnp.array(counts), jnp.float32(5.0), jnp.float32)
+
+    found = _sweep(rectification, betas, traced)
+    found = zip(*found, strict=True) if traced else found
+    for beta, (rectifies, factors) in zip(betas, found, strict=True):
+        longest = 2 / (1 - Decimal(beta)) - 1
+        for count, now, got in zip(counts, rectifies, factors, strict=True):
+            power = Decimal(beta) ** count
+            length = longest - 2 * count * power / (1 - power)
+            assert bool(now) == (length > 5)
+            if length > 5:
+                square = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+                np.testing.assert_allclose(got, float(square.sqrt()), rtol=3e-6)
 
 
 def test_the_rectification_has_its_derivative():
     with jax.enable_x64(True):
-        for beta in (0.5, 0.8, 0.999):
-            for count in (3, 7, 40, 3000):
+        betas, counts = jnp.array([0.5, 0.8, 0.999]), jnp.array([3, 7, 40, 3000])
 
-                def factor(beta, count=count):
-                    return _rectification(as_decay("beta", beta), jnp.int32(count), jnp.asarray(5.0), jnp.float64)[1]
+        def factors(beta):
+            return _rectification(as_decay("beta", beta), counts, jnp.asarray(5.0), jnp.float64)[1]
 
-                step = 1e-5 * (1 - beta)
-                difference = (factor(jnp.asarray(beta + step)) - factor(jnp.asarray(beta - step))) / (2 * step)
-                np.testing.assert_allclose(jax.grad(factor)(beta), difference, rtol=1e-6, atol=1e-9)
+        step = 1e-5 * (1 - betas)
+        points = betas - step, betas + step, betas
+        low, high, slopes = jax.jit(
+            lambda: [jax.vmap(fn)(at) for fn, at in zip((factors, factors, jax.jacrev(factors)), points, strict=True)]
+        )()
+        np.testing.assert_allclose(slopes, (high - low) / (2 * step[:, None]), rtol=1e-6, atol=1e-9)

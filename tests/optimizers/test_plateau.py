@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,19 +9,22 @@ import pytest
 from jaxopt_nn.optimizers import PlateauState, reduce_on_plateau
 
 
-def _scales(plateau, values):
-    """The scale after each epoch, as a compiled scan."""
+@functools.partial(jax.jit, static_argnames=("mode", "convention", "signed_threshold"))
+def _scales(values, numbers, **choices):
+    """The scale after each epoch: one program for all values and numbers."""
+    plateau = reduce_on_plateau(**numbers, **choices)
 
     def step(state, value):
         state = plateau.update(value, state)
         return state, state.scale
 
-    return np.asarray(jax.jit(lambda v: jax.lax.scan(step, plateau.init(), v)[1])(jnp.asarray(values)))
+    return jax.lax.scan(step, plateau.init(), jnp.asarray(values, jnp.float32))[1]
 
 
-def _drops(plateau, values):
+def _drops(values, numbers, **choices):
     """The epochs, counted from 1, after which the scale is less than before."""
-    return (1 + np.flatnonzero(np.diff(np.concatenate([[1.0], _scales(plateau, values)])) < 0)).tolist()
+    scales = _scales(np.asarray(values, np.float32), numbers, **choices)
+    return (1 + np.flatnonzero(np.diff(np.concatenate([[1.0], scales])) < 0)).tolist()
 
 
 # The epochs on which the libraries reduce on a flat metric with a patience of 2, as measured; by cooldown.
@@ -37,9 +42,8 @@ each_convention = pytest.mark.parametrize("convention", list(FLAT))
 def test_a_flat_metric_reduces_on_the_epochs_on_which_the_library_does(convention, value, mode):
     values = np.full(12, value, np.float32)
     for cooldown, epochs in enumerate(FLAT[convention]):
-        plateau = reduce_on_plateau(patience=2, cooldown=cooldown, mode=mode, convention=convention)
-        assert _drops(plateau, values) == epochs
-    assert _drops(reduce_on_plateau(patience=2, mode=mode), values) == FLAT["torch"][0]
+        assert _drops(values, {"patience": 2, "cooldown": cooldown}, mode=mode, convention=convention) == epochs
+    assert _drops(values, {"patience": 2}, mode=mode) == FLAT["torch"][0]
 
 
 def _reference(
@@ -118,44 +122,41 @@ def test_random_metrics_and_settings_equal_a_plain_loop(mode, convention, signed
 
 
 @pytest.mark.parametrize("cooldown", [0, 1, 3])
-@pytest.mark.parametrize("shift", [2.0, 0.0, -2.0])
-def test_it_equals_optax(shift, cooldown):
-    values = np.random.default_rng(0).normal(size=80).astype(np.float32) + np.float32(shift)
+def test_it_equals_optax(cooldown):
     theirs = optax.contrib.reduce_on_plateau(0.5, patience=3, rtol=0.1, atol=0.01, cooldown=cooldown, min_scale=0.01)
 
     def step(state, value):
         _, state = theirs.update(jnp.ones(()), state, value=value)
         return state, state.scale
 
-    _, scales = jax.jit(lambda v: jax.lax.scan(step, theirs.init(jnp.zeros(())), v))(values)
-    ours = reduce_on_plateau(
-        0.5, 3, rtol=0.1, atol=0.01, cooldown=cooldown, min_scale=0.01, convention="optax", signed_threshold=True
-    )
-    np.testing.assert_allclose(_scales(ours, values), scales)
+    program = jax.jit(lambda values: jax.lax.scan(step, theirs.init(jnp.zeros(())), values)[1])
+    numbers = {"factor": 0.5, "patience": 3, "rtol": 0.1, "atol": 0.01, "cooldown": cooldown, "min_scale": 0.01}
+    for shift in (2.0, 0.0, -2.0):
+        values = np.random.default_rng(0).normal(size=80).astype(np.float32) + np.float32(shift)
+        ours = _scales(values, numbers, convention="optax", signed_threshold=True)
+        np.testing.assert_allclose(ours, program(values))
 
 
 def test_a_threshold_that_is_not_told_is_the_conventions():
     slow = 1.0 - 1e-5 * np.arange(8, dtype=np.float32)  # each epoch better, but less than the threshold in all
     for convention in FLAT:
         for values, drops in ((1.0 * slow, True), (100.0 * slow, convention != "keras"), (0.01 * slow, True)):
-            assert bool(_drops(reduce_on_plateau(patience=2, convention=convention), values)) == drops
+            assert bool(_drops(values, {"patience": 2}, convention=convention)) == drops
         for values in (1.0 * slow, 0.01 * slow):
-            plateau = reduce_on_plateau(patience=2, rtol=0.0, atol=0.0, convention=convention)
-            assert _drops(plateau, values) == []
+            assert _drops(values, {"patience": 2, "rtol": 0.0, "atol": 0.0}, convention=convention) == []
 
 
 def test_a_signed_threshold_takes_a_constant_negative_metric_for_an_improvement():
     for mode in ("min", "max"):
         for convention in ("optax", "torch"):
-            plateau = reduce_on_plateau(patience=2, mode=mode, convention=convention, signed_threshold=True)
-            assert _drops(plateau, np.full(12, -1.0)) == []
-            assert _drops(plateau, np.full(12, 1.0)) == FLAT[convention][0]
+            choices = {"mode": mode, "convention": convention, "signed_threshold": True}
+            assert _drops(np.full(12, -1.0), {"patience": 2}, **choices) == []
+            assert _drops(np.full(12, 1.0), {"patience": 2}, **choices) == FLAT[convention][0]
 
 
 def test_no_patience_is_one_bad_epoch():
     for convention in FLAT:
-        plateau = reduce_on_plateau(patience=0, convention=convention)
-        assert _drops(plateau, [3.0, 2.0, 2.0, 1.0, 1.0, 1.0]) == [3, 5, 6]
+        assert _drops([3.0, 2.0, 2.0, 1.0, 1.0, 1.0], {"patience": 0}, convention=convention) == [3, 5, 6]
 
 
 def _rates(plateau, values, rate):
@@ -204,15 +205,14 @@ def test_the_scale_may_be_differentiated():
 def test_nan_and_infinity_are_never_an_improvement():
     for bad in (np.nan, np.inf, -np.inf):
         for convention in ("optax", "keras"):
-            plateau = reduce_on_plateau(patience=2, convention=convention)
-            assert _drops(plateau, [bad, 1.0, bad, bad, 0.9, bad]) == [4]
-        assert _drops(reduce_on_plateau(patience=1), [1.0, bad, bad, bad, bad]) == [3, 5]
-        assert _drops(reduce_on_plateau(patience=1), [bad, bad, 5.0, 4.0, bad]) == [2]
-        assert _drops(reduce_on_plateau(patience=1, mode="max"), [bad, 5.0, 6.0, bad, bad]) == [5]
+            assert _drops([bad, 1.0, bad, bad, 0.9, bad], {"patience": 2}, convention=convention) == [4]
+        assert _drops([1.0, bad, bad, bad, bad], {"patience": 1}) == [3, 5]
+        assert _drops([bad, bad, 5.0, 4.0, bad], {"patience": 1}) == [2]
+        assert _drops([bad, 5.0, 6.0, bad, bad], {"patience": 1}, mode="max") == [5]
 
 
 def test_the_scale_stops_at_its_floor():
-    scales = _scales(reduce_on_plateau(0.5, patience=0, min_scale=0.3), np.ones(5, np.float32))
+    scales = _scales(np.ones(5, np.float32), {"factor": 0.5, "patience": 0, "min_scale": 0.3})
     np.testing.assert_allclose(scales, [1.0, 0.5, 0.3, 0.3, 0.3])
 
 

@@ -234,9 +234,12 @@ def test_numbers_of_sophia_may_be_swept_and_differentiated():
             def of(vector):
                 return end(dict(zip(names, vector, strict=True)))
 
-            above, below = (jax.vmap(of)(at[None] + sign * jnp.diag(step)) for sign in (1, -1))
-            difference = jnp.moveaxis(above - below, 0, -1) / jnp.broadcast_to(2 * step, (8, len(names)))
-            return jax.jacfwd(of)(at), jax.jacrev(of)(at), difference
+            moves = jnp.diag(step)
+            points = at[None] + jnp.concatenate([jnp.zeros_like(moves), moves, -moves])
+            tangents = jnp.concatenate([jnp.eye(len(at)), *[jnp.zeros_like(moves)] * 2])
+            ends, slopes = jax.vmap(lambda point, tangent: jax.jvp(of, (point,), (tangent,)))(points, tangents)
+            _, above, below = jnp.split(ends, 3)
+            return jnp.split(slopes, 3)[0].T, jax.jacrev(of)(at), ((above - below) / (2 * step[:, None])).T
 
         forward, reverse, difference = evaluate(at)
         np.testing.assert_allclose(forward, reverse, rtol=1e-9, atol=1e-9)
@@ -246,19 +249,3 @@ def test_numbers_of_sophia_may_be_swept_and_differentiated():
         together = jax.jit(jax.vmap(lambda k: end(numbers, k)))(intervals)
         _assert_close(together[2], jax.jit(lambda: end(numbers, 4))())
         assert np.abs(together[0] - together[1]).max() > 1e-4
-
-
-def test_sophia_does_not_move_without_a_gradient_and_has_derivatives():
-    def end(numbers):
-        params = jnp.zeros(3)
-        optimizer = optimizers.sophia(**numbers, key=jax.random.key(0), update_interval=1)
-        state = optimizer.init(params)
-        for _ in range(3):
-            updates, state = optimizer.update(0.0 * params, state, params, grad_fn=lambda p: 0.0 * p)
-            params = optax.apply_updates(params, updates)
-        return params
-
-    numbers = jax.tree.map(jnp.float32, {"learning_rate": 0.1, "b1": 0.9, "b2": 0.9, "gamma": 0.01, "eps": 1e-12})
-    np.testing.assert_array_equal(jax.jit(end)(numbers), jnp.zeros(3))
-    for differentiate in (jax.jacfwd, jax.jacrev):
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.jit(differentiate(end))(numbers)))

@@ -254,6 +254,36 @@ def test_a_dense_layer_is_that_of_torch_and_keras(keras, shape):
     assert_equal_to_keras(as_in_keras, (params, x, cotangent, None), found)
 
 
+@pytest.mark.parametrize("shape", [(1, 3), (4, 5), (2, 3, 2)])
+def test_a_normalized_weight_is_that_of_torch(shape):
+    torch = pytest.importorskip("torch")
+    module = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(shape[-1], 4, dtype=torch.float64))
+    layer = layers.weight_norm(layers.dense(4))
+
+    def apply(params, x, mask):
+        return layer.apply(params, {}, x, train=True, key=None, weight=None)[0]
+
+    with jax.enable_x64(True):
+        params, x, cotangent, _ = drawn(layer, shape, (*shape[:-1], 4), len(shape))
+        y, slopes, x_slope = with_gradients(apply)(params, x, cotangent, None)
+        for draw in range(DRAWS):
+            own = module.parametrizations.weight
+            with torch.no_grad():
+                own.original0.copy_(torch.tensor(params["kernel"]["magnitude"][draw][:, None]))
+                own.original1.copy_(torch.tensor(params["kernel"]["direction"][draw].T))
+                module.bias.copy_(torch.tensor(params["bias"][draw]))
+            at = torch.tensor(x[draw], requires_grad=True)
+            module.zero_grad()
+            value = module(at)
+            (value * torch.tensor(cotangent[draw])).sum().backward()
+            for got, wanted in (
+                (y, value.detach()), (x_slope, at.grad), (slopes["bias"], module.bias.grad),
+                (slopes["kernel"]["magnitude"], own.original0.grad[:, 0]),
+                (slopes["kernel"]["direction"], own.original1.grad.T),
+            ):  # fmt: skip
+                assert_close(got[draw], wanted)
+
+
 def test_an_embedding_is_that_of_torch():
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)

@@ -29,6 +29,14 @@ def test_cycles_may_be_a_little_longer_each_time():
 
 def test_the_slope_in_the_growth_of_cycles_is_right_at_a_growth_of_1():
     with jax.enable_x64(True):
-        rate = lambda growth: schedules.cosine_restarts(0.3, 7.0, t_mult=growth)(np.array([3, 12, 33, 59]))  # noqa: E731
-        above, below = rate(jnp.float64(1 + 1e-6)), rate(jnp.float64(1.0))
-        np.testing.assert_allclose(jax.jacfwd(rate)(jnp.float64(1.0)), (above - below) / 1e-6, rtol=1e-4, atol=1e-6)
+
+        @jax.jit
+        @jax.vmap
+        def rate_and_slope(growth):
+            def rate(growth):
+                return schedules.cosine_restarts(0.3, 7.0, t_mult=growth)(np.array([3, 12, 33, 59]))
+
+            return jax.jvp(rate, (growth,), (1.0,))
+
+        (below, above), (slope, _) = rate_and_slope(jnp.array([1.0, 1 + 1e-6]))
+        np.testing.assert_allclose(slope, (above - below) / 1e-6, rtol=1e-4, atol=1e-6)
