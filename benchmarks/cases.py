@@ -64,15 +64,15 @@ CASES = {
     "8-run": Case(
         "compiling the run of 1, tracing included",
         "compilations",
-        Compiling({"ours": "run"}),
-        {"torch-compile": None},
+        Compiling({"ours": "run", "jax-plain": "plain-0"}),
+        {"torch-compile": None, "jax-plain": 1.0},
         compile_goal=1.5,
     ),
     "8-blocks": Case(
         "compiling a run of 64 equal blocks, repeated",
         "compilations",
-        Compiling({"ours": "blocks-64", "ours-4-blocks": "blocks-4"}),
-        {"ours-4-blocks": None},
+        Compiling({"ours": "blocks-64", "ours-4-blocks": "blocks-4", "jax-plain": "plain-64"}),
+        {"ours-4-blocks": None, "jax-plain": 3.1},
         compile_goal=2.2,
     ),
     "8-lanes": Case(

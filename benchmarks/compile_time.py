@@ -26,13 +26,16 @@ Round = Callable[[], dict[str, float]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compile_time", description="Compiles one program.")
-    names = "run, lanes-N, epochs-N, blocks-N, or torch; little-... of a smaller data set"
+    names = "run, lanes-N, epochs-N, blocks-N, plain-0, plain-N (blocks), or torch; little-... of a smaller data set"
     parser.add_argument("program", metavar="PROGRAM", help=names)
     named = parser.parse_args().program
     program = named.removeprefix("little-")
     work = (CASES["1"] if program == named else quick(CASES["1"])).work
     assert isinstance(work, Training)
-    print(json.dumps(_torch(work) if program == "torch" else _ours(program, work)))
+    if program == "torch":
+        print(json.dumps(_torch(work)))
+    else:
+        print(json.dumps(_compiled(*(_plain if program.startswith("plain") else _ours)(program, work))))
 
 
 def _in_a_process(program: str) -> Round:
@@ -46,7 +49,8 @@ def _in_a_process(program: str) -> Round:
     return once
 
 
-def _ours(program: str, work: Training) -> dict[str, float]:
+def _ours(program: str, work: Training) -> tuple[Any, Any]:
+    """The function and its arguments."""
     import jax
     import jax.numpy as jnp
 
@@ -76,7 +80,55 @@ def _ours(program: str, work: Training) -> dict[str, float]:
         run = jax.vmap(run, (training.RunKeys(0, None, 0), None, None, None))
         init, noise = (jax.random.split(key, int(number)) for key in (keys.init, keys.noise))
         keys = training.RunKeys(init, keys.order, noise)
-    arguments = jax.block_until_ready((keys, jnp.float32(1e-3), Batch(x, y), Batch(vx, vy)))
+    return run, (keys, jnp.float32(1e-3), Batch(x, y), Batch(vx, vy))
+
+
+def _plain(program: str, work: Training) -> tuple[Any, Any]:
+    """What one would write with JAX and optax: no validation, no early stopping, blocks one after another."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    x, y = (jnp.asarray(part) for part in load(work)[:2])
+    blocks, optimizer, size = int(program.partition("-")[2]), optax.adam(1e-3), work.batch_size
+    widths = (64, *[64] * (2 * blocks), 10) if blocks else work.widths
+
+    def init(key: Any) -> list[tuple[Any, Any]]:
+        pairs = zip(jax.random.split(key, len(widths) - 1), itertools.pairwise(widths), strict=True)
+        return [(jax.random.normal(key, shape) * (2 / shape[0]) ** 0.5, jnp.zeros(shape[1])) for key, shape in pairs]
+
+    def loss(params: Any, x: Any, y: Any) -> Any:
+        *hidden, (kernel, bias) = params
+        if blocks:
+            for (first, b), (second, c) in zip(hidden[::2], hidden[1::2], strict=True):
+                x = x + jax.nn.relu(jax.nn.standardize(x) @ first + b) @ second + c
+        else:
+            for own, b in hidden:
+                x = jax.nn.relu(x @ own + b)
+        return optax.softmax_cross_entropy_with_integer_labels(x @ kernel + bias, y).mean()
+
+    def run(key: Any, x: Any, y: Any) -> Any:
+        params = init(key)
+
+        def step(carry: Any, rows: Any) -> Any:
+            params, state = carry
+            value, gradient = jax.value_and_grad(loss)(params, x[rows], y[rows])
+            updates, state = optimizer.update(gradient, state)
+            return (optax.apply_updates(params, updates), state), value
+
+        def epoch(carry: Any, key: Any) -> Any:
+            rows = jax.random.permutation(key, len(x))[: len(x) // size * size]
+            return jax.lax.scan(step, carry, rows.reshape(-1, size))
+
+        return jax.lax.scan(epoch, (params, optimizer.init(params)), jax.random.split(key, work.epochs))
+
+    return run, (jax.random.key(0), x, y)
+
+
+def _compiled(run: Callable[..., Any], arguments: Any) -> dict[str, float]:
+    import jax
+
+    jax.block_until_ready(arguments)
     started = time.perf_counter()
     lowered = jax.jit(run).lower(*arguments)
     traced = time.perf_counter()
@@ -109,7 +161,7 @@ def _torch(work: Training) -> dict[str, float]:
     return {"per_second": 1 / seconds, "compile_seconds": seconds, "peak_memory_mib": peak}
 
 
-def _ours_side(side: str, work: Compiling) -> Round:
+def _side(side: str, work: Compiling) -> Round:
     return _in_a_process(work.programs[side])
 
 
@@ -122,7 +174,8 @@ def _torch_side(work: Compiling) -> Round:
 
 COMPILING: dict[str, Callable[[Compiling], Round]] = {
     **{
-        side: functools.partial(_ours_side, side) for side in ("ours", "ours-1-lane", "ours-4-blocks", "ours-10-epochs")
+        side: functools.partial(_side, side)
+        for side in ("ours", "ours-1-lane", "ours-4-blocks", "ours-10-epochs", "jax-plain")
     },
     "torch-compile": _torch_side,
 }

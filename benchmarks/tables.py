@@ -25,7 +25,7 @@ PEERS = {
     "optax-loop": "optax, all updates in one compiled loop",
     "sklearn": "scikit-learn",
     "sklearn-2": "scikit-learn, two processes",
-    "jax-plain": "flax and optax in a scan, native convolution",
+    "jax-plain": "plain JAX and optax, steps in a scan",
     "ours-loop": "ours, all updates in one compiled loop",
     "ours-eigen": "ours, matrix products of Eigen in place of YNNPACK",
     "ours-leaves": "ours, leaf by leaf",

@@ -14,7 +14,7 @@ __all__ = ["PEERS"]
 
 
 def jax_plain(case: Training) -> Round:
-    """LeNet as one would write it: native convolution, ``reduce_window``, optax, steps in a scan."""
+    """LeNet as one would write it: flax, native convolution, ``reduce_window``, optax, steps in a scan."""
     import flax.linen as nn
     import jax
     import jax.numpy as jnp
