@@ -13,7 +13,7 @@ from benchmarks.work import Training, load
 __all__ = ["PEERS"]
 
 
-def jax_plain(case: Training) -> Round:
+def flax_scan(case: Training) -> Round:
     """LeNet as one would write it: flax, native convolution, ``reduce_window``, optax, steps in a scan."""
     import flax.linen as nn
     import jax
@@ -261,7 +261,7 @@ def sklearn(case: Training, *, processes: int = 1) -> Round:
 
 
 PEERS: dict[str, Callable[[Training], Round]] = {
-    "jax-plain": jax_plain,
+    "flax-scan": flax_scan,
     "torch": torch,
     "torch-compile": lambda case: torch(case, compiled=True),
     "keras-jax": keras,

@@ -3,7 +3,8 @@
 On a CPU ``jax.random`` computes each threefry hash in a loop of five parts, because its twenty rounds in one piece once
 took long to compile. Today it is the loops that do: a draw of 4,096 numbers compiles in 0.05 s without one and in 0.34
 s with it, and in a step of microseconds a ``split`` or ``fold_in``, a hash of a few numbers, costs as much as a layer
-for the loop's sake. Keys of other generators go to ``jax.random`` as they are.
+for the loop's sake. Keys of other generators, or without ``jax_threefry_partitionable``, go to ``jax.random`` as they
+are, and so do all where JAX computes on something else than a CPU: there it makes no loop itself.
 """
 
 import math
@@ -38,7 +39,7 @@ def unrolled(key: Key) -> Key:
     For what is drawn once: in the kernel of a step, XLA for CPUs may compute a hash anew for each of its uses.
     """
     partitionable = jax.config.jax_threefry_partitionable  # pyright: ignore[reportAttributeAccessIssue]
-    if not partitionable or jax.random.key_impl(key) != "threefry2x32":
+    if jax.default_backend() != "cpu" or not partitionable or jax.random.key_impl(key) != "threefry2x32":
         return key
     return jax.random.wrap_key_data(_data(key), impl=_UNROLLED)
 
@@ -110,6 +111,8 @@ def _data(key: Key) -> Array:
 
 def _like(key: Key, made: Key) -> Key:
     """As words, if ``key`` is; else of its generator."""
+    if made.dtype == key.dtype:
+        return made
     data = _data(made)
     is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key)) if is_typed else data

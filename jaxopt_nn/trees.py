@@ -33,14 +33,19 @@ def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
     >>> named_leaves({"dense_0": {"kernel": 1.0, "bias": 0.0}})
     [('dense_0/bias', 0.0), ('dense_0/kernel', 1.0)]
     """
-    nodes = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_flax_variable)
-    return [(_path(keys), leaf) for keys, node in nodes for leaf in jax.tree.leaves(node)]
+    with_path = jax.tree_util.tree_leaves_with_path
+    return [
+        (_path((*keys, *inner[1:])), leaf)  # of a box without its own key
+        for keys, node in with_path(tree, is_leaf=_is_flax_variable)
+        for inner, leaf in with_path(node)
+    ]
 
 
 def map_with_path(fn: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
     """``jax.tree.map``, with the leaf's path as the first argument of ``fn``."""
-    paths = jax.tree.structure(tree).unflatten([path for path, _ in named_leaves(tree)])
-    return jax.tree.map(lambda leaf, path, *leaves: fn(path, leaf, *leaves), tree, paths, *rest)
+    treedef = jax.tree.structure(tree)
+    others = [treedef.flatten_up_to(other) for other in rest]
+    return treedef.unflatten([fn(*named, *leaves) for named, *leaves in zip(named_leaves(tree), *others, strict=True)])
 
 
 def kernels_only(path: str, leaf: Any) -> bool:
@@ -120,7 +125,7 @@ def check_same_structure(name: str, expected: PyTree, got: PyTree) -> None:
 
 
 def _is_flax_variable(node: Any) -> bool:
-    """Whether it is a box of one leaf that has no place in a path: Flax hands its optimizers trees with and without."""
+    """Whether it is a box that has no place in a path: Flax hands its optimizers trees with them and without."""
     return any(base.__module__ == "flax.nnx.variablelib" for base in type(node).__mro__)
 
 

@@ -49,10 +49,16 @@ def test_an_order_is_that_of_jax(key):
 def test_lanes_draw_as_jax_does():
     keys = jax.random.split(jax.random.key(1), 4)
 
-    def draw(split, convert):
-        return jax.vmap(lambda key: jax.random.normal(convert(split(key)[1]), (3,)))(keys)
+    def draw(split, fold_in, convert):
+        def one(key, epoch):
+            key = convert(fold_in(split(key)[1], epoch))
+            return jax.random.normal(key, (3,)), jax.random.permutation(key, 20)
 
-    np.testing.assert_array_equal(draw(_keys.split, _keys.unrolled), draw(jax.random.split, lambda key: key))
+        return jax.vmap(one)(keys, jnp.arange(4))
+
+    mine = draw(_keys.split, _keys.fold_in, _keys.unrolled)
+    theirs = draw(jax.random.split, jax.random.fold_in, lambda key: key)
+    jax.tree.map(np.testing.assert_array_equal, mine, theirs)
 
 
 def test_without_partitionable_threefry_keys_are_as_they_are():
@@ -62,6 +68,9 @@ def test_without_partitionable_threefry_keys_are_as_they_are():
         assert bool(jnp.all(_keys.split(key) == jax.random.split(key)))
 
 
+@pytest.mark.skipif(
+    jax.default_backend() != "cpu" or jax.__version_info__ < (0, 10), reason="as XLA for CPUs compiles it, 2026"
+)
 def test_a_chain_of_keys_is_a_kernel_for_each():
     """No loop, and no kernel that computes the hashes before its own anew: that takes the compiler seconds."""
 
@@ -72,4 +81,4 @@ def test_a_chain_of_keys_is_a_kernel_for_each():
     compiled = jax.jit(draw).lower(jax.random.key(0), 3).compile().as_text()
     assert " while(" not in compiled
     rounds = [body.count(" xor(") for body in compiled.split("\n}\n")]
-    assert max(rounds) < 2 * 22  # 20 rounds, the keys' combination, and the one word with the other
+    assert 20 <= max(rounds) < 2 * 22  # 20 rounds, the keys' combination, and the one word with the other

@@ -25,6 +25,23 @@ def test_leaves_are_named_by_readable_paths_in_the_order_of_jax():
     assert [path for path, _ in trees.named_leaves(1.0)] == [""]
 
 
+def test_map_with_path_hands_nothing_else_to_the_containers_of_a_tree():
+    @jax.tree_util.register_pytree_node_class
+    class Strict:
+        def __init__(self, x):
+            assert isinstance(x, float)
+            self.x = x
+
+        def tree_flatten(self):
+            return (self.x,), None
+
+        @classmethod
+        def tree_unflatten(cls, _, children):
+            return cls(*children)
+
+    assert trees.map_with_path(lambda path, leaf: leaf + 1, [Strict(1.0)])[0].x == 2
+
+
 def test_map_with_path_keeps_the_tree_and_passes_path_and_leaves():
     got = trees.map_with_path(lambda path, a, b: (path, a is b), TREE, TREE)
     assert got == {

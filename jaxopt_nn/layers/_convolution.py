@@ -7,11 +7,11 @@ slowly. So "auto" makes matrix products of patches there, on every backend.
 import math
 from collections.abc import Callable, Sequence
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn._lanes import in_lanes
+from jaxopt_nn.layers._cpu import one_cpu
 from jaxopt_nn.layers._product import times_matrix
 from jaxopt_nn.layers._windows import Axis, Lowering, pad_spatial, slices, uses_slices
 from jaxopt_nn.types import Array
@@ -19,7 +19,7 @@ from jaxopt_nn.types import Array
 __all__ = ["convolve", "convolve_transposed"]
 
 _MAKING = 90.0
-"""What making a number of a patch costs on a CPU, in multiplications: there and back."""
+"""What a number of a patch costs on a CPU, forward and backward, in multiplications of the product."""
 
 
 def convolve(x: Array, kernel: Array, axes: Sequence[Axis], groups: int, lowering: Lowering) -> Array:
@@ -128,9 +128,10 @@ def _columns_together(axis: Axis, features: int) -> int:
     """How many neighbouring outputs along an axis one row of the matrix product should make, on a CPU.
 
     t of them need b = ⌈(window + t − 1) / t⌉ blocks of t inputs each. A block costs its share of the product, t·F for
-    each input, and the making of the patch. The constant is a fit to eleven convolutions (``benchmarks/NOTES.md``).
+    each input, and the making of the patch: a fit to measurements (``benchmarks/NOTES.md``). A gain below a quarter is
+    left, for the sake of a smaller program.
     """
-    if jax.default_backend() != "cpu" or axis.stride > 1 or axis.dilation > 1:
+    if axis.stride > 1 or axis.dilation > 1 or not one_cpu():
         return 1
 
     def cost(together: int) -> float:
@@ -138,14 +139,14 @@ def _columns_together(axis: Axis, features: int) -> int:
         return blocks * (together * features + _MAKING) * rows * together / axis.out
 
     best = min(range(1, 2 * axis.window), key=cost)
-    return best if cost(best) < 0.8 * cost(1) else 1
+    return best if cost(best) < 0.75 * cost(1) else 1
 
 
 def _by_wide_patches(x: Array, kernel: Array, axes: Sequence[Axis], together: int) -> Array:
     """The same with ``together`` neighbours along the last spatial axis as channels of one place.
 
     The patches are fewer and made of longer pieces, and the product has more columns: for few channels that is worth
-    its multiplications with zeros. (So an infinite input makes NaN of neighbours that it does not belong to.)
+    its multiplications with zeros. (So an input that is not finite makes NaN of a few more neighbours.)
     """
     *others, axis = axes
     *window, channels, features = kernel.shape

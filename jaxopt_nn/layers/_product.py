@@ -1,7 +1,8 @@
-"""The one matrix product that layers make of their inputs."""
+"""The matrix product that layers make of inputs with any number of axes."""
 
 import math
 
+from jaxopt_nn.layers._cpu import one_cpu
 from jaxopt_nn.types import Array
 
 __all__ = ["times_matrix"]
@@ -13,5 +14,7 @@ def times_matrix(x: Array, matrix: Array) -> Array:
     The gradient of a product with more axes is one whose cotangent XLA for CPUs first copies to a transposed array,
     number by number: on sequences ``[64, 16, 64]`` a step then takes twice as long.
     """
+    if x.ndim == 2 or not one_cpu():
+        return x @ matrix
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     return (rows @ matrix).reshape(*x.shape[:-1], matrix.shape[-1])

@@ -4,7 +4,8 @@
 on a CPU is several times faster inside a compiled loop and, with kernels in lanes under ``vmap``, stays a matrix
 product, where the native one becomes a grouped convolution with a slow backward pass. ``"auto"`` takes patches for
 kernels in lanes and, unless they would hold more than 2²⁷ numbers, where JAX's default backend is a CPU; else the
-native convolution. Values and derivatives of every order are the same to rounding.
+native convolution. Values and derivatives of every order are the same to rounding; patches may spread an input that
+is not finite to a few more outputs beside those whose windows hold it.
 ``python -m benchmarks.layers`` measures it.
 """
 

@@ -161,7 +161,7 @@ def from_nnx(build: Callable[[Any], Any]) -> Layer:
         leaves, treedef = jax.tree.flatten(streams)
         own = jax.random.key(0) if key is None else key
         fresh = [
-            jax.random.fold_in(own, index)
+            _keys.fold_in(own, index)
             if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
             else jnp.zeros(leaf.shape, leaf.dtype)
             for index, leaf in enumerate(leaves)

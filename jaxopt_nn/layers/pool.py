@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxopt_nn.layers._cpu import one_cpu
 from jaxopt_nn.layers._windows import (
     Axis,
     Lowering,
@@ -37,7 +38,7 @@ from jaxopt_nn.types import Array, Key, Layer, Params, State
 __all__ = ["average_pool", "global_average_pool", "global_max_pool", "max_pool"]
 
 _LARGEST_UNROLLED = 32
-"""Entries of a window that are compared one by one."""
+"""Entries of a window that are compared in pairs."""
 
 
 def max_pool(
@@ -214,7 +215,7 @@ def _max_first_jvp(over: tuple[int, ...], primals: tuple[Array], tangents: tuple
     (x,), (tangent,) = primals, tangents
     # By place, not by comparing x with its maximum: XLA may compute x anew for that, rounded otherwise.
     place = _largest(lax.stop_gradient(x), over)[1]
-    places = _places(x, over, place.dtype)[:1]
+    places = _places(x, over, place.dtype)
 
     def chosen(tangent: Array, place: Array) -> Array:
         return jnp.sum(jnp.where(places == jnp.expand_dims(place, over), tangent, 0), over)
@@ -223,13 +224,13 @@ def _max_first_jvp(over: tuple[int, ...], primals: tuple[Array], tangents: tuple
 
 
 def _in_halves(function: Any, *arrays: Array) -> Array:
-    """``function(*arrays)`` for one half of the rows and then the other, on a CPU.
+    """``function(*arrays)`` for one half of the rows and then the other, on a CPU and if they are even.
 
     XLA takes no part of a loop into the kernels that use its results, and these would otherwise compute the places of
     every window's entries anew, by divisions, for each number that they read.
     """
     rows = arrays[0].shape[0]
-    if rows % 2 or jax.default_backend() != "cpu":
+    if rows % 2 or not one_cpu():
         return function(*arrays)
     halves = [array.reshape(2, rows // 2, *array.shape[1:]) for array in arrays]
     found = lax.map(lambda parts: function(*parts), tuple(halves))
@@ -267,9 +268,9 @@ def _entries(x: Array, over: tuple[int, ...]) -> list[Array]:
 
 
 def _places(x: Array, over: tuple[int, ...], dtype: Any) -> Array:
-    """Each entry's place along some axes."""
+    """Each entry's place along some axes; the others have size 1."""
     shape = [size if axis in over else 1 for axis, size in enumerate(x.shape)]
-    return jnp.broadcast_to(jnp.arange(math.prod(shape), dtype=dtype).reshape(shape), x.shape)
+    return jnp.arange(math.prod(shape), dtype=dtype).reshape(shape)
 
 
 def _first_of_two(a: Array, b: Array) -> Array:

@@ -210,7 +210,7 @@ def _terms(metrics: Row, weight: Array) -> Array:
     One array for all of them, because each output of a loop costs kernels of its own.
     """
     names = [name for name in _MEANS.values() if name in metrics]
-    values = jnp.stack(jnp.broadcast_arrays(*(metrics[name] for name in names)))
+    values = jnp.stack([metrics[name] for name in names])
     weights = jnp.stack([weight if name == "data_loss" else jnp.ones_like(weight) for name in names])
     weights = jnp.where(metrics["applied"], weights, 0)
     return jnp.stack([jnp.where(weights == 0, 0, values * weights), weights.astype(values.dtype)])

@@ -211,7 +211,9 @@ def _norm(tree: PyTree) -> Array:
     """The global L2 norm of a pytree, accumulated in float32 at least."""
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     squares = [jnp.sum(jnp.square(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)))) for leaf in leaves]
-    return jnp.sqrt(sum(squares, start=jnp.float32(0)))
+    total = sum(squares, start=jnp.float32(0))
+    zero = total == 0  # where the root has no derivative: there it is 0, as that of the squares
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total)))
 
 
 def _strong(leaf: Any) -> Array:

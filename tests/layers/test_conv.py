@@ -7,6 +7,7 @@ import pytest
 
 from jaxopt_nn import layers
 from jaxopt_nn.layers import _convolution
+from jaxopt_nn.layers._windows import Axis
 
 # (name, factory, kwargs, shape)
 CONVOLUTIONS = [
@@ -123,6 +124,28 @@ def test_values_and_derivatives_of_both_lowerings(factory, kwargs, shape):
         found.append(derivatives(params, x))
     np.testing.assert_allclose(found[0][0], written_out(factory, kwargs, params, x), rtol=1e-4, atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), *found)
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "dilation", "out", "features", "together"),
+    [
+        (5, 1, 1, 28, 6, 4),
+        (5, 1, 1, 10, 16, 5),
+        (7, 1, 1, 8, 8, 8),
+        (5, 2, 1, 28, 6, 1),
+        (5, 1, 2, 28, 6, 1),
+        (3, 1, 1, 32, 32, 1),
+        (1, 1, 1, 8, 1, 1),
+    ],
+)
+def test_neighbours_are_computed_together_where_that_is_faster(window, stride, dilation, out, features, together):
+    axis = Axis(window, stride, dilation, 0, 0, 99, out)
+    assert _convolution._columns_together(axis, features) == together
+
+
+def test_neighbours_stay_apart_where_there_are_several_devices(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    assert _convolution._columns_together(Axis(5, 1, 1, 0, 0, 32, 28), 6) == 1
 
 
 @pytest.mark.parametrize("window", [(5,), (3, 2), (2, 1, 4)])

@@ -171,3 +171,11 @@ def test_every_transform_takes_the_trees_of_models(models, factory, numbers):
     for leaves in found:
         for got, want in zip(leaves, expected, strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_paths_are_the_same_with_the_boxes_of_flax_and_without():
+    nnx = pytest.importorskip("flax.nnx")
+    boxed = {"layer": nnx.Param(jnp.ones(1)), "pair": nnx.Param({"a": jnp.ones(1), "b": jnp.ones(2)})}
+    paths = [path for path, _ in trees.named_leaves(boxed)]
+    assert paths == ["layer", "pair/a", "pair/b"]
+    assert paths == [path for path, _ in trees.named_leaves(nnx.pure(boxed))]

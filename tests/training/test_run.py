@@ -237,6 +237,27 @@ def test_gradient_with_respect_to_hyperparameters(problem):
             np.testing.assert_allclose(slopes[index], numeric, rtol=1e-5)
 
 
+def test_the_history_of_a_run_that_learns_nothing_has_a_derivative():
+    """The gradient's norm, a root, has none at zero; and no entry may spoil another one's."""
+    x = jnp.zeros((8, 2))
+
+    def recipe(learning_rate):
+        return training.Recipe(
+            model=layers.dense(1, use_bias=False),
+            loss=losses.mean_squared_error,
+            optimizer=optimizers.sgd(learning_rate),
+            batch_size=4,
+            epochs=2,
+        )
+
+    def history(learning_rate):
+        return training.make_run(recipe)(jax.random.key(0), learning_rate, Batch(x, jnp.ones((8, 1)))).history
+
+    value, slope = history(0.1), jax.jit(jax.jacrev(history))(0.1)
+    assert value["train_loss"].tolist() == [1, 1] and value["gradient_norm"].tolist() == [0, 0]
+    assert slope["train_loss"].tolist() == slope["gradient_norm"].tolist() == [0, 0]
+
+
 def test_static_hyperparameters_are_plain_values_in_the_recipe(problem):
     seen = []
 

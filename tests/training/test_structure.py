@@ -110,7 +110,7 @@ def test_kernels_in_the_loop_of_steps(row_1):
 def test_kernels_of_the_whole_run(row_1):
     """Compile time follows their number: with ``jax.random``'s own loops for keys and draws there were 134."""
     found = computations(row_1.after)
-    assert sum(ops["fusion"] for ops in found.values()) <= 82
+    assert sum(ops["fusion"] for ops in found.values()) <= 85
     assert sum(ops["while"] for ops in found.values()) == 2  # epochs and steps
 
 
