@@ -89,8 +89,8 @@ def check_gradients(
         The report. Printing it prints a table; ``report.assert_ok()`` raises on anything but PASS, KINK_OK, DEAD.
 
     Raises:
-        TypeError: no float leaf, a complex or traced leaf, an f that closes over a traced value, another output than
-            one float array, a key that is none.
+        TypeError: no float leaf, a complex or traced leaf, an f or grad_fn that closes over a traced value, another
+            output than one float array, a key that is none or is traced.
         ValueError: NaN or inf in a float leaf or in f at the point; a grad_fn that returns another tree or shape; two
             equal keys among ``args`` and ``key``; a number out of range.
 
@@ -110,6 +110,9 @@ def check_gradients(
     the gradient and the measured error of the differences, directions come from ``key``, kinks have their own verdict,
     and any function can be the claimed gradient.
     """
+    for name, fn in (("f", f), ("grad_fn", f if grad_fn is None else grad_fn)):
+        if not callable(fn):
+            raise TypeError(f"{name}: expected a function, got {fn!r} of type {type(fn).__name__}")
     check_key("key", key)
     check_positive_int("directions", directions)
     check_positive_int("max_coordinates", max_coordinates)
@@ -185,7 +188,7 @@ def check_gradients(
             or judge(probe, evidence[i], vanishing[i], settings, oracles[i])
             for i in range(len(claims))
         ]
-        if drawn_twice(objective.program):
+        if drawn_twice(objective.program, [*arguments.leaves, *objective.rest[0]]):
             reason = "f draws random numbers twice from one key: split it"
             findings = [Finding("INCONCLUSIVE", reason) if one.verdict in _OK else one for one in findings]
     own, notes = compare_own_dtype(f, grad_fn, arguments, objective, claimed, gradient, vanishing)

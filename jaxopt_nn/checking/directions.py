@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxopt_nn.checking.differences import Floats
 from jaxopt_nn.types import Key
@@ -33,7 +34,9 @@ class Line(NamedTuple):
 
 
 def seed_words(key: Key) -> tuple[int, ...]:
-    """The integers of a PRNG key."""
+    """The integers of a concrete PRNG key."""
+    if isinstance(key, Tracer):
+        raise TypeError("key: expected a concrete key, got a traced one: gradients are checked outside jit and grad")
     with jax.ensure_compile_time_eval():  # a concrete key, even while something else is being traced
         return tuple(int(word) for word in np.asarray(jax.random.key_data(key)).ravel())
 

@@ -2,10 +2,12 @@
 
 import itertools
 from collections import Counter
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.extend import core
 
@@ -16,6 +18,12 @@ from jaxopt_nn.types import Key
 __all__ = ["check_distinct_keys", "drawn_twice"]
 
 _SAME = frozenset({"random_wrap", "random_unwrap", "convert_element_type", "copy", "copy_p", "stop_gradient"})
+# How keys are made from keys, and taken out of an array of them.
+_TAKEN = frozenset(
+    {"slice", "squeeze", "reshape", "dynamic_slice", "gather", "broadcast_in_dim", "lt", "add", "select_n"}
+)
+_DERIVED = _TAKEN | {"random_split", "random_fold_in", "random_seed"}
+_SHORT = 64  # numbers in an array that may be keys
 
 
 def check_distinct_keys(args: tuple[Any, ...], key: Key) -> None:
@@ -24,17 +32,24 @@ def check_distinct_keys(args: tuple[Any, ...], key: Key) -> None:
     for path, leaf in trees.named_leaves(args):
         if not isinstance(leaf, jax.Array) or isinstance(leaf, Tracer):
             continue
-        typed = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) and leaf.ndim == 0
+        typed = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         if typed or (leaf.dtype == jnp.uint32 and leaf.shape == (2,)):
-            other = seen.setdefault(seed_words(leaf), f"args[{path}]")
-            if other != f"args[{path}]":
-                raise ValueError(f"args[{path}]: expected a key of its own, got that of {other}: split it first")
+            keys = leaf.ravel() if typed else leaf[None]
+            for i, one in enumerate(keys[:_SHORT]):
+                name = f"args[{path}]" + (f"[{i}]" if typed and leaf.ndim else "")
+                other = seen.setdefault(seed_words(one), name)
+                if other != name:
+                    raise ValueError(f"{name}: expected a key of its own, got that of {other}: split it first")
 
 
-def drawn_twice(program: Any) -> bool:
-    """Whether a closed jaxpr draws random numbers twice from one key: equal numbers where others are expected."""
+def drawn_twice(program: Any, inputs: Sequence[Any]) -> bool:
+    """Whether a closed jaxpr draws twice from one key at ``inputs``: equal numbers where others are expected.
+
+    Keys that are split or folded in the same way from one key are one key again. To draw from a key that is split
+    counts too.
+    """
     tracker = _Tracker()
-    tracker.walk(program.jaxpr, [tracker.new() for _ in program.jaxpr.invars])
+    tracker.walk(program.jaxpr, [tracker.of_value(value) for value in inputs])
     return tracker.twice
 
 
@@ -43,41 +58,70 @@ class _Tracker:
 
     def __init__(self) -> None:
         self.numbers = itertools.count()
-        self.draws: Counter[int] = Counter()
+        self.known: dict[Any, int] = {}
+        self.draws: Counter[tuple[str, int]] = Counter()
         self.twice = False
 
     def new(self) -> int:
         return next(self.numbers)
+
+    def of(self, name: Hashable) -> int:
+        """The number of what ``name`` tells all of."""
+        return self.known.setdefault(name, -1 - len(self.known))
+
+    def of_value(self, value: Any) -> int:
+        """The same number for the same key data, or the same number to make a key of."""
+        if getattr(value, "size", 1) > _SHORT:
+            return self.new()
+        if jnp.issubdtype(jnp.result_type(value), jax.dtypes.prng_key):
+            value = jax.random.key_data(value)
+        array = np.asarray(value)
+        return self.of((str(array.dtype), array.shape, array.tobytes())) if array.dtype.kind in "iu" else self.new()
 
     def walk(self, jaxpr: Any, inputs: list[int]) -> list[int]:
         values: dict[Any, int] = dict(zip(jaxpr.invars, inputs, strict=True))
         values.update((var, self.new()) for var in jaxpr.constvars)
 
         def read(atom: Any) -> int:
-            return self.new() if isinstance(atom, core.Literal) else values[atom]
+            return self.of_value(atom.val) if isinstance(atom, core.Literal) else values[atom]
 
         for equation in jaxpr.eqns:
             ins = [read(atom) for atom in equation.invars]
             outs = self.step(equation.primitive.name, equation.params, ins)
-            values.update(zip(equation.outvars, outs or [self.new() for _ in equation.outvars], strict=True))
+            values.update(zip(equation.outvars, outs or self.made(equation, ins), strict=True))
         return [read(atom) for atom in jaxpr.outvars]
+
+    def again(self, body: Any, consts: list[int], times: int) -> None:
+        """Walks the body of a loop: what it makes of ``consts`` is the same each time, all else is new."""
+        for _ in range(times):
+            self.walk(body, [*consts, *(self.new() for _ in body.invars[len(consts) :])])
+
+    def made(self, equation: Any, ins: list[int]) -> list[int]:
+        """Numbers for what an operation returns, the same ones for the same operation on the same keys."""
+        name = equation.primitive.name
+        if name not in _DERIVED:
+            return [self.new() for _ in equation.outvars]
+        made = (name, str(sorted(equation.params.items())), *ins)
+        return [self.of((*made, i)) for i in range(len(equation.outvars))]
 
     def step(self, name: str, params: Any, ins: list[int]) -> list[int]:
         """The outputs where they are known to be inputs, else nothing."""
         inner = params.get("jaxpr", params.get("call_jaxpr"))
-        if name == "random_bits":
-            self.draws[ins[0]] += 1
-            self.twice |= self.draws[ins[0]] > 1
+        if name in ("random_bits", "random_split"):
+            draw, split = ("random_bits", ins[0]), ("random_split", ins[0])
+            self.draws[name, ins[0]] += 1
+            self.twice |= self.draws[draw] > 1 or self.draws[draw] * self.draws[split] > 0
+        elif params.get("differentiated"):  # jax.checkpoint computes again what has been computed, draws too
+            pass
         elif name in _SAME:
             return ins[:1]
         elif name == "scan":
-            fixed = params["num_consts"]
-            before = self.draws.copy()
-            self.walk(inner.jaxpr, [*ins[:fixed], *(self.new() for _ in inner.jaxpr.invars[fixed:])])
-            again = any(self.draws[value] > before[value] for value in ins[:fixed])
-            self.twice |= again and params["length"] > 1
+            self.again(inner.jaxpr, ins[: params["num_consts"]], min(params["length"], 2))
+        elif name == "while":
+            first = params["cond_nconsts"]
+            self.again(params["body_jaxpr"].jaxpr, ins[first : first + params["body_nconsts"]], 2)
         elif name == "cond":  # only one branch runs
-            before, most = self.draws, Counter[int]()
+            before, most = self.draws, Counter[tuple[str, int]]()
             for branch in params["branches"]:
                 self.draws = before.copy()
                 self.walk(branch.jaxpr, ins[1:])

@@ -41,9 +41,12 @@ def _panel(ax: Any, leaf: LeafReport) -> None:
         return
     steps = np.array(curve.steps)
     factor = math.sqrt(steps[0] / steps[1])
+    label = "reaches over a kink"
     for step, share in zip(steps, curve.crossed, strict=True):
         if share > 0:
-            ax.axvspan(step / factor, step * factor, color="tab:red", alpha=0.05 + 0.3 * share, linewidth=0)
+            band = {"color": "tab:red", "alpha": 0.05 + 0.3 * share, "linewidth": 0}
+            ax.axvspan(step / factor, step * factor, label=label, **band)
+            label = None  # one line of the legend for all bands
     for values, label, marker in [(curve.one_sided, "one-sided", "s"), (curve.two_sided, "two-sided", "o")]:
         errors = np.maximum(np.array(values), 1e-17)  # an error of zero has a place on a logarithmic axis too
         ax.plot(steps, errors, marker=marker, markersize=4, label=label)

@@ -17,7 +17,7 @@ from jaxopt_nn.checking import compiled, interpret
 from jaxopt_nn.checking.compiled import Program
 from jaxopt_nn.checking.directions import short_normal
 from jaxopt_nn.checking.interpret import Policy, Site
-from jaxopt_nn.checking.programs import Reading, fingerprint, read
+from jaxopt_nn.checking.programs import Reading, check_untraced, fingerprint, read
 from jaxopt_nn.types import Array, PyTree
 
 __all__ = [
@@ -148,7 +148,7 @@ def make_objective(f: Callable[..., Any], arguments: Arguments, words: tuple[int
     rest = [_widen(leaf) for leaf in other_arrays(arguments)]
     try:  # a fresh function each time: jax would give the trace of the first back
         program, again = (jax.make_jaxpr(_caller(f, arguments))(arguments.leaves, rest) for _ in range(2))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         error.add_note("check_gradients calls f with float64 arrays under jax.enable_x64; f must accept these")
         raise
     outputs = program.out_avals
@@ -157,10 +157,10 @@ def make_objective(f: Callable[..., Any], arguments: Arguments, words: tuple[int
         raise TypeError(
             f"f: expected one real float array as its output, got {got or 'nothing'}; wrap f to return only that"
         )
-    for const in program.consts:
-        if isinstance(const, Tracer):
-            raise TypeError(f"f: it closes over a traced value ({const.aval}); pass that as an argument, outside jit")
+    check_untraced(program)
     shape = outputs[0].shape
+    if 0 in shape:
+        raise TypeError(f"f: expected one real float array as its output, got an empty one, {outputs[0]}")
     cotangent = None if shape == () else short_normal(np.random.default_rng((*words, 0)), shape)
     reading = read(program)
     shared, consts = compiled.share(program)
@@ -187,6 +187,7 @@ def claimed_gradient(
     cotangent = [] if objective.cotangent is None else [objective.cotangent]
     automatic = automatic_gradient(f, arguments)
     program = jax.make_jaxpr(automatic)(list(arguments.leaves), rest, objective.cotangent)
+    check_untraced(program)  # a rule may close over what f itself does not
     run = compiled.evaluator(program)
     return lambda leaves, others=None: [
         np.asarray(leaf) for leaf in run([*leaves, *(rest if others is None else others), *cotangent])
@@ -253,6 +254,8 @@ def _argnums(argnums: int | Sequence[int] | None, count: int) -> tuple[int, ...]
             raise ValueError(
                 f"argnums: expected integers in [0, {count - 1}], one per differentiated argument, got {argnums!r}"
             )
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"argnums: expected each argument once, got {argnums!r}")
     return tuple(int(number) for number in chosen)
 
 
@@ -270,11 +273,18 @@ def _match(gradient: PyTree, arguments: Arguments) -> list[Any]:
     """The float leaves of what grad_fn returned, as NumPy arrays; raises where tree or shape is another."""
     differentiated: Any = [arguments.args[number] for number in arguments.argnums]
     differentiated = differentiated[0] if arguments.bare else tuple(differentiated)
+    if arguments.bare and jax.tree.structure(differentiated).num_nodes == 1:  # a leaf has no path
+        name = arguments.paths[0]
+        differentiated, gradient = {name: differentiated}, {name: gradient}
     others = {path for path, leaf in trees.named_leaves(differentiated) if not _is_variable(leaf)}
 
     def keep(path: str, leaf: Any) -> Any:
         if path in others:
             return None
+        if isinstance(leaf, Tracer):
+            raise TypeError(
+                f"grad_fn: it closes over a traced value, and returned one ({leaf.aval}); call it outside jit"
+            )
         array = np.asarray(leaf)
         return array.astype(np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else array
 

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend import core
 from jax.interpreters.partial_eval import dce_jaxpr
 
-__all__ = ["Reading", "fingerprint", "identity", "read"]
+__all__ = ["Reading", "check_untraced", "fingerprint", "identity", "read"]
 
 
 class Reading(NamedTuple):
@@ -29,6 +30,13 @@ class Reading(NamedTuple):
     rounding: tuple[float, ...]
     random: bool
     stop_gradient: bool
+
+
+def check_untraced(program: Any) -> None:
+    """Raises ``TypeError`` where a closed jaxpr of f closes over a traced value."""
+    for const in program.consts:
+        if isinstance(const, Tracer):
+            raise TypeError(f"f: it closes over a traced value ({const.aval}); pass that as an argument, outside jit")
 
 
 def read(program: Any) -> Reading:
@@ -61,6 +69,13 @@ def identity(jaxpr: Any) -> tuple[Any, ...]:
 
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_CONTEXT = (
+    "compute_type",
+    "threefry_partitionable",
+    "xla_metadata",
+    "cur_abstract_mesh",
+    "remove_size_one_mesh_axis",
+)
 _RULED = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
 _RANDOM = frozenset({"random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform", "random_gamma"})
 
@@ -168,8 +183,11 @@ def _collect(jaxpr: Any, parts: list[Any], describe: Callable[[Any, str, Any], A
             if any(isinstance(item, (core.ClosedJaxpr, core.Jaxpr)) for item in items):
                 parts.append((name, len(items)))
                 for item in items:
-                    parts.extend(_bytes(const) for const in getattr(item, "consts", ()))
-                    _collect(_open(item), parts, describe)
+                    if isinstance(item, (core.ClosedJaxpr, core.Jaxpr)):
+                        parts.extend(_bytes(const) for const in getattr(item, "consts", ()))
+                        _collect(_open(item), parts, describe)
+                    else:  # one of several programs that is left out, as in ``custom_linear_solve``
+                        parts.append(describe(equation, name, item))
             else:
                 parts.append((name, describe(equation, name, value)))
     parts.append(tuple(_bytes(a.val) if isinstance(a, core.Literal) else numbers[a] for a in jaxpr.outvars))
@@ -182,20 +200,38 @@ def _described(equation: Any, name: str, value: Any) -> Any:
 
 def _exact(equation: Any, name: str, value: Any) -> Any:
     """A parameter itself, equal to nothing but its like: to no other where it cannot be compared."""
-    if equation is not None and equation.primitive.name in _RULED and callable(value):
+    if equation is not None and equation.primitive.name in _RULED:
         return None
+    if callable(value):  # whatever its class says of equality
+        return _Itself(value)
     try:
         hash(value)
     except TypeError:
         return object()
     # 1, 1.0 and True are equal, 0.0 and -0.0 too
-    return (type(value), value, repr(value) if isinstance(value, (bool, int, float, complex, tuple)) else "")
+    return (
+        type(value),
+        value,
+        repr(value) if isinstance(value, (bool, int, float, complex, tuple, np.generic)) else "",
+    )
+
+
+class _Itself(NamedTuple):
+    """Equal to what holds the very same object."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
 
 
 def _context(equation: Any) -> tuple[Any, ...]:
     """What an equation takes from where it was traced, besides its inputs and parameters."""
     context = getattr(equation, "ctx", None)
-    return tuple(getattr(context, name, None) for name in ("compute_type", "threefry_partitionable", "xla_metadata"))
+    return tuple(getattr(context, name, None) for name in _CONTEXT)
 
 
 def _bytes(value: Any) -> Any:

@@ -38,8 +38,9 @@ _MOST = 12  # sites that are tried one at a time: each is a program to compile
 _SEEN = 1e-9  # a relative change of the gradient that is no round-off
 
 
-# What JAX raises for an operation without a derivative: a callback, a kernel, a while_loop in reverse mode.
-_NO_DERIVATIVE = (NotImplementedError, ValueError, jax.errors.UnexpectedTracerError)
+# What JAX raises for an operation without a derivative: a callback, a kernel, a while_loop in reverse mode, a linear
+# solve without a transposed one (TypeError).
+_NO_DERIVATIVE = (NotImplementedError, ValueError, TypeError, jax.errors.UnexpectedTracerError)
 
 
 Excused = type[Exception] | tuple[type[Exception], ...]

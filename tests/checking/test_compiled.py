@@ -83,6 +83,53 @@ def test_programs_are_equal_exactly_if_they_compute_the_same():
     )
 
 
+class Times:
+    """A callback whose class takes all of its kind for equal."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, x):
+        return self.factor * np.asarray(x)
+
+    def __eq__(self, other):
+        return isinstance(other, Times)
+
+    def __hash__(self):
+        return 0
+
+
+def test_callbacks_that_say_they_are_equal_are_not_taken_for_one_another():
+    def called(fn):
+        return lambda x: jax.pure_callback(fn, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    x = np.ones(3, np.float32)
+    assert Times(1) == Times(2)
+    assert program(called(Times(1)), x) != program(called(Times(2)), x)
+
+
+def test_functions_of_jax_with_rules_are_shared_and_contexts_are_not():
+    x, key = np.ones(3, np.float32), jax.random.key(0)
+    assert program(lambda x: jax.nn.relu(x), x) == program(lambda x: jax.nn.relu(x), x)
+    draw = lambda key: jax.random.normal(key, (3,))  # noqa: E731
+    plain = program(draw, key)
+    with jax.threefry_partitionable(not jax.config.jax_threefry_partitionable):
+        assert program(draw, key) != plain
+    with jax.default_matmul_precision("highest"):
+        assert program(lambda x: x @ x, x) != program(lambda x: jax.lax.dot(x, x, precision="default"), x)
+
+
+def test_a_program_that_an_operation_leaves_out_is_no_obstacle():
+    """A linear solve without a transposed one has nothing in the places of two of its programs."""
+
+    def solve(divisor):
+        return lambda x: jax.lax.custom_linear_solve(lambda v: 2 * v, x, lambda _, b: b / divisor)
+
+    x = np.ones(3, np.float32)
+    assert program(solve(2), x) == program(solve(2), x) != program(solve(3), x)
+    check_gradients(lambda x: jnp.sum(solve(2)(x) ** 2), x, grad_fn=lambda x: x / 2, key=KEY).assert_ok()
+
+
 def test_constants_are_the_last_inputs():
     matrix = np.arange(9.0, dtype=np.float32).reshape(3, 3)
     made, consts = share(jax.make_jaxpr(lambda x: x @ jnp.asarray(matrix))(np.ones(3, np.float32)))

@@ -69,6 +69,32 @@ def test_argnums_and_trees_of_the_claim_follow_jax_grad():
             r"grad_fn\[a\]: expected float64\[3\], got float64\[\]",
         ),
         (
+            lambda: check_gradients(jnp.sum, np.ones(3), grad_fn=jax.value_and_grad(jnp.sum), key=KEY),
+            ValueError,
+            r"grad_fn: the tree does not match: missing \['args\[0\]'\], unexpected \['args\[0\]/0'",
+        ),
+        (
+            lambda: check_gradients(jnp.sum, np.ones(3), grad_fn=np.ones(3), key=KEY),
+            TypeError,
+            "grad_fn: expected a function, got",
+        ),
+        (lambda: check_gradients(3, np.ones(3), key=KEY), TypeError, "f: expected a function, got 3"),
+        (
+            lambda: check_gradients(lambda x: x[:0], np.ones(3), key=KEY),
+            TypeError,
+            "f: expected one real float array as its output, got an empty one",
+        ),
+        (
+            lambda: jax.jit(lambda key: check_gradients(jnp.sum, np.ones(3), key=key).value)(KEY),
+            TypeError,
+            "key: expected a concrete key, got a traced one",
+        ),
+        (
+            lambda: check_gradients(jnp.sum, np.ones(3), argnums=(0, 0), key=KEY),
+            ValueError,
+            r"argnums: expected each argument once, got \(0, 0\)",
+        ),
+        (
             lambda: check_gradients(jnp.sin, np.ones(3), grad_fn=jnp.cos, key=KEY),
             ValueError,
             r"grad_fn: expected a scalar output of f, got an output of shape \[3\]",
@@ -107,14 +133,25 @@ def test_keys_that_are_used_twice_are_named():
     report = check_gradients(lambda x, key: noisy(x, key, key), draws(1, 4), one, key=KEY)
     assert report.verdict == "INCONCLUSIVE"
     assert "twice from one key" in report.leaves[0].hypothesis
+    with pytest.raises(ValueError, match=r"args\[1\]\[1\]: expected a key of its own, got that of args\[1\]\[0\]"):
+        check_gradients(lambda x, keys: noisy(x, *keys), draws(1, 4), jnp.stack([one, one]), key=KEY)
 
 
 def test_a_function_that_closes_over_a_traced_value_is_named():
-    def inner(y):
+    def in_f(y):
         return check_gradients(lambda x: jnp.sum(x * y), np.ones(3), key=KEY).value
 
-    with pytest.raises(TypeError, match="f: it closes over a traced value"):
-        jax.jit(inner)(np.ones(3))
+    def in_a_rule(y):
+        sin = jax.custom_vjp(jnp.sin)
+        sin.defvjp(lambda x: (jnp.sin(x), x), lambda x, ct: (y * ct * jnp.cos(x),))
+        return check_gradients(lambda x: jnp.sum(sin(x)), np.ones(3), key=KEY).value
+
+    def in_the_claim(y):
+        return check_gradients(jnp.sum, np.ones(3), grad_fn=lambda x: x * y, key=KEY).value
+
+    for inner, name in ((in_f, "f"), (in_a_rule, "f"), (in_the_claim, "grad_fn")):
+        with pytest.raises(TypeError, match=f"{name}: it closes over a traced value"):
+            jax.jit(inner)(np.ones(3))
 
 
 def test_the_same_key_gives_the_same_report_and_another_key_another():

@@ -77,6 +77,8 @@ def test_the_picture_has_a_panel_a_leaf_and_the_chosen_step():
     lines = {line.get_label(): line for line in panels[0].lines}
     assert set(lines) == {"one-sided", "two-sided", "extrapolated", "chosen step"}
     assert lines["chosen step"].get_xdata()[0] == report.leaves[0].step
+    _, legend = panels[1].get_legend_handles_labels()
+    assert legend.count("reaches over a kink") == 1
     curve = report.leaves[1].curve
     assert curve.crossed[0] == 1 and curve.crossed[-1] == 0  # the kink is 1e-4 away
     assert curve.one_sided[0] > 0.1 > curve.one_sided[-1]
