@@ -27,6 +27,8 @@ PEERS = {
     "sklearn-2": "scikit-learn, two processes",
     "flax-scan": "flax and optax, steps in a scan, native convolution",
     "jax-plain": "plain JAX and optax, training only",
+    "ours-one-core": "ours, on one core",
+    "torch-one-core": "torch, on one core",
     "ours-loop": "ours, all updates in one compiled loop",
     "ours-eigen": "ours, matrix products of Eigen in place of YNNPACK",
     "ours-leaves": "ours, leaf by leaf",

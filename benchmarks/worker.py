@@ -22,6 +22,8 @@ from benchmarks.training_peers import PEERS
 from benchmarks.updates import UPDATES
 from benchmarks.work import Checking, Compiling, LargeUpdate, Training, Update
 
+ONE_CORE = "-one-core"
+"""How the name of a side ends that may use a single core."""
 SIDES: dict[type, dict[str, Callable[[Any], Any]]] = {
     Training: OURS | PEERS,
     Update: UPDATES,
@@ -46,6 +48,9 @@ def main() -> None:
 
         torch.set_default_device("cuda")
     try:
+        if side.endswith(ONE_CORE):
+            _take_one_core()
+            side = side.removesuffix(ONE_CORE)
         once = rates(case.work) if side == "machine" else SIDES[type(case.work)][side](case.work)
     except (ImportError, FileNotFoundError) as error:
         answer(absent=str(error))
@@ -54,6 +59,13 @@ def main() -> None:
     for _ in sys.stdin:
         values = once()
         answer(**{"peak_memory_mib": _peak_memory(), **values})
+
+
+def _take_one_core() -> None:
+    """Before any library has counted the cores."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise ImportError("this system cannot pin a process to a core")
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def _peak_memory() -> float:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_nn import layers, losses, metrics, optimizers, penalties, training
+from jaxopt_nn import checking, layers, losses, metrics, optimizers, penalties, training
 from jaxopt_nn.trees import every_leaf, named_leaves
 from jaxopt_nn.types import Batch
 
@@ -188,3 +188,10 @@ def test_a_stateless_linen_module_and_an_equinox_module_for_batches():
         mlp = layers.from_equinox(lambda key: eqx.nn.Lambda(lambda x: 2 * x), batched=batched)
         assert mlp.init(KEY, x)[1] == {}
         np.testing.assert_array_equal(mlp.apply(*mlp.init(KEY, x), x, train=True, key=KEY, weight=None)[0], 2 * x)
+
+
+# Not Equinox's batch normalization: its counter changes its dtype where x64 is on, as it is under a check.
+@pytest.mark.parametrize("make", [from_apply, from_linen, from_nnx, from_haiku], ids=lambda make: make.__name__)
+def test_the_gradient_of_a_guest_can_be_checked(make):
+    report = checking.check_layer(make(), circle(4, 0).x, key=jax.random.key(3))
+    assert report.ok, report
