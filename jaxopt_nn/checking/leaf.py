@@ -56,6 +56,8 @@ def row(
     # Of a dead leaf there is nothing that an error could be relative to.
     unit = math.nan if finding.verdict == "DEAD" else evidence.norm or 1.0
     comparisons = [evidence.comparison, *([evidence.places.comparison] if evidence.places else [])]
+    # The gradient in the own dtype is compared with the one in float64: of that one something has to be known.
+    known = finding.verdict not in ("DEAD", "INCONCLUSIVE")
     return LeafReport(
         path=arguments.paths[i],
         shape=np.shape(claimed),
@@ -73,7 +75,7 @@ def row(
         kinks=sum(int(np.count_nonzero(comparison.jump)) for comparison in comparisons),
         worst=finding.worst,
         dtype_error=None if finding.verdict == "DEAD" else own.error,
-        dtype_verdict=None if finding.verdict == "DEAD" else own.verdict,
+        dtype_verdict=own.verdict if known else None,
         rule_error=None if oracle.stripped is None else float(np.linalg.norm(claimed - oracle.stripped)) / unit,
         curve=_curve(evidence),
     )

@@ -167,3 +167,17 @@ def test_a_zero_claim_that_round_off_hides_is_not_dead():
     assert offset.verdict == "FAIL" and "by rule-stripped AD alone" in offset.leaves[0].hypothesis
     stairs = check_gradients(lambda x: (1 + 1e-6 * x).astype(jnp.float32), 1.0, grad_fn=lambda x: 0 * x, key=KEY)
     assert not stairs.ok
+
+
+def test_the_own_dtype_is_not_compared_with_a_gradient_of_which_nothing_is_known():
+    def gradient(x):
+        return (jnp.cos(x) + 1e6 - 1e6) / 100  # in float32 half of the digits are lost
+
+    offsets = {0.0: "FAIL", 1e12: None}
+    for offset, expected in offsets.items():
+        report = check_gradients(
+            lambda x, by=offset: by + jnp.mean(jnp.sin(x)), draws(1, 100), grad_fn=gradient, key=KEY
+        )
+        assert report.leaves[0].dtype_error > 1e-3
+        assert report.leaves[0].dtype_verdict == expected, report
+    assert report.verdict == "INCONCLUSIVE"
