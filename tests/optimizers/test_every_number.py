@@ -99,10 +99,13 @@ def test_forward_equals_reverse_equals_finite_differences_through_ten_steps(fact
         np.testing.assert_array_equal(np.abs(forward).max(axis=0) > 1e-4, moves)
 
 
+POSITIVE = {"clipping_threshold", "decay_steps", "eps", "gamma", "max_norm"}  # eps where it is outside of a root
+
+
 def _accepts(factory, numbers):
     try:
         factory(**numbers)
-    except ValueError:  # an epsilon outside of a root must be positive
+    except ValueError:
         return False
     return True
 
@@ -110,7 +113,7 @@ def _accepts(factory, numbers):
 @each_distinct_and_wrapper
 def test_zero_gradients_give_zero_updates_with_finite_derivatives(factory, numbers):
     may_be_zero = {name for name in numbers if _accepts(factory, numbers | {name: 0.0})}
-    assert numbers.keys() - may_be_zero <= {"eps"}  # where it stands outside of a root
+    assert numbers.keys() - may_be_zero <= POSITIVE
     points = [numbers | dict.fromkeys(may_be_zero & names, 0.0) for names in ZEROS]
     points = jnp.array([[point[name] for name in numbers] for point in points], jnp.float32)
 
