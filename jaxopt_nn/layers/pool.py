@@ -230,7 +230,7 @@ def _in_halves(function: Any, *arrays: Array) -> Array:
     every window's entries anew, by divisions, for each number that they read.
     """
     rows = arrays[0].shape[0]
-    if rows % 2 or not one_cpu():
+    if rows % 2 or not one_cpu() or jax.__version_info__ < (0, 10):  # JAX 0.8 cannot transpose this loop in lanes
         return function(*arrays)
     halves = [array.reshape(2, rows // 2, *array.shape[1:]) for array in arrays]
     found = lax.map(lambda parts: function(*parts), tuple(halves))
