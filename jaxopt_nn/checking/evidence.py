@@ -97,11 +97,13 @@ class Finding(NamedTuple):
         verdict: the verdict.
         hypothesis: what it rests on, in words.
         worst: the worst coordinates.
+        lines: other lines than the random ones along which the claim is wrong.
     """
 
     verdict: Verdict
     hypothesis: str
     worst: tuple[Coordinate, ...] = ()
+    lines: tuple[Line, ...] = ()
 
 
 def along_lines(probe: Probe, claim: Claim, settings: Settings) -> Evidence:

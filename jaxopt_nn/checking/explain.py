@@ -104,7 +104,7 @@ def kinks_meet(probe: Probe, evidence: Evidence, finding: Finding, settings: Set
     """
     lines = [line for line, wrong in zip(evidence.lines, evidence.comparison.wrong, strict=True) if wrong]
     shape = evidence.claim.gradient.shape
-    lines += [coordinate(int(np.ravel_multi_index(bad.place, shape))) for bad in finding.worst]
+    lines += [*finding.lines, *(coordinate(int(np.ravel_multi_index(bad.place, shape))) for bad in finding.worst)]
     sample = look_along(probe, evidence)(lines or evidence.lines)
     if not np.all(sample.curve.crossed[:, -1]):
         return False

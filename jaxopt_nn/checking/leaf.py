@@ -140,7 +140,7 @@ def _together(probe: Probe, evidence: Evidence, settings: Settings, oracle: Orac
         f"where coordinates {lines[first].low} to {lines[first].high} of the flattened leaf move alike, and ties stay "
         f"ties, claimed {claimed[first]:.6g}, numeric {found.numeric[first]:.6g}: all of it to each of several ties?"
     )
-    return Finding("FAIL", text + causes)
+    return Finding("FAIL", text + causes, lines=tuple(line for line, off in zip(lines, plain, strict=True) if off))
 
 
 def _curve(evidence: Evidence) -> Curve:

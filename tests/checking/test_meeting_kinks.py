@@ -28,6 +28,21 @@ def test_a_convention_that_is_no_slope_is_neither_right_nor_wrong(each_leaf):
     assert a.hypothesis.startswith("several kinks meet")
 
 
+def _of_sums(op, w):
+    """Where w0 to w5 move alike there is only op's kink; lines of signs may cross none, or both, seldom op's alone."""
+    u, v = w[0] + w[1], w[2] + w[3] + w[4] + w[5]
+    return op(u) + 100.0 * jnp.abs(2 * u - v)
+
+
+def test_kinks_that_meet_where_coordinates_move_alike_are_neither_right_nor_wrong():
+    w = np.zeros(20, np.float32)
+    for seed in range(8):
+        (leaf,) = check_gradients(lambda w: _of_sums(identity, w), w, key=jax.random.key(seed)).leaves
+        assert leaf.verdict == "INCONCLUSIVE" and leaf.hypothesis.startswith("several kinks meet")
+    by_hand = lambda w: jnp.where(jnp.arange(20) < 2, 2.0, 0.0)  # noqa: E731
+    assert check_gradients(lambda w: _of_sums(identity, w), w, grad_fn=by_hand, key=KEY).verdict == "FAIL"
+
+
 def test_a_wrong_rule_at_such_a_point_is_wrong():
     op = jax.custom_vjp(jnp.sin)
     op.defvjp(lambda x: (jnp.sin(x), x), lambda x, ct: (3 * ct * jnp.cos(x),))  # twice would make up for it, by chance
