@@ -38,12 +38,12 @@ _MOST = 12  # sites that are tried one at a time: each is a program to compile
 _SEEN = 1e-9  # a relative change of the gradient that is no round-off
 
 
-# What JAX raises for an operation without a derivative: a callback, a kernel, a while_loop in reverse mode, a linear
-# solve without a transposed one (TypeError).
-_NO_DERIVATIVE = (NotImplementedError, ValueError, TypeError, jax.errors.UnexpectedTracerError)
+# What JAX raises for an operation without a derivative: a callback, a kernel, a while_loop in reverse mode.
+_NO_DERIVATIVE = (NotImplementedError, ValueError, jax.errors.UnexpectedTracerError)
+_NO_TRANSPOSED_SOLVE = "transpose_solve required"  # and for a linear solve without a transposed one: a TypeError
 
 
-Excused = type[Exception] | tuple[type[Exception], ...]
+Excused = tuple[type[Exception], ...]
 
 
 class Stripped(NamedTuple):
@@ -90,7 +90,9 @@ def conventional_gradient(objective: Objective, leaves: Sequence[Any], *, frozen
 def single_rules(objective: Objective, leaves: Sequence[Any]) -> Changed:
     """The gradient without any rule, and with each one of those that are not JAX's own."""
     own = [site for site in objective.sites if site.kind != "stop_gradient" and not is_jax_code(site)]
-    return _changed(objective, leaves, own, lambda site: Policy(lambda other: other != site, lambda _: True), Exception)
+    return _changed(
+        objective, leaves, own, lambda site: Policy(lambda other: other != site, lambda _: True), (Exception,)
+    )
 
 
 def through_stops(objective: Objective, leaves: Sequence[Any]) -> Changed:
@@ -191,7 +193,9 @@ def _differentiate(
     try:
         differentiated = jax.make_jaxpr(derivative(lambda leaves, rest: program(*leaves, *rest)[0]))(leaves, flat)
         found = evaluator(differentiated)([*leaves, *flat])
-    except excused as error:
+    except (*excused, TypeError) as error:
+        if not isinstance(error, excused) and not str(error).startswith(_NO_TRANSPOSED_SOLVE):
+            raise
         text = str(error).splitlines()
         return None, text[0][:160] if text else type(error).__name__
     return [np.asarray(leaf) for leaf in found], ""

@@ -51,6 +51,21 @@ def test_a_rule_that_cannot_be_run_again_is_a_note():
     assert any("could not be tried alone: 'not now'" in note for note in report.notes), report
 
 
+def test_a_type_error_is_a_note_only_where_a_solve_has_no_transposed_one(monkeypatch):
+    solve = lambda x: jax.lax.custom_linear_solve(lambda v: 2 * v, x, lambda _, b: b / 2)  # noqa: E731
+    by_hand = lambda x: x / 2  # noqa: E731
+    report = check_gradients(lambda x: jnp.sum(solve(x) ** 2), X, grad_fn=by_hand, key=KEY)
+    assert report.verdict == "PASS"
+    assert any("was not to be had: transpose_solve required" in note for note in report.notes), report
+
+    def fail(*_):
+        raise TypeError("a bug of our own")
+
+    monkeypatch.setattr(rules, "evaluator", fail)
+    with pytest.raises(TypeError, match="a bug of our own"):
+        check_gradients(two_terms, X, key=KEY)
+
+
 @pytest.mark.parametrize("use", ["stripped_gradient", "single_rules", "terms"])
 def test_a_bug_of_our_own_is_raised(monkeypatch, use):
     """Whatever our reading of a program raises: the oracle must not be silently absent."""
