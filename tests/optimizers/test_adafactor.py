@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from jaxopt_nn import optimizers, trees
+from tests.optimizers.table import derivatives
 
 SHAPES = {"cube": (2, 5, 3), "kernel": (4, 3), "bias": (4,)}
 GIVEN = {
@@ -158,16 +159,7 @@ def test_derivatives_of_a_factored_leaf_are_those_of_finite_differences():
 
         step = 1e-6 * at
 
-        @jax.jit
-        def evaluate(at):
-            moves = jnp.diag(step)
-            points = at[None] + jnp.concatenate([jnp.zeros_like(moves), moves, -moves])
-            tangents = jnp.concatenate([jnp.eye(len(at)), *[jnp.zeros_like(moves)] * 2])
-            ends, slopes = jax.vmap(lambda point, tangent: jax.jvp(end, (point,), (tangent,)))(points, tangents)
-            _, above, below = jnp.split(ends, 3)
-            return jnp.split(slopes, 3)[0].T, jax.jacrev(end)(at), ((above - below) / (2 * step[:, None])).T
-
-        forward, reverse, difference = evaluate(at)
+        forward, reverse, difference = derivatives(end, at, step)
         np.testing.assert_allclose(forward, reverse, rtol=1e-8, atol=1e-8)
         np.testing.assert_allclose(forward, difference, rtol=1e-5, atol=1e-6)
         assert (np.abs(forward).max(axis=0) > 1e-4).all()

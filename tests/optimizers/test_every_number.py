@@ -11,6 +11,7 @@ from tests.optimizers.table import (
     WRAPPERS,
     assert_close,
     at,
+    derivatives,
     each_distinct,
     each_distinct_and_wrapper,
     gradients_of,
@@ -81,18 +82,7 @@ def test_forward_equals_reverse_equals_finite_differences_through_ten_steps(fact
         def end(vector):
             return _descend(factory, dict(zip(numbers, vector, strict=True)), 1.0)
 
-        @jax.jit
-        def evaluate(at):
-            """One run of many lanes has the derivatives, one a number, and what they are compared with."""
-            moves = jnp.diag(step)
-            points = at[None] + jnp.concatenate([jnp.zeros_like(moves), moves, -moves])
-            tangents = jnp.concatenate([jnp.eye(len(at)), *[jnp.zeros_like(moves)] * 2])
-            ends, slopes = jax.vmap(lambda point, tangent: jax.jvp(end, (point,), (tangent,)))(points, tangents)
-            _, above, below = jnp.split(ends, 3)
-            forward = jnp.split(slopes, 3)[0]
-            return forward.T, jax.jacrev(end)(at), ((above - below) / (2 * step[:, None])).T
-
-        forward, reverse, difference = evaluate(at)
+        forward, reverse, difference = derivatives(end, at, step)
         np.testing.assert_allclose(forward, reverse, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(forward, difference, rtol=1e-5, atol=1e-6)
         moves = [name not in FLAT.get(factory, ()) for name in numbers]

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from jaxopt_nn import optimizers
+from tests.optimizers.table import derivatives
 
 STEPS = 30
 
@@ -229,19 +230,10 @@ def test_numbers_of_sophia_may_be_swept_and_differentiated():
         at = jnp.array([numbers[name] for name in names])
         step = 1e-6 * at
 
-        @jax.jit
-        def evaluate(at):
-            def of(vector):
-                return end(dict(zip(names, vector, strict=True)))
+        def of(vector):
+            return end(dict(zip(names, vector, strict=True)))
 
-            moves = jnp.diag(step)
-            points = at[None] + jnp.concatenate([jnp.zeros_like(moves), moves, -moves])
-            tangents = jnp.concatenate([jnp.eye(len(at)), *[jnp.zeros_like(moves)] * 2])
-            ends, slopes = jax.vmap(lambda point, tangent: jax.jvp(of, (point,), (tangent,)))(points, tangents)
-            _, above, below = jnp.split(ends, 3)
-            return jnp.split(slopes, 3)[0].T, jax.jacrev(of)(at), ((above - below) / (2 * step[:, None])).T
-
-        forward, reverse, difference = evaluate(at)
+        forward, reverse, difference = derivatives(of, at, step)
         np.testing.assert_allclose(forward, reverse, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(forward, difference, rtol=1e-5, atol=1e-7)
         assert (np.abs(forward).max(axis=0) > 1e-4).all()

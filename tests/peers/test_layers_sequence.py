@@ -46,6 +46,17 @@ def with_gradients(fn):
     return jax.jit(jax.vmap(one))
 
 
+def backward(module, x, cotangent):
+    """Value and gradient by x of a PyTorch module, whose parameters keep theirs."""
+    import torch
+
+    at = torch.tensor(x, requires_grad=True)
+    module.zero_grad()
+    value = module(at)
+    (value * torch.tensor(cotangent)).sum().backward()
+    return value.detach(), at.grad
+
+
 @functools.cache
 def ours(kind, sizes, masked=False):
     """Our side of a recurrence: it is compared with two libraries."""
@@ -238,12 +249,9 @@ def test_a_dense_layer_is_that_of_torch_and_keras(keras, shape):
             with torch.no_grad():
                 module.weight.copy_(torch.tensor(params["kernel"][draw].T))
                 module.bias.copy_(torch.tensor(params["bias"][draw]))
-            at = torch.tensor(x[draw], requires_grad=True)
-            module.zero_grad()
-            value = module(at)
-            (value * torch.tensor(cotangent[draw])).sum().backward()
+            value, slope = backward(module, x[draw], cotangent[draw])
             for got, wanted in (
-                (y, value.detach()), (x_slope, at.grad),
+                (y, value), (x_slope, slope),
                 (slopes["bias"], module.bias.grad), (slopes["kernel"], module.weight.grad.T),
             ):  # fmt: skip
                 assert_close(got[draw], wanted)
@@ -272,12 +280,9 @@ def test_a_normalized_weight_is_that_of_torch(shape):
                 own.original0.copy_(torch.tensor(params["kernel"]["magnitude"][draw][:, None]))
                 own.original1.copy_(torch.tensor(params["kernel"]["direction"][draw].T))
                 module.bias.copy_(torch.tensor(params["bias"][draw]))
-            at = torch.tensor(x[draw], requires_grad=True)
-            module.zero_grad()
-            value = module(at)
-            (value * torch.tensor(cotangent[draw])).sum().backward()
+            value, slope = backward(module, x[draw], cotangent[draw])
             for got, wanted in (
-                (y, value.detach()), (x_slope, at.grad), (slopes["bias"], module.bias.grad),
+                (y, value), (x_slope, slope), (slopes["bias"], module.bias.grad),
                 (slopes["kernel"]["magnitude"], own.original0.grad[:, 0]),
                 (slopes["kernel"]["direction"], own.original1.grad.T),
             ):  # fmt: skip
