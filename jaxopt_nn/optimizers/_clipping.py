@@ -249,7 +249,6 @@ def _norm(arrays: list[Array]) -> Array:
 
     def rescaled(terms: list[Array]) -> Array:
         largest = reduce(jnp.maximum, [jnp.max(jnp.abs(term), initial=0.0) for term in terms])
-        largest = jnp.where(largest > 0, largest, 1.0)  # under vmap this branch is computed for zeros too
         return largest * root_of_squares([term / largest for term in terms])
 
     norm = root_of_squares(arrays)
