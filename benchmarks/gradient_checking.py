@@ -174,13 +174,16 @@ def measure_nets(seeds: range) -> dict[str, Any]:
 def correct(seeds: range, cases: int) -> Iterator[dict[str, Any]]:
     """Random correct cases: ``cases`` of one structure, a structure a seed; what there is so far.
 
-    A case is a whole report: it is a false alarm if any leaf is wrong in it, in float64 or in its own dtype.
+    A case is a whole report: it is a false alarm if any leaf is wrong in it. That a right gradient has lost more than
+    half of its digits in its own dtype is a verdict of its own, and counted by itself, with how much of the gradient is
+    lost in the worst leaf, by its definition: that is no alarm if it is true.
     """
     made: set[correct_nets.Structure] = set()
     verdicts: Counter[str] = Counter()
     leaves: Counter[str] = Counter()
     tied = 0
     alarms: list[str] = []
+    lost: list[str] = []
     inconclusive: list[str] = []
     for seed in seeds:
         structure = correct_nets.structure(seed)
@@ -200,14 +203,17 @@ def correct(seeds: range, cases: int) -> Iterator[dict[str, Any]]:
             tied += ties
             rows = [*report.leaves, *(report.second.leaves if report.second is not None else ())]
             leaves.update(leaf.verdict for leaf in rows)
-            wrong = [
-                leaf for leaf in rows if leaf.verdict not in (*FINE, "INCONCLUSIVE") or leaf.dtype_verdict == "FAIL"
-            ]
-            unsure = not wrong and not report.ok
-            verdicts["false alarm" if wrong else "inconclusive" if unsure else "ok"] += 1
+            wrong = [leaf for leaf in rows if leaf.verdict not in (*FINE, "INCONCLUSIVE")]
+            short = not wrong and any(leaf.dtype_verdict == "FAIL" for leaf in rows)
+            unsure = not wrong and not short and not report.ok
+            kind = "false alarm" if wrong else "digits lost" if short else "inconclusive" if unsure else "ok"
+            verdicts[kind] += 1
             text = f"seed {seed} case {number} tied {ties} {structure}\n{report}"
             if wrong:
                 alarms.append(text)
+            elif short:
+                share = _lost(f, point, structure)
+                lost.append(f"{share:.2g} of a leaf's gradient is lost in {structure.dtype}: {text}")
             elif unsure:
                 inconclusive.append(text[:600])
         print(seed, dict(verdicts), dict(leaves), flush=True)
@@ -219,8 +225,25 @@ def correct(seeds: range, cases: int) -> Iterator[dict[str, Any]]:
             "reports": dict(verdicts),
             "leaves": dict(leaves),
             "false_alarms": alarms,
+            "digits_lost": lost,
             "inconclusive": inconclusive[:20],
         }
+
+
+def _lost(f: Callable[..., Any], point: tuple[Any, ...], structure: correct_nets.Structure) -> float:
+    """The largest relative difference, over leaves, of the gradient in its own dtype from that in float64."""
+    leaves, tree = jax.tree.flatten(point)
+
+    def value(*point: Any) -> Any:
+        return jnp.sum(f(*point))
+
+    narrow = jax.tree.leaves(jax.grad(value, structure.argnums)(*point))
+    with jax.enable_x64(True):
+        wide = [np.asarray(leaf, np.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf for leaf in leaves]
+        exact = jax.tree.leaves(jax.grad(value, structure.argnums)(*jax.tree.unflatten(tree, wide)))
+    norm = np.linalg.norm
+    pairs = [(np.asarray(a, np.float64), np.asarray(b)) for a, b in zip(narrow, exact, strict=True)]
+    return max(float(norm(a - b) / norm(b)) for a, b in pairs if norm(b) > 0)
 
 
 def main() -> None:
