@@ -43,18 +43,30 @@ def drop(x: Array, drop_rate: ArrayLike, key: Key, mask_shape: Sequence[int]) ->
 
 
 def random_uint16(key: Key, shape: Sequence[int]) -> Array:
-    """Uniform 16-bit integers: the halves of the words of threefry-2x32(key, (stream + i, j)), i = 0, 1, j >= 0."""
+    """Uniform 16-bit integers: the quarters of the hashes threefry-2x32(key, (stream, j)), j >= 0, lowest first."""
     size = math.prod(shape)
     words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-    counts = lax.iota(jnp.uint32, -(-size // 8))
+    hashes = lax.iota(jnp.uint32, -(-size // 4))
 
-    def part(stream: Array) -> tuple[Array, Array]:
-        # Keys of other generators have four words, the last two often a copy of the first two.
-        return threefry(words[0], words[1], jnp.broadcast_to(stream, counts.shape), counts)
+    def draw(key0: Array, key1: Array) -> Array:
+        # Keys of other generators have four words, the last two often a copy of the first two. Both words of a hash in
+        # one number: of two results XLA for CPUs makes two kernels, each with a whole hash.
+        low, high = threefry(key0, key1, jnp.full_like(hashes, _STREAM), hashes)
+        with jax.enable_x64(True):
+            return lax.shift_left(high.astype(jnp.uint64), jnp.uint64(32)) | low.astype(jnp.uint64)
+
+    def zeros(key0: Array, key1: Array) -> Array:
+        del key0, key1
+        with jax.enable_x64(True):
+            return jnp.zeros(hashes.shape, jnp.uint64)
 
     # XLA for CPUs would compute a hash for each of the four units that it serves, inside the kernel that uses them, one
-    # by one. It cannot move the hashes out of a loop, where they stay vectorized: a tenth of the time.
-    streams = jnp.arange(_STREAM, _STREAM + 2, dtype=jnp.uint32)
-    found = lax.map(part, streams) if jax.default_backend() == "cpu" else jax.vmap(part)(streams)
-    halves = lax.bitcast_convert_type(jnp.concatenate(found), jnp.uint16)
-    return halves.reshape(-1)[:size].reshape(tuple(shape))
+    # by one. It cannot move the hashes out of a branch that it does not know to be taken, where they stay vectorized: a
+    # tenth of the time.
+    if jax.default_backend() == "cpu":
+        found = lax.cond(lax.optimization_barrier(jnp.asarray(True)), draw, zeros, words[0], words[1])
+    else:
+        found = draw(words[0], words[1])
+    with jax.enable_x64(True):
+        quarters = lax.bitcast_convert_type(found, jnp.uint16)
+    return quarters.reshape(-1)[:size].reshape(tuple(shape))

@@ -57,11 +57,11 @@ def test_gradient_passes_through_kept_units_only():
 def test_the_generator_is_threefry():
     """Against JAX's own: the same words, in another order."""
     for key in (jax.random.key(7), jax.random.PRNGKey(7)):
-        ours = _bits.random_uint16(key, (5, 3))  # 15 units of 2 words of 2 hashes of 2 streams: of 16
-        counts = jnp.array([_bits._STREAM] * 2 + [_bits._STREAM + 1] * 2 + [0, 1, 0, 1], jnp.uint32)
-        words = np.asarray(threefry_2x32(jax.random.PRNGKey(7), counts))
-        halves = np.stack([words & 0xFFFF, words >> 16], 1).reshape(-1)[:15].reshape(5, 3)
-        np.testing.assert_array_equal(ours, halves)
+        ours = _bits.random_uint16(key, (5, 3))  # 15 units, four of a hash of two words
+        counts = jnp.array([_bits._STREAM] * 4 + [0, 1, 2, 3], jnp.uint32)
+        words = np.asarray(threefry_2x32(jax.random.PRNGKey(7), counts)).reshape(2, 4).T
+        quarters = np.stack([words & 0xFFFF, words >> 16], 2).reshape(-1)[:15].reshape(5, 3)
+        np.testing.assert_array_equal(ours, quarters)
 
 
 def test_bits_are_uniform_and_not_those_of_jax_random():
