@@ -143,7 +143,8 @@ def check_optimizer(
         hyperparameters: numbers; they are traced and differentiated (path ``0/learning_rate``).
         params: the starting point (path ``1/...``).
         key: a PRNG key.
-        steps: how many updates; >= 1.
+        steps: how many updates; >= 1. Each is given ``value``, ``grad``, ``value_fn`` and ``grad_fn`` of the loss, for
+            optimizers that ask for them.
         loss: ``loss(params) -> scalar``, smooth; by default Σ softplus(a·w + b)·c with random a, b, c.
         **options: of ``check_gradients``.
 
@@ -165,13 +166,19 @@ def check_optimizer(
     words = (*seed_words(key), 5)
     objective = loss or (lambda params: _bowl(params, words))
 
+    def value_fn(params: Params, grad_fn: object = None) -> Array:
+        # optax's line searches refuse extra arguments that value_fn does not take: so it takes the other one.
+        del grad_fn
+        return objective(params)
+
     def f(hyperparameters: Any, params: Any) -> Any:
         optimizer = optax.with_extra_args_support(factory(**hyperparameters))
 
         def step(carry: Any, _: Any) -> Any:
             params, state = carry
             value, gradient = jax.value_and_grad(objective)(params)
-            updates, state = optimizer.update(gradient, state, params, value=value, grad=gradient, value_fn=objective)
+            extra = {"value": value, "grad": gradient, "value_fn": value_fn, "grad_fn": jax.grad(objective)}
+            updates, state = optimizer.update(gradient, state, params, **extra)
             return (jax.tree.map(lambda p, u: p + u, params, updates), state), None
 
         carry = (params, optimizer.init(params))

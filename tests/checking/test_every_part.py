@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxopt_nn import losses, penalties
+from jaxopt_nn import losses, optimizers, penalties
 from jaxopt_nn.checking import check_gradients, check_layer, check_loss, check_optimizer
 from jaxopt_nn.types import Layer
 
@@ -33,8 +33,8 @@ IDS = table_of("layers/test_layers.py", "IDS")  # whose input is integers
 # What has a custom rule or a stop_gradient, as masks have: for these alone the gradient without rules is compiled too.
 RULED = table_of("layers/test_layers.py", "STOCHASTIC") | {"causal attention", "max_pool", "global_max_pool"}
 OPTIMIZERS = table_of("optimizers/table.py", "OPTIMIZERS")
-# One of each kind: the table's own test compares the derivatives of all of them with differences, through ten steps.
-CHOSEN = {"nesterov", "adamw", "adafactor", "lookahead"}
+GROUPS = [OPTIMIZERS[start::7] for start in range(7)]
+GROUPS += [[row for row in table_of("optimizers/table.py", "WRAPPERS") if row[0] in ("flatten", "freeze", "muon")]]
 
 
 def draws(seed, *shape):
@@ -109,18 +109,34 @@ def test_penalties():
     assert {leaf.path: leaf.verdict for leaf in report.leaves} == expected
 
 
+def test_optimizers_that_ask_for_gradients():
+    """At other points than the one where they are: the check gives them the loss's gradient."""
+    params = {"kernel": np.float64(draws(1, 2, 3))}
+
+    def sam(learning_rate, rho):
+        return optimizers.sam(optimizers.sgd(learning_rate), rho)
+
+    def sophia(learning_rate, b1):
+        return optimizers.sophia(learning_rate, b1, key=jax.random.key(0))
+
+    with jax.enable_x64(True):
+        check_optimizer(sam, {"learning_rate": 0.1, "rho": 0.2}, params, key=KEY).assert_ok()
+        check_optimizer(sophia, {"learning_rate": 0.1, "b1": 0.8}, params, key=KEY).assert_ok()
+
+
 def test_weighted_mean():
     check_gradients(losses.weighted_mean, draws(1, 5), np.abs(draws(2, 5)), key=KEY).assert_ok()
 
 
-def test_optimizers():
-    rows = {name: (factory, numbers) for name, factory, numbers in OPTIMIZERS if name in CHOSEN}
-    assert rows.keys() == CHOSEN
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: "+".join(row[0] for row in group))
+def test_optimizers(group):
+    rows = {name: (factory, numbers) for name, factory, numbers in group}
 
     def side_by_side(**numbers):
         parts = {name: optax.with_extra_args_support(rows[name][0](**numbers[name])) for name in rows}
 
-        def update(grads, state, params, *, value, grad, value_fn):
+        def update(grads, state, params, *, value, grad, value_fn, grad_fn):
+            del grad_fn  # that of all of them together
             own = {name: {"value": value, "grad": grad[name], "value_fn": value_fn} for name in parts}
             pairs = {n: part.update(grads[n], state[n], params[n], **own[n]) for n, part in parts.items()}
             return {name: pair[0] for name, pair in pairs.items()}, {name: pair[1] for name, pair in pairs.items()}
