@@ -16,6 +16,7 @@ PEERS = {
     "ours": "ours",
     "torch": "torch, eager, fused Adam",
     "torch-compile": "torch.compile",
+    "ours-first": "ours, the first check of a function: compiling is part of it",
     "torch-gradcheck": "torch gradcheck, slow mode, one round if it takes more than a minute",
     "torch-gradcheck-fast": "torch gradcheck, fast mode, one direction",
     "keras-jax": "Keras on JAX",
