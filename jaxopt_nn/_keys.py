@@ -44,13 +44,13 @@ def permutation(key: Key, size: int) -> Array:
     if jax.default_backend() != "cpu":
         return jax.random.permutation(key, size)
     rows = jnp.arange(size)
-    for _ in range(math.ceil(3 * math.log(max(1, size)) / math.log(2**32 - 1))):  # JAX's rule for ties to be rare
+    for sort in range(math.ceil(3 * math.log(max(1, size)) / math.log(2**32 - 1))):  # JAX's rule for ties to be rare
         key, own = jax.random.split(key)
         words, places = jax.random.bits(own, (size,), jnp.uint32), lax.iota(jnp.uint32, size)
         with jax.enable_x64(True):
             both = lax.shift_left(words.astype(jnp.uint64), jnp.uint64(32)) | places.astype(jnp.uint64)
             order = lax.sort(both, is_stable=False).astype(jnp.uint32)  # the low half
-        rows = rows[order]
+        rows = rows[order] if sort else order.astype(rows.dtype)
     return rows
 
 
