@@ -9,7 +9,9 @@ first terms. Each entry's error is taken as the largest of
 - its round-off, with ε measured on the lines;
 - how far entries of smaller steps contradict it beyond their own round-off: a kink or a period between two steps.
 
-The entry of the smallest error wins. One-sided slopes (powers 1, 2, 3 instead of 2, 4, 6) come the same way.
+The entry of the smallest error wins. One-sided slopes (powers 1, 2, 3 instead of 2, 4, 6) come the same way. No error
+is below what rounding the numbers on the way to f does: a relative change of 2⁻⁵² there moves the slope by f's second
+derivative times that, at every step alike.
 """
 
 import math
@@ -24,6 +26,9 @@ Floats = NDArray[np.float64]
 
 LADDER = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 """Steps relative to the leaf. Long, because the smallest must lie below the nearest kinks of a net of many ReLUs."""
+
+
+_ROUNDINGS = 4  # on the way to f
 
 
 class Slopes(NamedTuple):
@@ -48,7 +53,9 @@ class Slopes(NamedTuple):
     right_sigma: Floats
 
 
-def slopes_at_zero(middle: Floats, above: Floats, below: Floats, steps: Floats, noise: float) -> Slopes:
+def slopes_at_zero(
+    middle: Floats, above: Floats, below: Floats, steps: Floats, noise: float, unit: float = 1.0
+) -> Slopes:
     """Two-sided and one-sided slopes of a block of lines.
 
     Args:
@@ -57,6 +64,7 @@ def slopes_at_zero(middle: Floats, above: Floats, below: Floats, steps: Floats, 
         below: ``[B, m]`` values at ``-steps``.
         steps: ``[m]`` steps, decreasing by a constant ratio.
         noise: round-off of one value.
+        unit: the size of the numbers that are moved, and of those that they are added to; at least 1 counts.
 
     Returns:
         The slopes with their error bars.
@@ -73,6 +81,10 @@ def slopes_at_zero(middle: Floats, above: Floats, below: Floats, steps: Floats, 
         value, sigma, step = _extrapolate((above - below) / (2 * steps), steps, noise, (2, 4, 6))
         left, left_sigma, _ = _extrapolate((middle[:, None] - below) / steps, steps, 2 * noise, (1, 2, 3))
         right, right_sigma, _ = _extrapolate((above - middle[:, None]) / steps, steps, 2 * noise, (1, 2, 3))
+        bent = np.abs(above + below - 2 * middle[:, None]) / steps**2
+    largest = np.argmax(np.isfinite(bent), axis=1)  # the largest step that is of use
+    floor = _ROUNDINGS * 2.0**-52 * max(unit, 1.0) * np.nan_to_num(bent[np.arange(len(bent)), largest])
+    sigma, left_sigma, right_sigma = (np.maximum(bars, floor) for bars in (sigma, left_sigma, right_sigma))
     return Slopes(value, sigma, step, left, left_sigma, right, right_sigma)
 
 

@@ -1,5 +1,6 @@
 """One leaf of the gradient: what is claimed, and the samples that speak for or against it."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -142,8 +143,14 @@ def places_at(probe: Probe, evidence: Evidence, flat: NDArray[np.int64], setting
 
 
 def look_along(probe: Probe, evidence: Evidence) -> localize.Look:
-    """Samples lines of the leaf, with the round-off that was measured on it."""
-    return lambda lines: probe(evidence.claim.leaf, lines, noise=evidence.sample.noise)
+    """Samples lines of the leaf, with the round-off that was measured on it and the ladders that it took."""
+
+    def look(lines: list[Line]) -> Sample:
+        known = evidence.sample
+        samples = [probe(evidence.claim.leaf, lines, noise=known.noise, stretch=each) for each in known.stretches]
+        return functools.reduce(_sharper, samples)
+
+    return look
 
 
 def _weigh(
@@ -174,10 +181,15 @@ def _weigh(
 
 
 def _sharper(a: Sample, b: Sample) -> Sample:
-    """Line by line the slopes with the smaller error bar."""
+    """Line by line the slopes with the smaller error bar; a kink near the point looks like round-off to a ladder."""
     better = b.slopes.sigma < a.slopes.sigma
-    slopes = Slopes(*(np.where(better, y, x) for x, y in zip(a.slopes, b.slopes, strict=True)))
-    return a._replace(slopes=slopes, constant=a.constant and b.constant, repeatable=a.repeatable and b.repeatable)
+    return a._replace(
+        slopes=Slopes(*(np.where(better, y, x) for x, y in zip(a.slopes, b.slopes, strict=True))),
+        constant=a.constant and b.constant,
+        repeatable=a.repeatable and b.repeatable,
+        noise=min(a.noise, b.noise),
+        stretches=a.stretches + b.stretches,
+    )
 
 
 def _rms(values: Floats) -> float:

@@ -102,6 +102,9 @@ def _judged(probe: Probe, evidence: Evidence, reach: float | None, settings: Set
     if not kinked and reach and seen <= 1e-6 * reach:
         return Finding("DEAD", "zero but for round-off, claimed and numeric")
     if not evidence.miss_bound <= tolerance.resolution * evidence.norm:
+        if not np.any(claim.gradient) and np.isfinite(evidence.miss_bound):
+            reason = "the claim is zero, and so is the numeric slope within its error bar: no gradient to compare with"
+            return Finding("INCONCLUSIVE", f"{reason}; at a minimum, move the point a little")
         share = evidence.miss_bound / evidence.norm if evidence.norm else np.inf
         size = f"a relative error of {share:.0e}" if np.isfinite(share) else "any error"
         smooth = bool(np.all(np.isfinite(evidence.sample.slopes.value)))

@@ -33,6 +33,7 @@ class Sample(NamedTuple):
         noise: round-off of one value of f.
         curve: what the lines showed at each step.
         evaluations: how often f was evaluated.
+        stretches: the factors on the ladder of steps; of each line the slopes are those of the best.
     """
 
     slopes: Slopes
@@ -43,6 +44,7 @@ class Sample(NamedTuple):
     noise: float
     curve: "Curve"
     evaluations: int
+    stretches: tuple[float, ...] = (1.0,)
 
 
 class Curve(NamedTuple):
@@ -118,7 +120,9 @@ def make_probe(
             curve = Curve(steps, (above - below) / (2 * steps), (above - middle[:, None]) / steps, crossed)
         keep = ~_avoidable(crossed)
         return Sample(
-            slopes=slopes_at_zero(middle, np.where(keep, above, np.nan), np.where(keep, below, np.nan), steps, noise),
+            slopes=slopes_at_zero(
+                middle, np.where(keep, above, np.nan), np.where(keep, below, np.nan), steps, noise, unit
+            ),
             scale=scale,
             middle=float(middle[0]),
             constant=bool(np.all(values == middle[0])),
@@ -126,6 +130,7 @@ def make_probe(
             noise=noise,
             curve=curve,
             evaluations=values.size,
+            stretches=(stretch,),
         )
 
     return probe
@@ -158,12 +163,13 @@ def _runner(fn: Callable[..., Any], block: int) -> Callable[..., Any]:
 
 
 def _avoidable(crossed: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The large steps that reach into another branch of f, where at least three smaller ones stay in the same.
+    """The steps that reach into another branch of f, where smaller ones stay in the same.
 
-    Where fewer do, the kink is at the point or next to it: all values stay, and the one-sided slopes decide.
+    Where none does, the kink is at the point: all values stay, and the one-sided slopes decide. Where but one does, it
+    has no error bar, and the line tells nothing on this ladder.
     """
     staying = np.cumprod(~crossed[:, ::-1], axis=1, dtype=bool)[:, ::-1]  # this step and all smaller ones
-    return ~staying & (np.sum(staying, axis=1, keepdims=True) >= 3)
+    return ~staying & staying[:, -1:]
 
 
 def natural_scale(leaf: Any) -> float:

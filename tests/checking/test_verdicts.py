@@ -181,3 +181,32 @@ def test_the_own_dtype_is_not_compared_with_a_gradient_of_which_nothing_is_known
         assert report.leaves[0].dtype_error > 1e-3
         assert report.leaves[0].dtype_verdict == expected, report
     assert report.verdict == "INCONCLUSIVE"
+
+
+@pytest.mark.parametrize("distance", [2e-8, 5e-7, 1e-6])
+@pytest.mark.parametrize("size", [1e-4, 1e-1])
+def test_a_kink_near_the_point_is_no_error(size, distance):
+    """Most steps reach over it, and agree on a slope that is not the one at the point."""
+    weights = draws(0, 7).astype(np.float64)
+    with jax.enable_x64(True):
+        for seed in range(3):
+            report = check_gradients(
+                lambda w: jnp.sum(jnp.sin(w) * weights) + size * jnp.abs(w[0] - 1.0 - distance),
+                np.ones(7),
+                key=jax.random.key(seed),
+            )
+            assert report.ok, report
+
+
+def test_at_a_minimum_round_off_is_no_slope():
+    """F's values are few multiples of a unit of round-off there: some lines show the same ones at several steps."""
+    with jax.enable_x64(True):
+        for seed in range(6):
+            x = np.random.default_rng(seed).choice((-1.0, 0.0, 1.0), 2)
+            report = check_gradients(
+                lambda p, x=x: jnp.sum(900 * (x @ p[0] + p[1] - 1.0) ** 2),
+                (np.zeros(2), np.ones(1)),
+                key=jax.random.key(seed),
+            )
+            assert report.verdict == "INCONCLUSIVE", report
+            assert "no gradient to compare with" in str(report)
