@@ -135,10 +135,14 @@ def _goals(name: str, case: Case, result: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
+    from benchmarks import check_tables
     from benchmarks.pages import page  # it needs what is here
 
-    readme = ROOT / "README.md"
-    readme.write_text(insert(readme.read_text(), short_table(results())))
+    for path, markdown in (
+        (ROOT / "README.md", short_table(results())),
+        (ROOT / "docs" / "gradient_checking.md", check_tables.tables()),
+    ):
+        path.write_text(insert(path.read_text(), markdown))
     (ROOT / "docs" / "benchmarks.md").write_text(page(results(), results("scaling"), layer_results()))
 
 

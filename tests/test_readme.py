@@ -1,4 +1,4 @@
-"""The README's first example runs as it stands, and its table of benchmarks says what the results say."""
+"""The README's first example runs as it stands, and tables say what the results say."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import tables
+from benchmarks import check_tables, tables
 from jaxopt_nn import training
 
 README = Path(__file__).parent.parent / "README.md"
@@ -26,3 +26,8 @@ def test_the_first_example():
 def test_the_table_of_benchmarks():
     text = README.read_text()
     assert tables.insert(text, tables.short_table(tables.results())) == text
+
+
+def test_the_tables_of_gradient_checking():
+    text = (README.parent / "docs" / "gradient_checking.md").read_text()
+    assert tables.insert(text, check_tables.tables()) == text

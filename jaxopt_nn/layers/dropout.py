@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxopt_nn import _keys, trees
 from jaxopt_nn._arguments import check_key, check_number
@@ -33,6 +34,7 @@ def dropout(drop_rate: ArrayLike) -> Layer:
 
     Raises:
         ValueError: if ``drop_rate`` is a Python number outside [0, 1), or if ``key`` is None in training.
+        TypeError: for an input that is not floating-point.
 
     References:
         Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 2014.
@@ -163,6 +165,8 @@ def _dropping(drop_rate: ArrayLike, mask_shape: Callable[[Any], tuple[int, ...]]
         if len(x.shape) < rank:
             wanted = "[batch, spatial axes ..., channels]" if rank > 1 else "[batch, ...]"
             raise ValueError(f"expected input {wanted}, got shape {list(x.shape)}")
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(f"expected floating-point input, got {x.dtype}; convert it, e.g. x.astype('float32')")
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
         del key

@@ -34,21 +34,25 @@ def gaussian_noise(stddev: ArrayLike) -> Layer:
     """
     check_number("stddev", stddev, 0)
 
+    def check(x: Any) -> None:
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(f"expected floating-point input, got {x.dtype}; convert it, e.g. x.astype('float32')")
+
     def init(key: Key, x: Any) -> tuple[Params, State]:
-        del key, x
+        del key
+        check(x)
         return {}, {}
 
     def apply(
         params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
     ) -> tuple[Array, State]:
         del params, weight
+        check(x)
         if not train:
             return x, state
         if key is None:
             raise ValueError("key: expected a PRNG key in training, got None")
         check_key("key", key)
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise TypeError(f"expected floating-point input, got {x.dtype}; convert it, e.g. x.astype('float32')")
         # Drawn in a row: another shape takes XLA longer to compile on a CPU.
         noise = jax.random.normal(key, (x.size,), jnp.promote_types(x.dtype, jnp.float32)).reshape(x.shape)
         return (x + jnp.asarray(stddev, noise.dtype) * noise).astype(x.dtype), state

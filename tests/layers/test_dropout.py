@@ -161,6 +161,9 @@ def test_every_rate_may_be_traced_and_needs_a_key_in_training(factory):
 
 
 def test_inputs_without_what_is_dropped_are_named():
+    for layer in (layers.dropout(0.1), layers.stochastic_depth(0.1), layers.spatial_dropout(0.1)):
+        with pytest.raises(TypeError, match=r"^expected floating-point input, got int32; convert it"):
+            layer.init(jax.random.key(0), jnp.ones((2, 3, 4), "int32"))
     with pytest.raises(ValueError, match=r"expected input \[batch, spatial axes \.\.\., channels\], got shape"):
         layers.spatial_dropout(0.5).init(jax.random.key(0), jnp.ones((3, 4)))
     with pytest.raises(ValueError, match=r"^mask: expected to select a parameter of the layer, which has none"):

@@ -41,3 +41,5 @@ def test_bad_input_is_named():
         noisy(1.0, None, jnp.ones(3))
     with pytest.raises(TypeError, match=r"expected floating-point input, got int32"):
         noisy(1.0, jax.random.key(0), jnp.ones((2, 3), int))
+    with pytest.raises(TypeError, match=r"expected floating-point input, got int32"):
+        layers.gaussian_noise(1.0).init(jax.random.key(0), jnp.ones((2, 3), int))
