@@ -14,9 +14,10 @@ import numpy as np
 
 from jaxopt_nn._arguments import check_key, check_number, check_positive_int
 from jaxopt_nn.checking import rules, together
+from jaxopt_nn.checking.differences import ROUND_OFF_OF_F
 from jaxopt_nn.checking.directions import seed_words
 from jaxopt_nn.checking.evidence import Claim, Evidence, Finding, Settings, gather
-from jaxopt_nn.checking.explain import disputed
+from jaxopt_nn.checking.explain import Oracle, disputed
 from jaxopt_nn.checking.judge import Tolerance
 from jaxopt_nn.checking.keys import check_distinct_keys, drawn_twice
 from jaxopt_nn.checking.leaf import judge, not_finite, row
@@ -161,14 +162,7 @@ def check_gradients(
         ]
         norms = [float(np.linalg.norm(claim.gradient)) for claim in claims]
         scales = [natural_scale(leaf) for leaf in arguments.leaves]
-        vanishing = [
-            None
-            if reach and oracle.stripped is not None and np.linalg.norm(oracle.stripped) > _ROUND_OFF * reach
-            else reach
-            for reach, oracle in zip(
-                _vanishing(gradient, arguments.leaves, claims, norms, scales), oracles, strict=True
-            )
-        ]
+        vanishing = _vanishing(gradient, arguments.leaves, claims, norms, scales, oracles)
         plain = [
             bool(np.all(np.isfinite(claimed[i])))
             and not claim.rounding
@@ -180,6 +174,9 @@ def check_gradients(
         probe = counting_probe(objective, arguments, 2 * directions, calls, frozen=frozen, groups=groups)
         quick = together.passed(probe, claims, groups, settings)
         evidence = [quick[i][0] if i in quick else gather(probe, claim, settings) for i, claim in enumerate(claims)]
+        # Beside f itself too: all that there is of a gradient may be round-off.
+        least = abs(evidence[0].sample.middle)
+        vanishing = _vanishing(gradient, arguments.leaves, claims, norms, scales, oracles, least)
         unrepeatable = _unrepeatable(objective, repeats, evidence)
         findings = [
             unrepeatable
@@ -220,23 +217,28 @@ def _vanishing(
     claims: Sequence[Claim],
     norms: Sequence[float],
     scales: Sequence[float],
+    oracles: Sequence[Oracle],
+    least: float = 0.0,
 ) -> list[float | None]:
     """Which claimed gradients are zero but for round-off.
 
-    Such a gradient, that of a bias before a normalization say, is tiny beside the others, and another one altogether
-    when the point moves by a few units in the last place. Of a gradient that is only small the digits stay.
+    Such a gradient, that of a bias before a normalization say, is tiny beside the others, or beside ``least``, and
+    another one altogether when the point moves by a few units in the last place. Of a gradient that is only small the
+    digits stay, and rule-stripped AD finds it too.
 
     Returns:
-        For each of these leaves the norm of a gradient that would move f as much as the most influential leaf does;
-        None for the others.
+        For each of these leaves the norm of a gradient that would move f as much as the most influential leaf does, or
+        by ``least``; None for the others.
     """
     largest = max(norm * scale for norm, scale in zip(norms, scales, strict=True))
-    reach = [
-        largest / scale if norm <= _ROUND_OFF * largest / scale else None
-        for norm, scale in zip(norms, scales, strict=True)
-    ]
-    if not largest or not any(norm for norm, limit in zip(norms, reach, strict=True) if limit):
-        return reach if largest else [None] * len(norms)
+    reach: list[float | None] = []
+    for norm, scale, oracle in zip(norms, scales, oracles, strict=True):
+        exact = norm if oracle.stripped is None else max(norm, float(np.linalg.norm(oracle.stripped)))
+        beside_f = least if norm and exact * scale <= ROUND_OFF_OF_F * least else 0.0
+        whole = max(beside_f, largest if exact * scale <= _ROUND_OFF * largest else 0.0)
+        reach.append(whole / scale if whole else None)
+    if not any(norm for norm, limit in zip(norms, reach, strict=True) if limit):
+        return reach
     # More than one move: round-off takes few values, and may happen to be the same one again.
     moved = [gradient([leaf * (1 + by * 2.0**-46) for leaf in leaves]) for by in (1, -1, 3, -5)]
     changes = [

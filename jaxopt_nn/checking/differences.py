@@ -20,13 +20,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LADDER", "Slopes", "chi_square_quantile", "round_off", "slopes_at_zero"]
+__all__ = ["LADDER", "ROUND_OFF_OF_F", "Slopes", "chi_square_quantile", "round_off", "slopes_at_zero"]
 
 Floats = NDArray[np.float64]
 
 LADDER = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 """Steps relative to the leaf. Long, because the smallest must lie below the nearest kinks of a net of many ReLUs."""
 
+
+ROUND_OFF_OF_F = 1e-13
+"""A gradient times the leaf's scale that is this small beside f may be what round-off leaves of zero."""
 
 _ROUNDINGS = 4  # on the way to f
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxopt_nn.checking import localize
-from jaxopt_nn.checking.differences import Floats
+from jaxopt_nn.checking.differences import LADDER, ROUND_OFF_OF_F, Floats
 from jaxopt_nn.checking.directions import Line, coordinate, project
 from jaxopt_nn.checking.evidence import Claim, Evidence, Finding, Settings, look_along, places_at
 from jaxopt_nn.checking.hypotheses import Known, Samples, simplest
@@ -72,7 +72,10 @@ def contradicted(probe: Probe, evidence: Evidence, settings: Settings, oracle: O
     coarse = bool(evidence.claim.rounding) or not evidence.miss_bound <= settings.tolerance.resolution * evidence.norm
     smooth = not np.any(evidence.sample.curve.crossed[:, -1])
     clear = 100 * max(1e-8, evidence.claim.rounding, evidence.claim.own_rounding)
-    if coarse and smooth and float(np.linalg.norm(gap)) > clear * evidence.norm:
+    unit = float(evidence.sample.curve.steps[0]) / LADDER[0]
+    # Where terms cancel, two programs for one gradient leave round-off that is none of f's.
+    round_off = ROUND_OFF_OF_F * abs(evidence.sample.middle) / unit
+    if coarse and smooth and float(np.linalg.norm(gap)) > max(clear * evidence.norm, round_off):
         found = explain(probe, evidence, settings, oracle, trusted=True)
         return found._replace(hypothesis=found.hypothesis + "; by rule-stripped AD alone, differences are too coarse")
     return None

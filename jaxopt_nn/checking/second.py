@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn.checking.compiled import evaluator
-from jaxopt_nn.checking.differences import Floats
+from jaxopt_nn.checking.differences import ROUND_OFF_OF_F, Floats
+from jaxopt_nn.checking.probe import natural_scale
 from jaxopt_nn.checking.problem import Arguments, Objective, automatic_gradient, other_arrays
 from jaxopt_nn.checking.report import GradientReport
 from jaxopt_nn.types import Array
@@ -59,7 +60,8 @@ def second_order(
         point = (list(arguments.leaves), rest)
         product = evaluator(jax.make_jaxpr(jax.grad(slope))(*point, u))
         hu, hv = (product(jax.tree.leaves((*point, along))) for along in (u, v))
-    if wrong := _asymmetry(_products(v, hu), _products(u, hv), settings["rtol"]):
+    least = ROUND_OFF_OF_F * abs(report.value) / min(natural_scale(leaf) for leaf in arguments.leaves)
+    if wrong := _asymmetry(_products(v, hu), _products(u, hv), settings["rtol"], least):
         return report._replace(verdict="FAIL", notes=(*report.notes, wrong))
     return report
 
@@ -68,9 +70,9 @@ def _products(a: Sequence[Any], b: Sequence[Any]) -> Floats:
     return np.concatenate([(np.asarray(x) * np.asarray(y)).ravel() for x, y in zip(a, b, strict=True)])
 
 
-def _asymmetry(vhu: Floats, uhv: Floats, rtol: float) -> str:
-    """What is wrong with vᵀHu = uᵀHv, given the products that these are the sums of."""
+def _asymmetry(vhu: Floats, uhv: Floats, rtol: float, least: float) -> str:
+    """What is wrong with vᵀHu = uᵀHv, given the products that are summed; a difference of ``least`` is round-off."""
     one, other = float(np.sum(vhu)), float(np.sum(uhv))
-    if abs(one - other) <= rtol * float(np.linalg.norm(vhu) + np.linalg.norm(uhv)):
+    if abs(one - other) <= rtol * float(np.linalg.norm(vhu) + np.linalg.norm(uhv)) + least:
         return ""
     return f"the Hessian is not symmetric: uᵀHv = {other:.9g}, vᵀHu = {one:.9g}: ∇f is the gradient of no function"

@@ -52,3 +52,19 @@ def test_a_gradient_of_no_function_has_an_asymmetric_hessian():
     assert (report.verdict, report.ok) == ("PASS", False), report
     assert {leaf.verdict for leaf in report.second.leaves} == {"PASS"}
     assert any("the Hessian is not symmetric" in note for note in report.second.notes)
+
+
+def test_a_hessian_that_is_round_off_is_not_wrong():
+    """The cross-entropy of a single class is 0, and its derivatives are but for round-off; the penalty is straight."""
+
+    def f(w, x, t):
+        outputs = jax.nn.hard_tanh(x @ w["hidden"] + w["shift"][None]) @ w["kernel"] + w["bias"][None]
+        losses = -jnp.sum(jax.nn.softmax(t) * jax.nn.log_softmax(outputs), axis=-1)
+        return 40 * (losses + 0.01 * sum(jnp.sum(jnp.abs(w[name])) for name in ("hidden", "kernel")))
+
+    for seed in range(6):
+        draw = np.random.default_rng(seed).standard_normal
+        w = {"hidden": draw((4, 2)), "shift": draw(2), "kernel": draw((2, 1)), "bias": draw(1)}
+        w, x, t = (jax.tree.map(np.float32, part) for part in (w, draw((3, 4)), draw((3, 1))))
+        report = check_gradients(f, w, x, t, argnums=(0, 1), key=jax.random.key(seed), order=2)
+        assert report.ok or report.second.verdict == "INCONCLUSIVE", report
