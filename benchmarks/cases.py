@@ -96,7 +96,7 @@ CASES = {
         {"ours-10-epochs": 1.0},
     ),
     "10": Case(
-        "gradient check of a 128-512-64-10 tanh MLP, mean loss, 99,530 parameters: the whole report",
+        "gradient check of a 128-512-64-10 tanh MLP, mean loss, 99,530 parameters: the whole report, compiling apart",
         "checks",
         Checking((128, 512, 64, 10), 32),
         {"torch-gradcheck": 100.0, "torch-gradcheck-fast": None, "ours-first": None},

@@ -4,6 +4,7 @@ The function is evaluated under ``jax.enable_x64`` and with matrix products at h
 settings, which are untouched afterwards. One point is checked, not the domain.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from jaxopt_nn.checking.leaf import judge, not_finite, row
 from jaxopt_nn.checking.oracles import counting_probe, make_oracles
 from jaxopt_nn.checking.precision import compare_own_dtype
 from jaxopt_nn.checking.probe import natural_scale
-from jaxopt_nn.checking.problem import Gradient, Objective, claimed_gradient, make_objective, split_arguments
+from jaxopt_nn.checking.problem import Objective, claimed_gradient, make_objective, split_arguments
 from jaxopt_nn.checking.report import GradientReport, overall_verdict
 from jaxopt_nn.checking.second import second_order
 from jaxopt_nn.types import Key
@@ -162,7 +163,11 @@ def check_gradients(
         ]
         norms = [float(np.linalg.norm(claim.gradient)) for claim in claims]
         scales = [natural_scale(leaf) for leaf in arguments.leaves]
-        vanishing = _vanishing(gradient, arguments.leaves, claims, norms, scales, oracles)
+        # More than one move: round-off takes few values, and may happen to be the same one again.
+        moved = functools.cache(
+            lambda: [gradient([leaf * (1 + by * 2.0**-46) for leaf in arguments.leaves]) for by in (1, -1, 3, -5)]
+        )
+        vanishing = _vanishing(moved, claims, norms, scales, oracles)
         plain = [
             bool(np.all(np.isfinite(claimed[i])))
             and not claim.rounding
@@ -176,7 +181,7 @@ def check_gradients(
         evidence = [quick[i][0] if i in quick else gather(probe, claim, settings) for i, claim in enumerate(claims)]
         # Beside f itself too: all that there is of a gradient may be round-off.
         least = abs(evidence[0].sample.middle)
-        vanishing = _vanishing(gradient, arguments.leaves, claims, norms, scales, oracles, least)
+        vanishing = _vanishing(moved, claims, norms, scales, oracles, least)
         unrepeatable = _unrepeatable(objective, repeats, evidence)
         findings = [
             unrepeatable
@@ -212,15 +217,14 @@ def check_gradients(
 
 
 def _vanishing(
-    gradient: Gradient,
-    leaves: Sequence[Any],
+    moved: Callable[[], list[list[Any]]],
     claims: Sequence[Claim],
     norms: Sequence[float],
     scales: Sequence[float],
     oracles: Sequence[Oracle],
     least: float = 0.0,
 ) -> list[float | None]:
-    """Which claimed gradients are zero but for round-off.
+    """Which claimed gradients are zero but for round-off; ``moved`` gives the claims at points next to the point.
 
     Such a gradient, that of a bias before a normalization say, is tiny beside the others, or beside ``least``, and
     another one altogether when the point moves by a few units in the last place. Of a gradient that is only small the
@@ -239,10 +243,8 @@ def _vanishing(
         reach.append(whole / scale if whole else None)
     if not any(norm for norm, limit in zip(norms, reach, strict=True) if limit):
         return reach
-    # More than one move: round-off takes few values, and may happen to be the same one again.
-    moved = [gradient([leaf * (1 + by * 2.0**-46) for leaf in leaves]) for by in (1, -1, 3, -5)]
     changes = [
-        max(float(np.linalg.norm(again[i] - claim.gradient)) for again in moved) for i, claim in enumerate(claims)
+        max(float(np.linalg.norm(again[i] - claim.gradient)) for again in moved()) for i, claim in enumerate(claims)
     ]
     return [limit if change >= 0.1 * norm else None for limit, change, norm in zip(reach, changes, norms, strict=True)]
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxopt_nn._arguments import check_floating
 from jaxopt_nn.types import Array
 
 __all__ = [
@@ -107,8 +108,7 @@ def check_spatial_input(x: Any, *sizes: Any, channels: int | None = None) -> int
         TypeError: ``x`` is not floating-point.
         ValueError: it has the wrong rank, an empty axis, or another number of channels.
     """
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"expected floating-point input, got {x.dtype}; convert it, e.g. x.astype('float32')")
+    check_floating(x)
     axes = len(x.shape) - 2
     wanted = {len(size) for size in sizes if not isinstance(size, (int, np.integer, str))}
     if axes < 1 or any(count != axes for count in wanted):

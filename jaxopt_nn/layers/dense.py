@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxopt_nn import _keys, initializers
-from jaxopt_nn._arguments import check_positive_int
+from jaxopt_nn._arguments import check_floating, check_positive_int
 from jaxopt_nn.initializers import Initializer
 from jaxopt_nn.layers._product import times_matrix
 from jaxopt_nn.types import Array, Key, Layer, Params, State
@@ -82,8 +82,7 @@ def flatten(x: Array) -> Array:
 
 
 def _check_features(x: Any, expected: int | None = None) -> None:
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"expected floating-point input, got {x.dtype}; convert it, e.g. x.astype('float32')")
+    check_floating(x)
     if len(x.shape) < 2:
         raise ValueError(f"expected input [batch, ..., features], got shape {list(x.shape)}")
     if expected is not None and x.shape[-1] != expected:

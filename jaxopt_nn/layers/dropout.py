@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxopt_nn import _keys, trees
-from jaxopt_nn._arguments import check_key, check_number
+from jaxopt_nn._arguments import check_floating, check_key, check_number
 from jaxopt_nn.layers._bits import drop
 from jaxopt_nn.layers.wiring import as_layer
 from jaxopt_nn.trees import Mask
@@ -165,8 +164,7 @@ def _dropping(drop_rate: ArrayLike, mask_shape: Callable[[Any], tuple[int, ...]]
         if len(x.shape) < rank:
             wanted = "[batch, spatial axes ..., channels]" if rank > 1 else "[batch, ...]"
             raise ValueError(f"expected input {wanted}, got shape {list(x.shape)}")
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise TypeError(f"expected floating-point input, got {x.dtype}; convert it, e.g. x.astype('float32')")
+        check_floating(x)
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
         del key

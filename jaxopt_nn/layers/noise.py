@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxopt_nn._arguments import check_key, check_number
+from jaxopt_nn._arguments import check_floating, check_key, check_number
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
 
 __all__ = ["gaussian_noise"]
@@ -34,20 +34,16 @@ def gaussian_noise(stddev: ArrayLike) -> Layer:
     """
     check_number("stddev", stddev, 0)
 
-    def check(x: Any) -> None:
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise TypeError(f"expected floating-point input, got {x.dtype}; convert it, e.g. x.astype('float32')")
-
     def init(key: Key, x: Any) -> tuple[Params, State]:
         del key
-        check(x)
+        check_floating(x)
         return {}, {}
 
     def apply(
         params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
     ) -> tuple[Array, State]:
         del params, weight
-        check(x)
+        check_floating(x)
         if not train:
             return x, state
         if key is None:

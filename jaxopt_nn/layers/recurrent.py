@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn import _keys, initializers
-from jaxopt_nn._arguments import check_positive_int
+from jaxopt_nn._arguments import check_floating, check_positive_int
 from jaxopt_nn.initializers import Initializer
 from jaxopt_nn.layers._product import times_matrix
 from jaxopt_nn.types import Array, Key, Layer, Params, State
@@ -293,8 +293,7 @@ def _recurrent(
 def _parts(x: Any) -> tuple[Any, Any]:
     """The sequence and its mask."""
     x, mask = x if isinstance(x, (tuple, list)) else (x, None)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"expected floating-point input, got {x.dtype}")
+    check_floating(x)
     if len(x.shape) != 3 or x.shape[1] < 1:
         raise ValueError(f"expected a sequence [batch, time, features], got shape {list(x.shape)}")
     if mask is not None and mask.dtype != jnp.bool_:
