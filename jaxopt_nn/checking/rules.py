@@ -38,9 +38,9 @@ _MOST = 12  # sites that are tried one at a time: each is a program to compile
 _SEEN = 1e-9  # a relative change of the gradient that is no round-off
 
 
-# What JAX raises for an operation without a derivative: NotImplementedError for a primitive without a rule, ValueError
-# for a callback and for a while_loop in reverse mode, UnexpectedTracerError for a rule that closes over the trace it was
-# made in. It becomes a note of the report. Our own reading of a program is traced before, outside of the try.
+# What JAX raises for an operation without a derivative, which becomes a note of the report. NotImplementedError: a
+# primitive without a rule. ValueError: a callback, and a while_loop in reverse mode. UnexpectedTracerError: a rule that
+# closes over the trace it was made in. Our own reading of a program is traced before, outside of the try.
 _NO_DERIVATIVE = (NotImplementedError, ValueError, jax.errors.UnexpectedTracerError)
 _NO_TRANSPOSED_SOLVE = "transpose_solve required"  # and for a linear solve without a transposed one: a TypeError
 
