@@ -203,7 +203,7 @@ def check_gradients(
         notes = (*notes, "no second order: f depends on no leaf here")
     elif order == 2 and overall_verdict([leaf.verdict for leaf in leaves]) in _OK:
         options = {"directions": directions, "rtol": rtol, "z": z, "stop_gradient": stop_gradient}
-        second = second_order(check_gradients, f, arguments, objective, words, key, options)
+        second = second_order(check_gradients, f, arguments, objective, claimed, words, key, options)
     return GradientReport(
         verdict=overall_verdict([leaf.verdict for leaf in leaves]),
         leaves=tuple(leaves),

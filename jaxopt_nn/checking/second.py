@@ -26,17 +26,21 @@ def second_order(
     f: Callable[..., Any],
     arguments: Arguments,
     objective: Objective,
+    claimed: Sequence[Floats],
     words: tuple[int, ...],
     key: Any,
     settings: dict[str, Any],
 ) -> GradientReport:
-    """Checks ``jax.grad`` of ⟨∇f, u⟩ by differences of ∇f and by its symmetry, with Gaussian u.
+    """Checks ``jax.grad`` of ⟨∇f, u⟩ by differences of ∇f and by its symmetry.
+
+    u is Gaussian, with the signs of ∇f: nothing cancels in ⟨∇f, u⟩, and its size tells that of its round-off.
 
     Args:
         check: ``check_gradients``.
         f: the function whose gradient has been checked.
         arguments: its arguments.
         objective: f in float64.
+        claimed: ∇f at the point.
         words: what u is drawn from.
         key: of the check.
         settings: other arguments of ``check``.
@@ -44,6 +48,7 @@ def second_order(
     gradient, rest = automatic_gradient(f, arguments), other_arrays(arguments)
     generator = np.random.default_rng((*words, 3))
     u, v = ([generator.standard_normal(leaf.shape) for leaf in arguments.leaves] for _ in range(2))
+    u = [np.where(g == 0, one, np.copysign(one, g)) for one, g in zip(u, claimed, strict=True)]
 
     def slope(leaves: Sequence[Any], rest: Sequence[Any], along: Sequence[Any]) -> Array:
         # As a jax array: NumPy's float64 would stay one inside a trace where x64 is off.

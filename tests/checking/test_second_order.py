@@ -68,3 +68,11 @@ def test_a_hessian_that_is_round_off_is_not_wrong():
         w, x, t = (jax.tree.map(np.float32, part) for part in (w, draw((3, 4)), draw((3, 1))))
         report = check_gradients(f, w, x, t, argnums=(0, 1), key=jax.random.key(seed), order=2)
         assert report.ok or report.second.verdict == "INCONCLUSIVE", report
+
+
+def test_the_slope_that_is_checked_does_not_cancel():
+    """Its size says how large its round-off may be: (∇f)ᵀu of free signs may be far below the terms it is made of."""
+    slopes = draws(3, 200).astype(np.float64)
+    for seed in range(5):
+        report = check_gradients(lambda x: x @ slopes + 1e-3 * x @ x, draws(4, 200), key=jax.random.key(seed), order=2)
+        assert report.second.value > 0.5 * np.abs(slopes).sum()  # the mean of |u| is 0.8
