@@ -82,13 +82,19 @@ def contradicted(probe: Probe, evidence: Evidence, settings: Settings, oracle: O
 
 
 def blocked(evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding | None:
-    """BLOCKED where the claim is right if every stop_gradient's output is a constant, and only then."""
+    """BLOCKED where the claim is right if every stop_gradient's output is a constant, and only then.
+
+    Where kinks meet it may seem so: there the claim is what AD through every stop_gradient says too.
+    """
     if oracle.frozen is None:
         return None
     sample = oracle.frozen(evidence.lines)
     found = compare(evidence.claimed, sample.slopes, evidence.norm, evidence.tolerance)
     usable = found.error <= 1e-3 * evidence.norm
     if np.any(found.wrong) or not np.any(usable):
+        return None
+    through = oracle.conventional() if oracle.stripped is None else oracle.stripped
+    if through is not None and not len(_suspicious(evidence.claim, through)):
         return None
     causes = [f"{site} blocks {share:.2g} of it" for site, share in oracle.stops()[:3]]
     text = "a stop_gradient blocks a part of this leaf's gradient; the rest is right"

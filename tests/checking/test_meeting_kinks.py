@@ -68,3 +68,16 @@ def test_ties_under_the_stopped_maximum_of_logsumexp_block_nothing():
     assert check_gradients(lambda w: kinked(identity(w)), w, key=KEY).verdict in ("KINK_OK", "INCONCLUSIVE")
     blocked = check_gradients(lambda w: jnp.sum(w * jax.lax.stop_gradient(identity(w) + w)), w, key=KEY)
     assert blocked.verdict == "BLOCKED"
+
+
+def test_what_no_derivative_passes_through_is_not_blocked_where_kinks_meet():
+    """AD through the stop_gradient says what the claim says, so it is the kinks that make the difference."""
+
+    def none_at_the_kink(x):  # x/4, of which JAX makes the slope 0: of max(max(x, 0), x) it takes 3/4
+        return jnp.maximum(x, 0) - jnp.maximum(jnp.maximum(x, 0), x) + x / 4
+
+    f = lambda x: jnp.sum(x + jax.lax.stop_gradient(none_at_the_kink(x)))  # noqa: E731
+    report = check_gradients(f, jnp.zeros(3), key=KEY)
+    assert report.leaves[0].verdict == "INCONCLUSIVE", report
+    assert report.leaves[0].hypothesis.startswith("several kinks meet")
+    assert check_gradients(f, jnp.ones(3), key=KEY).verdict == "BLOCKED"
