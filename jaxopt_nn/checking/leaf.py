@@ -88,6 +88,8 @@ def _judged(probe: Probe, evidence: Evidence, reach: float | None, settings: Set
     )
     if evidence.sample.constant and not np.any(claim.gradient) and not (claim.rounding or disputed(claim, oracle)):
         return Finding("DEAD", "f does not depend on this leaf here, and the claimed gradient is zero")
+    if reach and not (kinked or claim.rounding) and _nothing_seen(evidence, 1e-6 * reach):
+        return Finding("DEAD", "zero but for round-off, claimed and numeric")
     if np.any(evidence.comparison.wrong) or (places is not None and np.any(places.comparison.wrong)):
         finding = blocked(evidence, settings, oracle) or _together(probe, evidence, settings, oracle)
         return finding or explain(probe, evidence, settings, oracle)
@@ -98,9 +100,6 @@ def _judged(probe: Probe, evidence: Evidence, reach: float | None, settings: Set
     if claim.rounding:
         reason = f"f rounds to a shorter float (unit {claim.rounding:.1e}) on this leaf's way: differences see no more"
         return Finding("INCONCLUSIVE", reason)
-    seen = np.median(np.abs(evidence.comparison.numeric) + evidence.comparison.error)
-    if not kinked and reach and seen <= 1e-6 * reach:
-        return Finding("DEAD", "zero but for round-off, claimed and numeric")
     if not evidence.miss_bound <= tolerance.resolution * evidence.norm:
         if not np.any(claim.gradient) and np.isfinite(evidence.miss_bound):
             reason = "the claim is zero, and so is the numeric slope within its error bar: no gradient to compare with"
@@ -113,6 +112,14 @@ def _judged(probe: Probe, evidence: Evidence, reach: float | None, settings: Set
     if kinked:
         return Finding("KINK_OK", "f has a kink at the point; the claimed slopes lie between the one-sided ones")
     return Finding("PASS", "")
+
+
+def _nothing_seen(evidence: Evidence, limit: float) -> bool:
+    """Whether the slopes that differences see are below ``limit``, those too in which the claim seems wrong."""
+    found = [evidence.comparison, *([evidence.places.comparison] if evidence.places else [])]
+    against = np.concatenate([one.numeric[one.wrong] for one in found])
+    seen = np.median(np.abs(evidence.comparison.numeric) + evidence.comparison.error)
+    return bool(seen <= limit and np.all(np.abs(against) <= limit))
 
 
 def _together(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding | None:
