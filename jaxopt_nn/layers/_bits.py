@@ -43,30 +43,34 @@ def drop(x: Array, drop_rate: ArrayLike, key: Key, mask_shape: Sequence[int]) ->
 
 
 def random_uint16(key: Key, shape: Sequence[int]) -> Array:
-    """Uniform 16-bit integers: the quarters of the hashes threefry-2x32(key, (stream, j)), j >= 0, lowest first."""
+    """Uniform 16-bit integers: the lowest quarter of each hash threefry-2x32(key, (stream, j)), j >= 0, then the next."""
     size = math.prod(shape)
+    count = -(-size // 4)
     words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-    hashes = lax.iota(jnp.uint32, -(-size // 4))
 
-    def draw(key0: Array, key1: Array) -> Array:
+    def draw(words: Array) -> Array:
         # Keys of other generators have four words, the last two often a copy of the first two. Both words of a hash in
         # one number: of two results XLA for CPUs makes two kernels, each with a whole hash.
-        low, high = threefry(key0, key1, jnp.full_like(hashes, _STREAM), hashes)
+        numbers = lax.iota(jnp.uint32, count)
+        low, high = threefry(words[0], words[1], jnp.full_like(numbers, _STREAM), numbers)
         with jax.enable_x64(True):
             return lax.shift_left(high.astype(jnp.uint64), jnp.uint64(32)) | low.astype(jnp.uint64)
 
-    def zeros(key0: Array, key1: Array) -> Array:
-        del key0, key1
+    def zeros(words: Array) -> Array:
+        del words
         with jax.enable_x64(True):
-            return jnp.zeros(hashes.shape, jnp.uint64)
+            return jnp.zeros(count, jnp.uint64)
 
     # XLA for CPUs would compute a hash for each of the four units that it serves, inside the kernel that uses them, one
     # by one. It cannot move the hashes out of a branch that it does not know to be taken, where they stay vectorized: a
     # tenth of the time.
     if jax.default_backend() == "cpu":
-        found = lax.cond(lax.optimization_barrier(jnp.asarray(True)), draw, zeros, words[0], words[1])
+        found = lax.cond(lax.optimization_barrier(jnp.asarray(True)), draw, zeros, words)
     else:
-        found = draw(words[0], words[1])
+        found = draw(words)
+    # Units that follow each other share a quarter, not a hash, for XLA to shift and compare them as vectors. And by
+    # shifts: a cast to four numbers of 16 bits becomes six instructions a unit, and a kernel that has more of them than
+    # bytes is split over threads by XLA for CPUs, which takes longer than the few microseconds of its work.
     with jax.enable_x64(True):
-        quarters = lax.bitcast_convert_type(found, jnp.uint16)
+        quarters = (found[None] >> jnp.arange(0, 64, 16, dtype=jnp.uint64)[:, None]).astype(jnp.uint16)
     return quarters.reshape(-1)[:size].reshape(tuple(shape))

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 from jax import lax
 
+from jaxopt_nn._cpu import one_cpu
 from jaxopt_nn._lanes import in_lanes
-from jaxopt_nn.layers._cpu import one_cpu
 from jaxopt_nn.layers._product import times_matrix
 from jaxopt_nn.layers._windows import Axis, Lowering, pad_spatial, slices, uses_slices
 from jaxopt_nn.types import Array

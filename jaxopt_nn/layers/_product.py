@@ -2,7 +2,7 @@
 
 import math
 
-from jaxopt_nn.layers._cpu import one_cpu
+from jaxopt_nn._cpu import one_cpu
 from jaxopt_nn.types import Array
 
 __all__ = ["times_matrix"]

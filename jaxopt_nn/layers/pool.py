@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxopt_nn.layers._cpu import one_cpu
+from jaxopt_nn._cpu import one_cpu
 from jaxopt_nn.layers._windows import (
     Axis,
     Lowering,

@@ -9,6 +9,7 @@ import optax
 from jax import lax
 
 from jaxopt_nn._arguments import check_key, check_number, check_positive_int
+from jaxopt_nn._cpu import one_cpu
 from jaxopt_nn._keys import fold_in
 from jaxopt_nn.optimizers import frozen_paths
 from jaxopt_nn.training.accumulation import accumulate
@@ -19,6 +20,8 @@ __all__ = ["Guard", "GuardedStep", "Step", "init_guard", "init_state", "make_gua
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 GuardedStep = Callable[[tuple[TrainState, "Guard"], Batch], tuple[tuple[TrainState, "Guard"], dict[str, Array]]]
+
+_SMALL = 2**14  # numbers of a leaf: in a microsecond or two a CPU copies them
 
 
 def init_state(
@@ -210,8 +213,14 @@ def _split(params: Params, frozen: frozenset[str]) -> tuple[list[Array], Callabl
 def _norm(tree: PyTree) -> Array:
     """The global L2 norm of a pytree, accumulated in float32 at least."""
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-    squares = [jnp.sum(jnp.square(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)))) for leaf in leaves]
-    total = sum(squares, start=jnp.float32(0))
+    leaves = [leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in leaves]
+    if one_cpu():
+        # As rows: the gradient of a matrix is the transpose of another, and XLA is slow to sum that. And what is small
+        # in one row: a sum is two or three kernels, which take longer to start than to run.
+        rows = [lax.optimization_barrier(leaf.ravel()) for leaf in leaves]
+        small = [row for row in rows if row.size <= _SMALL]
+        leaves = [row for row in rows if row.size > _SMALL] + ([jnp.concatenate(small)] if small else [])
+    total = sum([jnp.sum(jnp.square(leaf)) for leaf in leaves], start=jnp.float32(0))
     zero = total == 0  # where the root has no derivative: there it is 0, as that of the squares
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total)))
 

@@ -60,7 +60,7 @@ def test_the_generator_is_threefry():
         ours = _bits.random_uint16(key, (5, 3))  # 15 units, four of a hash of two words
         counts = jnp.array([_bits._STREAM] * 4 + [0, 1, 2, 3], jnp.uint32)
         words = np.asarray(threefry_2x32(jax.random.PRNGKey(7), counts)).reshape(2, 4).T
-        quarters = np.stack([words & 0xFFFF, words >> 16], 2).reshape(-1)[:15].reshape(5, 3)
+        quarters = np.stack([words & 0xFFFF, words >> 16], 2).reshape(4, 4).T.reshape(-1)[:15].reshape(5, 3)
         np.testing.assert_array_equal(ours, quarters)
 
 
