@@ -186,9 +186,9 @@ def check_case(f: Callable[..., Any], structure: correct_nets.Structure, point: 
 def correct(seeds: range, cases: int) -> Iterator[dict[str, Any]]:
     """Random correct cases: ``cases`` of one structure, a structure a seed; what there is so far.
 
-    A case is a whole report: it is a false alarm if any leaf is wrong in it, or its Hessian asymmetric. That a right gradient has lost more than
-    half of its digits in its own dtype is a verdict of its own, and counted by itself, with how much of the gradient is
-    lost in the worst leaf, by its definition: that is no alarm if it is true.
+    A case is a whole report: it is a false alarm if any leaf is wrong in it, or its Hessian asymmetric. That a right
+    gradient has lost more than half of its digits in its own dtype is a verdict of its own, and counted by itself, with
+    how much of the gradient is lost in the worst leaf, by its definition: that is no alarm if it is true.
     """
     made: set[correct_nets.Structure] = set()
     verdicts: Counter[str] = Counter()

@@ -43,7 +43,12 @@ def drop(x: Array, drop_rate: ArrayLike, key: Key, mask_shape: Sequence[int]) ->
 
 
 def random_uint16(key: Key, shape: Sequence[int]) -> Array:
-    """Uniform 16-bit integers: the lowest quarter of each hash threefry-2x32(key, (stream, j)), j >= 0, then the next."""
+    """Uniform 16-bit integers: the lowest quarter of each hash threefry-2x32(key, (stream, j)), j >= 0, then the next.
+
+    Args:
+        key: of any generator.
+        shape: of the result.
+    """
     size = math.prod(shape)
     count = -(-size // 4)
     words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
