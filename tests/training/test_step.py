@@ -101,3 +101,27 @@ def test_an_integer_seed_is_no_key():
         TypeError, match=r"^key: expected a PRNG key, got 7 of type int; make one with jax\.random\.key\(7\)"
     ):
         training.init_state({"kernel": jnp.ones(2)}, optimizers.sgd(0.1), 7)
+
+
+def test_the_norm_is_that_of_all_leaves_small_and_large():
+    """Leaves of any size and dtype, one without numbers, under grad and in lanes too."""
+    shapes = {"scalar": (), "empty": (0, 3), "row": (5,), "matrix": (7, 300), "large": (300, 130)}
+    keys = jax.random.split(jax.random.key(0), len(shapes))
+    tree = {name: jax.random.normal(key, shape) for key, (name, shape) in zip(keys, shapes.items(), strict=True)}
+    tree["half"] = jnp.full(9, 300.0, jnp.float16)  # its squares are no float16
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
+    exact = np.sqrt(sum(np.sum(leaf**2) for leaf in leaves))
+
+    def norm(scale):
+        def loss_fn(params, model_state, batch, key):
+            del batch, key
+            products = jax.tree.map(lambda p, g: jnp.sum(p.astype(jnp.float32) * g), params, tree)
+            return scale * sum(jax.tree.leaves(products)), (model_state, {})
+
+        state = training.init_state(tree, optimizers.sgd(0.1), jax.random.key(1))
+        batch = Batch(jnp.zeros((1, 1)), jnp.zeros(1))
+        return training.make_step(loss_fn, optimizers.sgd(0.1))(state, batch)[1]["gradient_norm"]
+
+    np.testing.assert_allclose(jax.jit(norm)(2.0), 2 * exact, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.vmap(norm))(jnp.array([1.0, 3.0])), [exact, 3 * exact], rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(norm)(2.0), exact, rtol=1e-3)  # a cotangent is float16
