@@ -96,7 +96,7 @@ def test_kernels_in_the_loop_of_steps(row_1):
     found = computations(row_1.after)
     step = max(found.values(), key=lambda ops: (ops["dot"], ops.total()))
     assert step["dot"] == 3  # one for each layer; products with few outputs are inside of fusions
-    assert step["fusion"] <= 23
+    assert step["fusion"] <= 24
     assert step["copy"] <= 3  # counters
     # No loop: the noise key costs nothing where no layer draws. The branch is the guard: it holds the update.
     assert step["while"] == step["call"] == 0 and step["conditional"] == 1
@@ -110,7 +110,7 @@ def test_kernels_in_the_loop_of_steps(row_1):
 def test_kernels_of_the_whole_run(row_1):
     """Compile time follows their number: with ``jax.random``'s own loops for keys and draws there were 134."""
     found = computations(row_1.after)
-    assert sum(ops["fusion"] for ops in found.values()) <= 82
+    assert sum(ops["fusion"] for ops in found.values()) <= 84
     assert sum(ops["while"] for ops in found.values()) == 2  # epochs and steps
 
 
