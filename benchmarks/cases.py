@@ -45,16 +45,16 @@ CASES = {
         matmul_goal=0.65,
     ),
     "3": Case(
-        "64 runs of 1 as lanes of one program, all steps counted",
+        "64 runs of 1 as lanes of one program, on two devices of the CPU, all steps counted",
         "steps",
-        _DIGITS._replace(epochs=10, lanes=64),
-        {"torch": 30.0, "sklearn-2": 12.0, "ours-single": 3.5},
+        _DIGITS._replace(epochs=10, lanes=64, devices=2),
+        {"torch": 30.0, "sklearn-2": 12.0, "ours-single": 3.5, "ours-one-device": None},
     ),
     "4": Case(
-        "32 runs of a 784-64-10 MLP on Fashion-MNIST, batch 64, as lanes, all steps counted",
+        "32 runs of a 784-64-10 MLP on Fashion-MNIST, batch 64, as lanes, on two devices of the CPU, all steps counted",
         "steps",
-        Training("fashion", (784, 64, 10), 64, 1, 1e-3, examples=10_000, lanes=32),
-        {"torch": 3.0, "ours-single": None},
+        Training("fashion", (784, 64, 10), 64, 1, 1e-3, examples=10_000, lanes=32, devices=2),
+        {"torch": 3.0, "ours-single": None, "ours-one-device": None},
     ),
     "5": Case(
         "LeNet on Fashion-MNIST, batch 64, Adam, in the compiled run with validation",

@@ -23,6 +23,7 @@ from jaxopt_nn.types import Layer
 
 RESULTS = Path(__file__).parent / "results" / "cpu-layers.json"
 STEPS = 4
+MANY_STEPS = 1000  # of small work
 LANES = 8
 LOWERINGS = ("native", "patches")
 
@@ -48,12 +49,24 @@ ROWS: dict[str, tuple[Make, tuple[int, ...], bool]] = {
         (16, 14, 14, 6),
         True,
     ),
+    "dense, 64 to 64, 32 rows, 8 lanes": (lambda low: _dense(64, low), (32, 64), True),
+    "dense, 784 to 64, 64 rows, 8 lanes": (lambda low: _dense(64, low), (64, 784), True),
     "max pool 2x2, tiles": (lambda low: layers.max_pool(2, lowering=low), (64, 28, 28, 6), False),
     "max pool 2x2, tiles, 16 channels": (lambda low: layers.max_pool(2, lowering=low), (64, 10, 10, 16), False),
     "max pool 3x3 / 2": (lambda low: layers.max_pool(3, stride=2, lowering=low), (64, 28, 28, 6), False),
     "average pool 2x2, tiles": (lambda low: layers.average_pool(2, lowering=low), (64, 28, 28, 6), False),
     "average pool 3x3 / 2": (lambda low: layers.average_pool(3, stride=2, lowering=low), (64, 28, 28, 6), False),
 }
+
+
+def _dense(features: int, lowering: str) -> Layer:
+    """In lanes their input is shared, as that of a network's first layer is."""
+    layer = layers.dense(features)
+
+    def apply(params: Any, state: Any, x: Any, **rest: Any) -> Any:
+        return x @ params["kernel"] + jnp.broadcast_to(params["bias"], (*x.shape[:-1], features)), state
+
+    return layer._replace(apply=apply) if lowering == "native" else layer
 
 
 def main() -> None:
@@ -63,10 +76,11 @@ def main() -> None:
     arguments = parser.parse_args()
     rows: dict[str, Any] = {}
     for title, (make, shape, lanes) in ROWS.items():
-        programs = {low: _program(make(low), shape, lanes) for low in LOWERINGS}
-        rows[title] = _measured(title, programs, arguments.rounds)
+        steps = MANY_STEPS if title.startswith("dense") else STEPS
+        programs = {low: _program(make(low), shape, lanes, steps) for low in LOWERINGS}
+        rows[title] = _measured(title, programs, arguments.rounds, steps)
     programs = {name: _masks(draw) for name, draw in (("jax.random.bernoulli", _bernoulli), ("dropout", _dropout))}
-    rows["masks of 32 x 96 units"] = _measured("masks of 32 x 96 units", programs, arguments.rounds)
+    rows["masks of 32 x 96 units"] = _measured("masks of 32 x 96 units", programs, arguments.rounds, MANY_STEPS)
     if arguments.json:
         results = {
             "date": datetime.date.today().isoformat(),
@@ -78,7 +92,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def _program(layer: Layer, shape: tuple[int, ...], lanes: bool) -> Callable[[], Any]:
+def _program(layer: Layer, shape: tuple[int, ...], lanes: bool, steps: int) -> Callable[[], Any]:
     x = jax.random.normal(jax.random.key(0), shape)
     params, state = layer.init(jax.random.key(1), x)
 
@@ -96,7 +110,7 @@ def _program(layer: Layer, shape: tuple[int, ...], lanes: bool) -> Callable[[], 
         x_slope = jnp.sum(x_slope, 0) if lanes else x_slope
         return jax.tree.map(lambda a, b: a - 1e-3 * b, (params, x), (slopes, x_slope)), None
 
-    run = jax.jit(lambda carry: jax.lax.scan(step, carry, None, STEPS)[0])
+    run = jax.jit(lambda carry: jax.lax.scan(step, carry, None, steps)[0])
     return lambda: run((params, x))
 
 
@@ -107,7 +121,7 @@ def _masks(draw: Callable[[Any, Any], Any]) -> Callable[[], Any]:
         return total + draw(x, key), None
 
     run = jax.jit(lambda keys: jax.lax.scan(step, x, keys)[0])
-    keys = jax.random.split(jax.random.key(0), 1000)
+    keys = jax.random.split(jax.random.key(0), MANY_STEPS)
     return lambda: run(keys)
 
 
@@ -119,7 +133,7 @@ def _dropout(x: Any, key: Any) -> Any:
     return layers.dropout(0.2).apply({}, {}, x, train=True, key=key, weight=None)[0]
 
 
-def _measured(title: str, programs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Any]:
+def _measured(title: str, programs: dict[str, Callable[[], Any]], rounds: int, steps: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for program in programs.values():
         jax.block_until_ready(program())
@@ -128,7 +142,6 @@ def _measured(title: str, programs: dict[str, Callable[[], Any]], rounds: int) -
             started = time.process_time()
             jax.block_until_ready(program())
             seconds[name].append(time.process_time() - started)
-    steps = 1000 if "masks" in title else STEPS
     first, second = seconds.values()
     ratios = [a / b for a, b in zip(first, second, strict=True)]
     row = {

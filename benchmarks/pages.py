@@ -34,12 +34,12 @@ one of its sizes changed at a time. Runs in lanes are counted together.
 """
 
 
-LAYERS = """## How convolution and pooling are computed
+LAYERS = """## How layers are computed
 
-XLA's own convolution and pooling beside those of `layers` (patches times a matrix, and reshapes), forward and backward
-inside a compiled loop, in processor time of all cores: `python -m benchmarks.layers`. For the maximum over windows that
-overlap, `layers` takes XLA's; over windows that tile it takes its own, which is the faster for 16 channels and not for
-6. The last row is the drawing of dropout's masks, beside `jax.random.bernoulli`.
+XLA's own convolution, pooling and batched product beside those of `layers` (patches times a matrix, reshapes, and in
+lanes products whose gradients have no transposed matrices), forward and backward inside a compiled loop, in processor
+time of all cores: `python -m benchmarks.layers`. For the maximum over windows that overlap, `layers` takes XLA's; over
+windows that tile it takes its own. The last row is the drawing of dropout's masks, beside `jax.random.bernoulli`.
 """
 
 

@@ -28,7 +28,7 @@ CURVES = {
     "batch": Curve("batch size", (8, 32, 128, 512, 2048), _PEERS),
     "width": Curve("width of two hidden layers", (32, 128, 512, 2048), _PEERS),
     "depth": Curve("hidden layers of width 64", (1, 2, 4, 8, 16), _PEERS),
-    "lanes": Curve("runs with seeds of their own", (1, 4, 16, 64, 256), ("torch", "sklearn-2")),
+    "lanes": Curve("runs with seeds of their own, on up to two devices", (1, 4, 16, 64, 256), ("torch", "sklearn-2")),
     "devices": Curve("devices, 64 runs", (1, 2, 4, 8), ()),
 }
 
@@ -42,7 +42,7 @@ def _work(curve: str, value: int) -> Training:
     steps = 1 / (5e-4 + 6 * batch_size * weights / 5e10) / lanes**0.5
     examples = batch_size * max(4, 1024 // batch_size)
     epochs = max(1, round(steps * batch_size / examples))
-    devices = value if curve == "devices" else 1
+    devices = {"lanes": min(value, 2), "devices": value}.get(curve, 1)
     return Training("made", widths, batch_size, epochs, 1e-3, examples, lanes, devices=devices)
 
 

@@ -34,6 +34,7 @@ PEERS = {
     "ours-eigen": "ours, matrix products of Eigen in place of YNNPACK",
     "ours-leaves": "ours, leaf by leaf",
     "ours-single": "ours, one run",
+    "ours-one-device": "ours, on one device",
     "ours-stepwise": "ours, a jitted call for each step",
     "ours-without": "ours without dropout",
     "ours-1-lane": "ours, 1 lane",

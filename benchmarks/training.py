@@ -26,6 +26,7 @@ def ours(case: Training, options: dict[str, Any] | None = None) -> Round:
     from jaxopt_nn import losses, metrics, optimizers, training
     from jaxopt_nn.types import Batch
 
+    devices = _devices(case.devices)
     x, y, vx, vy = (jnp.asarray(part) for part in load(case))
     x, vx = x.astype(case.dtype), vx.astype(case.dtype)
 
@@ -48,8 +49,8 @@ def ours(case: Training, options: dict[str, Any] | None = None) -> Round:
         keys = training.RunKeys(
             jax.random.split(keys.init, case.lanes), keys.order, jax.random.split(keys.noise, case.lanes)
         )
-    if case.devices > 1:
-        keys = _spread(keys, case.devices)
+    if len(devices) > 1:
+        run = _spread(run, devices)
     arguments = (keys, jnp.float32(case.learning_rate), Batch(x, y), Batch(vx, vy))
     started = time.perf_counter()
     compiled = jax.jit(run).lower(*arguments).compile(options)
@@ -66,14 +67,26 @@ def ours(case: Training, options: dict[str, Any] | None = None) -> Round:
     return once
 
 
-def _spread(keys: Any, devices: int) -> Any:
-    """The keys of the lanes, dealt to the devices: the compiler follows them."""
+def _devices(wanted: int) -> list[Any]:
+    """As many as are wanted: a CPU shows itself as several, elsewhere no more than there are. Called first of all."""
     import jax
-    from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-    mesh = jax.make_mesh((devices,), ("lanes",), (AxisType.Auto,), devices=jax.devices()[:devices])
-    lanes, all_of_them = NamedSharding(mesh, PartitionSpec("lanes")), NamedSharding(mesh, PartitionSpec())
-    return type(keys)(*(jax.device_put(key, lanes if key.ndim else all_of_them) for key in keys))
+    if wanted > 1:  # of a backend other than the CPU it changes nothing
+        jax.config.update("jax_num_cpu_devices", wanted)
+    return jax.devices()[:wanted]
+
+
+def _spread(run: Callable[..., Any], devices: list[Any]) -> Callable[..., Any]:
+    """The run of lanes with the lanes dealt to the devices, each of which has a loop of its own."""
+    import jax
+    from jax.sharding import AxisType, PartitionSpec
+
+    from jaxopt_nn import training
+
+    lanes, shared = PartitionSpec("lanes"), PartitionSpec()
+    mesh = jax.make_mesh((len(devices),), ("lanes",), (AxisType.Auto,), devices=devices)
+    specs = (training.RunKeys(lanes, shared, lanes), shared, shared, shared)
+    return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=lanes, check_vma=False)
 
 
 def model_of(case: Training, **conv: Any) -> Any:
@@ -140,7 +153,8 @@ OURS: dict[str, Callable[[Training], Round]] = {
     "ours": ours,
     # Without the matrix products of YNNPACK, XLA's default for CPUs, but with those of Eigen.
     "ours-eigen": functools.partial(ours, options={"xla_cpu_experimental_ynn_fusion_type": ""}),
-    "ours-single": lambda case: ours(case._replace(lanes=1)),
+    "ours-single": lambda case: ours(case._replace(lanes=1, devices=1)),
+    "ours-one-device": lambda case: ours(case._replace(devices=1)),
     "ours-stepwise": ours_stepwise,
     "ours-without": lambda case: ours(case._replace(drop_rate=0.0)),
 }

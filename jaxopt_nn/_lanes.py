@@ -1,12 +1,13 @@
-"""Decisions that all lanes of an enclosing ``vmap`` take together: their answers are never batched."""
+"""The lanes of an enclosing ``vmap``: decisions that all of them take together, and arrays of each one's own."""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
 from jaxopt_nn.types import Array
 
-__all__ = ["any_lane", "in_lanes"]
+__all__ = ["any_lane", "in_lanes", "lane_by_lane"]
 
 
 @custom_vmap
@@ -44,3 +45,25 @@ def _in_lanes(x: Array) -> Array:
 def _in_lanes_of_batch(axis_size: int, in_batched: list[bool], x: Array) -> tuple[Array, bool]:
     del axis_size
     return (jnp.ones((), bool) if in_batched[0] else _in_lanes(x)), False
+
+
+@jax.custom_jvp
+def lane_by_lane(x: Array, like: Array) -> Array:
+    """``x``, of which each lane of an enclosing ``vmap`` gets one of its own if it has one of ``like``."""
+    return lax.select_n(_flag(lax.stop_gradient(like)), x, x)  # a choice that each lane makes for itself
+
+
+@lane_by_lane.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    return lane_by_lane(*primals), tangents[0]
+
+
+@custom_vmap
+def _flag(like: Array) -> Array:
+    del like
+    return jnp.zeros((), bool)
+
+
+@_flag.def_vmap
+def _flag_of_each(axis_size: int, in_batched: list[bool], like: Array) -> tuple[Array, bool]:
+    return (jnp.zeros(axis_size, bool), True) if in_batched[0] else (_flag(like), False)

@@ -134,6 +134,14 @@ def test_lanes_are_traced_once_as_a_single_run_is(row_1):
     assert 0 < len(traces) == len(row_1.traces)
 
 
+@counted
+def test_products_in_lanes_have_no_transposed_matrix():
+    """XLA is slow at those where they are small: here all are of [lanes, rows, inner] and [lanes, inner, columns]."""
+    text = lowered(_mlp(), lanes=3).compile(QUICKEST).as_text()
+    contracted = re.findall(r" dot\(.*lhs_contracting_dims=\{(\d)\}.*rhs_contracting_dims=\{(\d)\}", text)
+    assert contracted == [("2", "1")] * 11  # forward and validation 3 each, gradients of 3 kernels and of 2 inputs
+
+
 def test_kernels_in_lanes_make_no_grouped_convolution():
     """They would, natively, and XLA is slow at those (benchmarks/layers.py)."""
 
