@@ -21,6 +21,7 @@ class Training(NamedTuple):
         drop_rate: of dropout after each hidden layer.
         dtype: of features, parameters and products.
         devices: how many devices the lanes are spread over.
+        eigen: whether ours is compiled with the matrix products of Eigen in place of YNNPACK's, XLA's default for CPUs.
     """
 
     dataset: str
@@ -33,6 +34,7 @@ class Training(NamedTuple):
     drop_rate: float = 0.0
     dtype: str = "float32"
     devices: int = 1
+    eigen: bool = False
 
 
 class Update(NamedTuple):
