@@ -129,6 +129,8 @@ class _Walk:
             return self.evaluate(params.get("call_jaxpr", params.get("fun_jaxpr")), ins)
         if name in _CALLS and (inner := params.get("jaxpr", params.get("call_jaxpr"))) is not None:
             return self.evaluate(inner, ins)
+        if name == "custom_vmap_call":  # what it computes, for it has no transpose
+            return self.evaluate(params["call"], ins)
         if name == "stop_gradient":
             if self.policy.frozen:
                 return [(value[0],) * self.width for value in ins]

@@ -61,7 +61,8 @@ def fingerprint(program: Any) -> list[Any]:
 def identity(jaxpr: Any) -> tuple[Any, ...]:
     """What a jaxpr computes, to be hashed: equal for two that may share a compiled program, and for no others.
 
-    The rules of ``custom_jvp`` and ``custom_vjp`` are left out: without another differentiation they do nothing.
+    The rules of ``custom_jvp``, ``custom_vjp`` and ``custom_vmap`` are left out: without another transformation they do
+    nothing.
     """
     parts: list[Any] = []
     _collect(jaxpr, parts, _exact)
@@ -76,7 +77,7 @@ _CONTEXT = (
     "cur_abstract_mesh",
     "remove_size_one_mesh_axis",
 )
-_RULED = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
+_RULED = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_vmap_call"})
 _RANDOM = frozenset({"random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform", "random_gamma"})
 
 

@@ -20,34 +20,39 @@ def times_matrix(x: Array, matrix: Array) -> Array:
     The gradient of a product with more axes is one whose cotangent XLA for CPUs first copies to a transposed array,
     number by number: on sequences ``[64, 16, 64]`` a step then takes twice as long.
 
-    Lanes with matrices of their own that share ``x`` get it each, if that takes no more memory than the products do.
-    As one product of ``x`` and all matrices side by side, these and what comes out would be copied to and fro.
+    Lanes with matrices of their own that share ``x`` get it each. As one product of ``x`` and all matrices side by side,
+    these and what comes out would be copied to and fro.
     """
     if not one_cpu():
         return x @ matrix
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    if rows.size <= matrix.size + rows.shape[0] * matrix.shape[1]:
-        rows = lane_by_lane(rows, matrix)
     return _product(rows, matrix).reshape(*x.shape[:-1], matrix.shape[-1])
 
 
 @jax.custom_jvp
 def _product(x: Array, matrix: Array) -> Array:
-    """``x @ matrix`` whose gradient, in lanes, has no transposed matrices in products: XLA for CPUs is slow there."""
-    return x @ matrix
+    """``x @ matrix`` whose gradient has, in lanes, no transposed matrices in products: XLA for CPUs is slow there."""
+    return _given(x, matrix) @ matrix
 
 
 @_product.defjvp
 def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     x, matrix = primals
     x_dot, matrix_dot = tangents
-    # What is transposed back here is not so in the transpose of these products, which reverse mode takes.
-    moved = x_dot @ _transposed(matrix, matrix).T + _transposed(x, matrix).T @ matrix_dot
+    x_turned, turned = _transposed(_given(x, matrix), matrix)
+    # What is turned back here is not so in the transpose of these products, which reverse mode takes.
+    moved = x_dot @ turned.T + x_turned.T @ matrix_dot
     return _product(x, matrix), moved
 
 
-def _transposed(x: Array, matrix: Array) -> Array:
-    """``x.T``; for small matrices in lanes as a copy, which XLA does not make a part of the next product."""
-    if x.size > _SMALL:
-        return x.T
-    return lax.cond(in_lanes(matrix), lax.optimization_barrier, lambda transposed: transposed, x.T)
+def _given(x: Array, matrix: Array) -> Array:
+    """``x``, to each lane that has its own matrix, if that takes no more memory than the products do."""
+    return lane_by_lane(x, matrix) if x.size <= matrix.size + x.shape[0] * matrix.shape[1] else x
+
+
+def _transposed(x: Array, matrix: Array) -> tuple[Array, Array]:
+    """Both, turned; if they are small, in lanes as copies, which XLA does not make a part of the next product."""
+    turned = x.T, matrix.T
+    if max(x.size, matrix.size) > _SMALL:
+        return turned
+    return lax.cond(in_lanes(matrix), lax.optimization_barrier, lambda both: both, turned)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxopt_nn.checking.programs import fingerprint, read
+from jaxopt_nn import layers
+from jaxopt_nn.checking import check_gradients
+from jaxopt_nn.checking.programs import fingerprint, identity, read
 
 F32 = float(jnp.finfo(jnp.float32).eps)
 BF16 = float(jnp.finfo(jnp.bfloat16).eps)
@@ -73,3 +75,19 @@ def test_two_traces_of_one_function_have_one_fingerprint_and_other_functions_ano
     assert variant() != variant(matrix=kernel + np.eye(3))
     assert fingerprint(trace(lambda a, b: a - b, (3,), (3,))) != fingerprint(trace(lambda a, b: b - a, (3,), (3,)))
     assert fingerprint(trace(lambda a: jnp.sum(a, 0), (3, 3))) != fingerprint(trace(lambda a: jnp.sum(a, 1), (3, 3)))
+
+
+def test_a_custom_vmap_is_what_it_computes():
+    """It has a rule of its own in each trace, and no transpose: neither may keep a check from what is inside."""
+    model, x = layers.serial(layers.dense(4), jnp.tanh, layers.dense(2)), jnp.ones((3, 5))
+    params, state = model.init(jax.random.key(0), x)
+
+    def loss(params):
+        return jnp.sum(model.apply(params, state, x, train=True, key=None, weight=None)[0] ** 2)
+
+    traces = [jax.make_jaxpr(lambda params: loss(params))(params).jaxpr for _ in range(2)]
+    if jax.default_backend() == "cpu":  # where dense layers have one
+        assert "custom_vmap_call" in str(traces[0])
+    assert identity(traces[0]) == identity(traces[1])
+    report = check_gradients(loss, params, key=jax.random.key(1))
+    assert report.verdict == "PASS" and report.notes == ()
