@@ -20,8 +20,8 @@ def times_matrix(x: Array, matrix: Array) -> Array:
     The gradient of a product with more axes is one whose cotangent XLA for CPUs first copies to a transposed array,
     number by number: on sequences ``[64, 16, 64]`` a step then takes twice as long.
 
-    Lanes with matrices of their own that share ``x`` get it each. As one product of ``x`` and all matrices side by side,
-    these and what comes out would be copied to and fro.
+    Lanes with matrices of their own that share ``x`` get it each. As one product of ``x`` and all matrices side by
+    side, these and what comes out would be copied to and fro.
     """
     if not one_cpu():
         return x @ matrix
