@@ -43,7 +43,8 @@ def _work(curve: str, value: int) -> Training:
     examples = batch_size * max(4, 1024 // batch_size)
     epochs = max(1, round(steps * batch_size / examples))
     devices = {"lanes": min(value, 2), "devices": value}.get(curve, 1)
-    return Training("made", widths, batch_size, epochs, 1e-3, examples, lanes, devices=devices)
+    together = 16 if lanes // devices > 16 else None
+    return Training("made", widths, batch_size, epochs, 1e-3, examples, lanes, devices=devices, together=together)
 
 
 POINTS = {

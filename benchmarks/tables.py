@@ -34,6 +34,7 @@ PEERS = {
     "ours-eigen": "ours, Eigen's matrix products in place of XLA's default",
     "ours-ynnpack": "ours, XLA's default matrix products",
     "ours-leaves": "ours, leaf by leaf",
+    "ours-flat": "ours, small leaves as one vector",
     "ours-single": "ours, one run",
     "ours-one-device": "ours, on one device",
     "ours-stepwise": "ours, a jitted call for each step",

@@ -4,6 +4,7 @@ A side prepares everything that is not training (data on the device, compilation
 timed inside, so that making the network anew is not counted for anybody whose compiled program does not contain it.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -47,8 +48,8 @@ def ours(case: Training) -> Round:
         )
 
     run, keys = training.make_run(recipe), training.RunKeys(*jax.random.split(jax.random.key(0), 3))
-    if case.lanes > 1:  # seeds of their own for weights and noise, one order for all
-        run = jax.vmap(run, (training.RunKeys(0, None, 0), None, None, None))
+    if case.lanes > 1:
+        run = _in_lanes(run, case.together)
         keys = training.RunKeys(
             jax.random.split(keys.init, case.lanes), keys.order, jax.random.split(keys.noise, case.lanes)
         )
@@ -68,6 +69,24 @@ def ours(case: Training) -> Round:
         return report(seconds, int(result.state.step.sum()), accuracy, compile_seconds)
 
     return once
+
+
+def _in_lanes(run: Callable[..., Any], together: int | None) -> Callable[..., Any]:
+    """Lanes with seeds of their own for weights and noise, and one order of examples."""
+    import jax
+
+    from jaxopt_nn.training import RunKeys
+
+    if together is None or jax.default_backend() != "cpu":
+        return jax.vmap(run, (RunKeys(0, None, 0), None, None, None))
+
+    def a_few_at_a_time(keys: Any, *arguments: Any) -> Any:
+        def one(init: Any, noise: Any) -> Any:
+            return run(RunKeys(init, keys.order, noise), *arguments)
+
+        return jax.lax.map(lambda own: one(*own), (keys.init, keys.noise), batch_size=together)
+
+    return a_few_at_a_time
 
 
 def _devices(wanted: int) -> list[Any]:
@@ -93,21 +112,24 @@ def _spread(run: Callable[..., Any], devices: list[Any]) -> Callable[..., Any]:
 
 
 def model_of(case: Training, **conv: Any) -> Any:
-    """The network of the work; ``conv`` are options of convolutions."""
+    """The network of the work, which begins as PyTorch's does; ``conv`` are options of convolutions."""
     import jax
 
-    from jaxopt_nn import layers
+    from jaxopt_nn import initializers, layers
 
+    kernel_init = initializers.torch_default()
+    dense = functools.partial(layers.dense, kernel_init=kernel_init)
     if not case.widths:
+        conv_2d = functools.partial(layers.conv, kernel_size=5, kernel_init=kernel_init, **conv)
         return layers.serial(
-            layers.conv(6, 5, **conv), jax.nn.relu, layers.max_pool(2),
-            layers.conv(16, 5, padding="VALID", **conv), jax.nn.relu, layers.max_pool(2),
-            layers.flatten, layers.dense(120), jax.nn.relu, layers.dense(84), jax.nn.relu, layers.dense(10),
+            conv_2d(6), jax.nn.relu, layers.max_pool(2),
+            conv_2d(16, padding="VALID"), jax.nn.relu, layers.max_pool(2),
+            layers.flatten, dense(120), jax.nn.relu, dense(84), jax.nn.relu, dense(10),
         )  # fmt: skip
     hidden: list[Any] = []
     for width in case.widths[1:-1]:
-        hidden += [layers.dense(width), jax.nn.relu] + ([layers.dropout(case.drop_rate)] if case.drop_rate else [])
-    return layers.serial(*hidden, layers.dense(case.widths[-1]))
+        hidden += [dense(width), jax.nn.relu] + ([layers.dropout(case.drop_rate)] if case.drop_rate else [])
+    return layers.serial(*hidden, dense(case.widths[-1]))
 
 
 def ours_stepwise(case: Training) -> Round:

@@ -1,5 +1,10 @@
-"""The peers' sides of training: the same work as in :mod:`benchmarks.training`, as each library is meant to be used."""
+"""The peers' sides of training: the same work as in :mod:`benchmarks.training`, as each library is meant to be used.
 
+Their kernels begin as PyTorch's do, uniform within 1/√fan_in, so that all learn from the same start. Only scikit-learn
+does not let one choose.
+"""
+
+import functools
 import itertools
 import time
 from collections.abc import Callable
@@ -22,13 +27,16 @@ def flax_scan(case: Training) -> Round:
 
     x, y, vx, vy = (jnp.asarray(part) for part in load(case))
 
+    kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+    conv, dense = (functools.partial(layer, kernel_init=kernel_init) for layer in (nn.Conv, nn.Dense))
+
     class LeNet(nn.Module):
         @nn.compact
         def __call__(self, x: Any) -> Any:
-            x = nn.max_pool(nn.relu(nn.Conv(6, (5, 5))(x)), (2, 2), (2, 2))
-            x = nn.max_pool(nn.relu(nn.Conv(16, (5, 5), padding="VALID")(x)), (2, 2), (2, 2))
+            x = nn.max_pool(nn.relu(conv(6, (5, 5))(x)), (2, 2), (2, 2))
+            x = nn.max_pool(nn.relu(conv(16, (5, 5), padding="VALID")(x)), (2, 2), (2, 2))
             x = x.reshape(len(x), -1)
-            return nn.Dense(10)(nn.relu(nn.Dense(84)(nn.relu(nn.Dense(120)(x)))))
+            return dense(10)(nn.relu(dense(84)(nn.relu(dense(120)(x)))))
 
     model, optimizer = LeNet(), optax.adam(case.learning_rate)
 
@@ -142,9 +150,12 @@ def keras(case: Training, *, steps_per_execution: int = 1) -> Round:
     x, y, vx, vy = load(case)
     rows = len(x) // case.batch_size * case.batch_size
 
+    start_as = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+    dense = functools.partial(keras.layers.Dense, kernel_initializer=start_as)
+
     def make() -> Any:
-        hidden = [keras.layers.Dense(width, activation="relu") for width in case.widths[1:-1]]
-        model = keras.Sequential([keras.Input((case.widths[0],)), *hidden, keras.layers.Dense(case.widths[-1])])
+        hidden = [dense(width, activation="relu") for width in case.widths[1:-1]]
+        model = keras.Sequential([keras.Input((case.widths[0],)), *hidden, dense(case.widths[-1])])
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         optimizer = keras.optimizers.Adam(case.learning_rate)
         model.compile(optimizer, loss, steps_per_execution=steps_per_execution, jit_compile=True)

@@ -15,18 +15,23 @@ Round = Callable[[], dict[str, float]]
 NUMBERS = {"learning_rate": 1e-3, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 1e-2}
 
 
-def ours(work: Update, *, loop: bool = False, joined: bool = True) -> Round:
-    """With small leaves in one vector; or each leaf for itself."""
+def ours(work: Update) -> Round:
     from jaxopt_nn import optimizers, trees
 
-    adamw = optimizers.adamw(**NUMBERS, mask=trees.every_leaf)
-    return _jax(work, optimizers.flatten(adamw) if joined else adamw, loop)
+    return _jax(work, optimizers.adamw(**NUMBERS, mask=trees.every_leaf))
 
 
-def optax(work: Update, *, loop: bool = False) -> Round:
+def ours_flat(work: Update) -> Round:
+    """With small leaves in one vector."""
+    from jaxopt_nn import optimizers, trees
+
+    return _jax(work, optimizers.flatten(optimizers.adamw(**NUMBERS, mask=trees.every_leaf)))
+
+
+def optax(work: Update) -> Round:
     import optax
 
-    return _jax(work, optax.adamw(**NUMBERS), loop)
+    return _jax(work, optax.adamw(**NUMBERS))
 
 
 def torch(work: Update) -> Round:
@@ -63,7 +68,7 @@ def fused_adamw(params: list[Any]) -> Any:
     return AdamW(params, lr=NUMBERS["learning_rate"], betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
 
 
-def _jax(work: Update, optimizer: Any, loop: bool) -> Round:
+def _jax(work: Update, optimizer: Any) -> Round:
     """Called update by update, with everything donated; or all updates in one compiled loop."""
     import jax
     import jax.numpy as jnp
@@ -93,15 +98,15 @@ def _jax(work: Update, optimizer: Any, loop: bool) -> Round:
     params = [jnp.asarray(p) for p in start]
     carry = (params, optimizer.init(params))
     compile_started = time.perf_counter()
-    ones = (jnp.ones(work.updates),) if loop else ()
-    compiled = (all_of_them if loop else one).lower(carry, gradients, *ones).compile()
+    ones = (jnp.ones(work.updates),) if work.loop else ()
+    compiled = (all_of_them if work.loop else one).lower(carry, gradients, *ones).compile()
     compile_seconds = time.perf_counter() - compile_started
 
     def once() -> dict[str, float]:
         params = [jnp.array(p) for p in start]
         carry = jax.block_until_ready((params, optimizer.init(params)))
         started = time.perf_counter()
-        for _ in range(1 if loop else work.updates):
+        for _ in range(1 if work.loop else work.updates):
             carry = compiled(carry, gradients, *ones)
         jax.block_until_ready(carry)
         seconds = time.perf_counter() - started
@@ -125,10 +130,12 @@ def _report(work: Update, seconds: float, params: list[np.ndarray], compile_seco
 
 
 UPDATES: dict[str, Callable[[Update], Round]] = {
-    "ours": ours,
-    "ours-loop": functools.partial(ours, loop=True),
-    "ours-leaves": functools.partial(ours, joined=False),
-    "optax": optax,
-    "optax-loop": functools.partial(optax, loop=True),
+    # a call hands over fewer buffers if small leaves are one vector
+    "ours": lambda work: (ours if work.loop else ours_flat)(work),
+    "ours-flat": ours_flat,
+    "ours-leaves": ours,
+    "ours-loop": lambda work: ours(work._replace(loop=True)),
+    "optax": lambda work: optax(work._replace(loop=False)),
+    "optax-loop": lambda work: optax(work._replace(loop=True)),
     "torch": torch,
 }

@@ -21,6 +21,8 @@ class Training(NamedTuple):
         drop_rate: of dropout after each hidden layer.
         dtype: of features, parameters and products.
         devices: how many devices the lanes are spread over.
+        together: lanes of one device of a CPU that are trained at a time, the next ones after them; None for all. Fewer
+            fit its caches.
         eigen: whether ours is compiled with the matrix products of Eigen in place of YNNPACK's, XLA's default for CPUs.
     """
 
@@ -34,6 +36,7 @@ class Training(NamedTuple):
     drop_rate: float = 0.0
     dtype: str = "float32"
     devices: int = 1
+    together: int | None = None
     eigen: bool = False
 
 
@@ -43,10 +46,12 @@ class Update(NamedTuple):
     Attributes:
         shapes: of the leaves.
         updates: how many in one round.
+        loop: whether ours does them in one compiled loop, as in a run, or by a jitted call each.
     """
 
     shapes: tuple[tuple[int, ...], ...]
     updates: int
+    loop: bool = False
 
 
 class LargeUpdate(NamedTuple):

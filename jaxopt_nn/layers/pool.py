@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxopt_nn._cpu import one_cpu
 from jaxopt_nn.layers._windows import (
     Axis,
     Lowering,
@@ -220,21 +219,24 @@ def _max_first_jvp(over: tuple[int, ...], primals: tuple[Array], tangents: tuple
     def chosen(tangent: Array, place: Array) -> Array:
         return jnp.sum(jnp.where(places == jnp.expand_dims(place, over), tangent, 0), over)
 
-    return _max_first(x, over), _in_halves(chosen, tangent, place)
+    return _max_first(x, over), _apart(chosen, tangent, place)
 
 
-def _in_halves(function: Any, *arrays: Array) -> Array:
-    """``function(*arrays)`` for one half of the rows and then the other, on a CPU and if they are even.
+def _apart(function: Any, *arrays: Array) -> Array:
+    """``function(*arrays)``, on a CPU in a branch that XLA does not know to be taken, which keeps no intermediates.
 
-    XLA takes no part of a loop into the kernels that use its results, and these would otherwise compute the places of
+    XLA takes no part of a branch into the kernels that use its result, and these would otherwise compute the places of
     every window's entries anew, by divisions, for each number that they read.
     """
-    rows = arrays[0].shape[0]
-    if rows % 2 or not one_cpu() or jax.__version_info__ < (0, 10):  # JAX 0.8 cannot transpose this loop in lanes
+    if jax.default_backend() != "cpu":
         return function(*arrays)
-    halves = [array.reshape(2, rows // 2, *array.shape[1:]) for array in arrays]
-    found = lax.map(lambda parts: function(*parts), tuple(halves))
-    return found.reshape(rows, *found.shape[2:])
+
+    def zeros(*arrays: Array) -> Array:
+        found = jax.eval_shape(function, *arrays)
+        return jnp.zeros(found.shape, found.dtype)
+
+    here = lax.optimization_barrier(jnp.asarray(True))
+    return lax.cond(here, jax.checkpoint(function, prevent_cse=False), zeros, *arrays)
 
 
 def _largest(x: Array, over: tuple[int, ...]) -> tuple[Array, Array]:

@@ -162,6 +162,23 @@ def test_kernels_in_lanes_make_no_grouped_convolution():
     assert groups("auto") <= {1}
 
 
+@counted
+def test_gradients_of_lenets_first_block():
+    """The places of windows are computed in a branch, once, and a bias's gradient sums long rows, not rows of 6."""
+    model, x = _lenet(), jnp.zeros((4, 28, 28, 1))
+
+    def loss(params):
+        return jnp.sum(model.apply(params, {}, x, train=True, key=None, weight=None)[0] ** 2)
+
+    params = jax.eval_shape(lambda key: model.init(key, x)[0], jax.random.key(0))
+    text = jax.jit(jax.grad(loss)).lower(params).compile(QUICKEST).as_text()
+    branches = re.findall(r" = \(f32\[([\d,]+)\]\S*\) conditional\(", text)
+    assert sorted(branches) == ["4,14,2,14,2,6", "4,5,2,5,2,16"]
+    assert " while(" not in text and "pred[4,14,2,14,2,6]{5,4,3,2,1,0} fusion" not in text
+    assert re.search(r" = f32\[28,6\]\S* (fusion|reduce)\(", text)
+    assert not re.search(r" = f32\[6\]\S* (fusion|reduce)\(.*f32\[4,28,28,6\]", text)
+
+
 def test_dropout_draws_in_bulk(row_1):
     """A hash of 20 rounds makes four units, so 2,048 units take 512; in a branch, where no kernel takes them in."""
 
