@@ -1,8 +1,14 @@
 """Where the shortcuts for CPUs may be taken."""
 
-import jax
+from collections.abc import Callable
 
-__all__ = ["one_cpu"]
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxopt_nn.types import Array
+
+__all__ = ["in_a_branch", "one_cpu"]
 
 
 def one_cpu() -> bool:
@@ -15,3 +21,21 @@ def one_cpu() -> bool:
         return False
     mesh = jax.sharding.get_abstract_mesh()
     return jax.device_count() == 1 or (bool(mesh.axis_names) and set(mesh.manual_axes) == set(mesh.axis_names))
+
+
+def in_a_branch(function: Callable[..., Array], found: jax.ShapeDtypeStruct, *arrays: Array) -> Array:
+    """``function(*arrays)``, of the form of ``found``; on a CPU in a branch that XLA cannot know to be taken.
+
+    XLA for CPUs computes a thing anew inside of each kernel that uses it, for each number that this reads: a hash once
+    for each of the units that it serves, the place in a window by divisions. An optimization barrier does not keep it
+    from that. It cannot move anything out of such a branch, where it is computed once, as vectors.
+    """
+    if jax.default_backend() != "cpu":
+        return function(*arrays)
+
+    def zeros(*arrays: Array) -> Array:
+        del arrays
+        with jax.enable_x64(True):  # for a dtype of 64 bits
+            return jnp.zeros(found.shape, found.dtype)
+
+    return lax.cond(lax.optimization_barrier(jnp.asarray(True)), function, zeros, *arrays)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxopt_nn._cpu import in_a_branch
 from jaxopt_nn._keys import threefry
 from jaxopt_nn.types import Array, ArrayLike, Key
 
@@ -61,18 +62,7 @@ def random_uint16(key: Key, shape: Sequence[int]) -> Array:
         with jax.enable_x64(True):
             return lax.shift_left(high.astype(jnp.uint64), jnp.uint64(32)) | low.astype(jnp.uint64)
 
-    def zeros(words: Array) -> Array:
-        del words
-        with jax.enable_x64(True):
-            return jnp.zeros(count, jnp.uint64)
-
-    # XLA for CPUs would compute a hash for each of the four units that it serves, inside the kernel that uses them, one
-    # by one. It cannot move the hashes out of a branch that it does not know to be taken, where they stay vectorized: a
-    # tenth of the time.
-    if jax.default_backend() == "cpu":
-        found = lax.cond(lax.optimization_barrier(jnp.asarray(True)), draw, zeros, words)
-    else:
-        found = draw(words)
+    found = in_a_branch(draw, jax.ShapeDtypeStruct((count,), jnp.dtype("uint64")), words)
     # Units that follow each other share a quarter, not a hash, for XLA to shift and compare them as vectors. And by
     # shifts: a cast to four numbers of 16 bits becomes six instructions a unit, and a kernel that has more of them than
     # bytes is split over threads by XLA for CPUs, which takes longer than the few microseconds of its work.

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxopt_nn._cpu import in_a_branch
 from jaxopt_nn.layers._windows import (
     Axis,
     Lowering,
@@ -219,24 +220,9 @@ def _max_first_jvp(over: tuple[int, ...], primals: tuple[Array], tangents: tuple
     def chosen(tangent: Array, place: Array) -> Array:
         return jnp.sum(jnp.where(places == jnp.expand_dims(place, over), tangent, 0), over)
 
-    return _max_first(x, over), _apart(chosen, tangent, place)
-
-
-def _apart(function: Any, *arrays: Array) -> Array:
-    """``function(*arrays)``, on a CPU in a branch that XLA does not know to be taken, which keeps no intermediates.
-
-    XLA takes no part of a branch into the kernels that use its result, and these would otherwise compute the places of
-    every window's entries anew, by divisions, for each number that they read.
-    """
-    if jax.default_backend() != "cpu":
-        return function(*arrays)
-
-    def zeros(*arrays: Array) -> Array:
-        found = jax.eval_shape(function, *arrays)
-        return jnp.zeros(found.shape, found.dtype)
-
-    here = lax.optimization_barrier(jnp.asarray(True))
-    return lax.cond(here, jax.checkpoint(function, prevent_cse=False), zeros, *arrays)
+    found = jax.ShapeDtypeStruct(place.shape, tangent.dtype)
+    # The masks are made anew for the gradient: kept, they would be as large as x.
+    return _max_first(x, over), in_a_branch(jax.checkpoint(chosen, prevent_cse=False), found, tangent, place)
 
 
 def _largest(x: Array, over: tuple[int, ...]) -> tuple[Array, Array]:
