@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "trees": {"types"},
     "_arguments": {"types"},
-    "_cpu": set(),
+    "_cpu": {"types"},
     "_keys": {"types"},
     "_lanes": {"types"},
     **{leaf: BASE for leaf in LEAVES},
