@@ -1,4 +1,4 @@
-"""Where the shortcuts for CPUs may be taken."""
+"""Shortcuts for CPUs: where they may be taken, and the branch that two of them need."""
 
 from collections.abc import Callable
 
