@@ -1,4 +1,4 @@
-"""Shortcuts for CPUs: where they may be taken, and the branch that two of them need."""
+"""Shortcuts for CPUs: where they may be taken, and what several of them need."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from jax import lax
 
 from jaxopt_nn.types import Array
 
-__all__ = ["in_a_branch", "one_cpu"]
+__all__ = ["in_a_branch", "one_cpu", "turned"]
 
 
 def one_cpu() -> bool:
@@ -39,3 +39,13 @@ def in_a_branch(function: Callable[..., Array], found: jax.ShapeDtypeStruct, *ar
             return jnp.zeros(found.shape, found.dtype)
 
     return lax.cond(lax.optimization_barrier(jnp.asarray(True)), function, zeros, *arrays)
+
+
+def turned(x: Array) -> Array:
+    """``[batch, ..., channels]`` as ``[channels, ..., batch]``, and back.
+
+    XLA for CPUs copies, compares and adds the windows of an array as vectors only along its innermost axes, where a few
+    channels are too short. Between layers that turn their inputs and turn their outputs back, past activations too,
+    XLA leaves out both.
+    """
+    return jnp.swapaxes(x, 0, -1)

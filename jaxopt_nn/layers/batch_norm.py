@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn._arguments import check_number
+from jaxopt_nn._cpu import turned
 from jaxopt_nn.layers._moments import aligned, check_normalized, weighted_moments, wide_of
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
 
@@ -101,9 +102,12 @@ def batch_norm(
         del key
         check_normalized(x, params["scale"].shape[0])
         wide = wide_of(x)
-        values = x.astype(wide)
+        values, axis = x.astype(wide), -1
+        turn = x.ndim > 2 and jax.default_backend() == "cpu"
+        if turn:  # as the convolution does; behind a barrier, or XLA would sum what is not turned
+            values, axis = lax.optimization_barrier(turned(values)), 0
         if train:
-            mean, var, count = weighted_moments(values, weight)
+            mean, var, count = weighted_moments(values, weight, axis)
             carried = var * jnp.where(count > 1, count / jnp.maximum(count - 1, 1e-6), 1) if chosen.unbiased else var
             follow = jnp.asarray(rate, wide)
             old_share, new_share = (follow, 1 - follow) if chosen.momentum_is_of_old else (1 - follow, follow)
@@ -112,7 +116,8 @@ def batch_norm(
         else:
             mean, var = state["mean"].astype(wide), state["var"].astype(wide)
         scale = params["scale"].astype(wide) * lax.rsqrt(var + jnp.asarray(small, wide))
-        y = (values - aligned(mean, x)) * aligned(scale, x) + aligned(params["bias"].astype(wide), x)
-        return y.astype(x.dtype), state
+        mean, scale, bias = (aligned(each, x, axis) for each in (mean, scale, params["bias"].astype(wide)))
+        y = (values - mean) * scale + bias
+        return (turned(y) if turn else y).astype(x.dtype), state
 
     return Layer(init, apply, "batch_norm")

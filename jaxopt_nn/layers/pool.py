@@ -1,9 +1,9 @@
 """Pooling: windows of ``[N, *spatial, C]`` become their maximum or their mean, channel by channel.
 
 **Lowering.** "native" is XLA's ``reduce_window``; "patches" reduces slices of the input, and where the windows tile it
-(stride equal to the window), a reshaped input. Where JAX's default backend is a CPU, "auto" takes what is faster there:
-patches, except for maxima of windows that overlap; elsewhere the native operation. Values, derivatives and ties are the
-same. ``python -m benchmarks.layers`` measures it.
+(stride equal to the window), a reshaped input. Where JAX's default backend is a CPU, "auto" takes patches, unless their
+slices would hold more than 2²⁷ numbers; elsewhere the native operation. Values, derivatives and ties are the same.
+``python -m benchmarks.layers`` measures it.
 
 **Ties.** The gradient of a maximum goes to the first of the equal entries of a window, in the order of the array, as in
 PyTorch. (``jnp.max`` would share it among them.)
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxopt_nn._cpu import in_a_branch
+from jaxopt_nn._cpu import in_a_branch, turned
 from jaxopt_nn.layers._windows import (
     Axis,
     Lowering,
@@ -68,16 +68,16 @@ def max_pool(
     [5.0, 7.0, 13.0, 15.0]
     """
 
-    def pool(x: Array, axes: tuple[Axis, ...]) -> Array:
-        overlap = lowering == "auto" and not _tile(axes)  # there XLA's is faster on a CPU too
-        if overlap or not uses_slices(lowering, _numbers(x, axes)):
-            return _reduce_window(x, axes, -math.inf, lax.max)
+    def native(x: Array, axes: tuple[Axis, ...]) -> Array:
+        return _reduce_window(x, axes, -math.inf, lax.max)
+
+    def sliced(x: Array, axes: tuple[Axis, ...]) -> Array:
         x = pad_spatial(x, axes, -math.inf)
         if _tile(axes):
             return _max_first(_tiles(x, axes), tuple(range(2, 2 + 2 * len(axes), 2)))
         return slices(x, axes, lambda parts: functools.reduce(_first_of_two, parts))
 
-    return _pool(pool, window, stride, padding, lowering, "max_pool")
+    return _pool(native, sliced, window, stride, padding, lowering, "max_pool")
 
 
 def average_pool(
@@ -114,20 +114,24 @@ def average_pool(
     [1.0, 0.5]
     """
 
-    def pool(x: Array, axes: tuple[Axis, ...]) -> Array:
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        if not uses_slices(lowering, _numbers(x, axes)):
-            total = _reduce_window(wide, axes, 0, lax.add)
-        elif _tile(axes):
-            total = jnp.sum(_tiles(pad_spatial(wide, axes, 0), axes), tuple(range(2, 2 + 2 * len(axes), 2)))
-        else:
-            total = slices(pad_spatial(wide, axes, 0), axes, lambda parts: functools.reduce(jnp.add, parts))
-        share = 1 / _counts(axes, count_padding)
-        return (total * jnp.asarray(np.broadcast_to(share[None, ..., None], (1, *share.shape, 1)), wide.dtype)).astype(
-            x.dtype
-        )
+    def native(x: Array, axes: tuple[Axis, ...]) -> Array:
+        return _reduce_window(x, axes, 0, lax.add)
 
-    return _pool(pool, window, stride, padding, lowering, "average_pool")
+    def sliced(x: Array, axes: tuple[Axis, ...]) -> Array:
+        x = pad_spatial(x, axes, 0)
+        if _tile(axes):
+            return jnp.sum(_tiles(x, axes), tuple(range(2, 2 + 2 * len(axes), 2)))
+        return slices(x, axes, lambda parts: functools.reduce(jnp.add, parts))
+
+    def mean(total: Any) -> Any:
+        def of(x: Array, axes: tuple[Axis, ...]) -> Array:
+            wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+            share = (1 / _counts(axes, count_padding))[None, ..., None]
+            return (total(wide, axes) * jnp.asarray(share, wide.dtype)).astype(x.dtype)
+
+        return of
+
+    return _pool(mean(native), mean(sliced), window, stride, padding, lowering, "average_pool")
 
 
 def global_max_pool(x: Array) -> Array:
@@ -152,7 +156,9 @@ def global_average_pool(x: Array) -> Array:
     return jnp.mean(x, tuple(range(1, x.ndim - 1)))
 
 
-def _pool(pool: Any, window: Sizes, stride: Sizes | None, padding: Padding, lowering: Lowering, name: str) -> Layer:
+def _pool(
+    native: Any, sliced: Any, window: Sizes, stride: Sizes | None, padding: Padding, lowering: Lowering, name: str
+) -> Layer:
     stride = window if stride is None else stride
     check_sizes("window", window)
     check_sizes("stride", stride)
@@ -176,13 +182,11 @@ def _pool(pool: Any, window: Sizes, stride: Sizes | None, padding: Padding, lowe
         params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
     ) -> tuple[Array, State]:
         del params, train, key, weight
-        return pool(x, axes_of(x)), state
+        axes = axes_of(x)
+        numbers = 0 if _tile(axes) else x.size * max(axis.window for axis in axes)
+        return turned(sliced(turned(x), axes)) if uses_slices(lowering, numbers) else native(x, axes), state
 
     return Layer(init, apply, name)
-
-
-def _numbers(x: Array, axes: tuple[Axis, ...]) -> int:
-    return 0 if _tile(axes) else x.size * max(axis.window for axis in axes)
 
 
 def _reduce_window(x: Array, axes: tuple[Axis, ...], start: float, operator: Any) -> Array:
@@ -207,7 +211,9 @@ def _tiles(x: Array, axes: tuple[Axis, ...]) -> Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _max_first(x: Array, over: tuple[int, ...]) -> Array:
     """The maximum over some axes, with the derivative of the first of those equal to it; NaN is a maximum."""
-    return _largest(x, over)[0]
+    found = jax.ShapeDtypeStruct([size for axis, size in enumerate(x.shape) if axis not in over], x.dtype)
+    # In a branch, so that what turns the result, as `flatten` after a pool does, does not compute it number by number.
+    return in_a_branch(lambda x: _largest(x, over)[0], found, x)
 
 
 @_max_first.defjvp

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxopt_nn import layers
-from jaxopt_nn.layers import _convolution
+from jaxopt_nn.layers import _turned
 from jaxopt_nn.layers._windows import Axis
 
 # (name, factory, kwargs, shape)
@@ -130,8 +130,9 @@ def test_values_and_derivatives_of_both_lowerings(factory, kwargs, shape):
     ("window", "stride", "dilation", "out", "features", "together"),
     [
         (5, 1, 1, 28, 6, 4),
-        (5, 1, 1, 10, 16, 5),
-        (7, 1, 1, 8, 8, 8),
+        (5, 1, 1, 10, 16, 1),
+        (7, 1, 1, 8, 8, 3),
+        (3, 1, 1, 16, 1, 2),
         (5, 2, 1, 28, 6, 1),
         (5, 1, 2, 28, 6, 1),
         (3, 1, 1, 32, 32, 1),
@@ -140,19 +141,32 @@ def test_values_and_derivatives_of_both_lowerings(factory, kwargs, shape):
 )
 def test_neighbours_are_computed_together_where_that_is_faster(window, stride, dilation, out, features, together):
     axis = Axis(window, stride, dilation, 0, 0, 99, out)
-    assert _convolution._columns_together(axis, features) == together
+    assert _turned._columns_together(axis, features) == together
 
 
-def test_neighbours_stay_apart_where_there_are_several_devices(monkeypatch):
+@CASES
+def test_patches_on_several_devices_are_those_on_one(monkeypatch, factory, kwargs, shape):
+    """There axes of the batch stay as they are; values, gradients and curvature are the same."""
+
+    def derivatives():
+        layer, params, x = built(factory, {**kwargs, "lowering": "patches"}, shape)
+
+        def gradient(params, x):
+            return jax.grad(lambda params, x: jnp.sum(jnp.sin(applied(layer, params, x))), (0, 1))(params, x)
+
+        ones = jax.tree.map(jnp.ones_like, (params, x))
+        return applied(layer, params, x), *jax.jit(lambda: jax.jvp(gradient, (params, x), ones))()
+
+    alone = derivatives()
     monkeypatch.setattr(jax, "device_count", lambda: 2)
-    assert _convolution._columns_together(Axis(5, 1, 1, 0, 0, 32, 28), 6) == 1
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), derivatives(), alone)
 
 
 @pytest.mark.parametrize("window", [(5,), (3, 2), (2, 1, 4)])
 @pytest.mark.parametrize("together", [2, 3, 7])
 def test_neighbours_computed_together_are_those_of_the_native_convolution(monkeypatch, window, together):
     """Also where the last row of outputs is not full, and where inputs are left over."""
-    monkeypatch.setattr(_convolution, "_columns_together", lambda axis, features: together)
+    monkeypatch.setattr(_turned, "_columns_together", lambda axis, features: together)
     shape, kwargs = (2, 5, 6, 11)[: len(window)], {"stride": (2, 2, 1)[-len(window) :]}
     shape, found = (*shape, 10, 3), []
     with jax.enable_x64(True):

@@ -1,0 +1,174 @@
+"""Convolution with the batch for the innermost axis: how XLA computes it fast on a CPU.
+
+Patches are copied in pieces as long as a row of the input times the batch, and the product of the kernel's matrix and
+the patches, ``[F, window · C]`` by ``[window · C, out · N]``, goes to all cores.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxopt_nn._cpu import in_a_branch, one_cpu
+from jaxopt_nn.layers._windows import Axis, pad_spatial
+from jaxopt_nn.types import Array
+
+__all__ = ["convolve_turned"]
+
+_MAKING = 30.0
+"""What a number of a patch costs, forward and backward, in multiplications of the product."""
+
+
+def convolve_turned(x: Array, kernel: Array, bias: Array | None, axes: Sequence[Axis], groups: int) -> Array:
+    """``y[f, o, n] = bias[f] + Σ_{w, c} x[c, o·stride + w·dilation − before, n] · kernel[w, c, f]``, in groups.
+
+    Args:
+        x: ``[C, *spatial, N]``.
+        kernel: ``[*window, C / groups, F]``; group g maps the g-th part of C to the g-th part of F.
+        bias: ``[F]``, or None for zeros.
+        axes: the windows.
+        groups: number of groups.
+
+    Returns:
+        ``[F, *out, N]``.
+    """
+    x = pad_spatial(x, axes, 0)
+    if groups == 1:
+        y = _product(x, kernel, axes)
+    elif groups == x.shape[0]:  # products of single numbers: nothing for a matrix product to do
+        y = _depthwise(x, kernel, axes)
+    else:
+        y = _grouped(x, kernel, axes, groups)
+    if bias is None:
+        return y
+    # Behind a barrier: else XLA would sum the bias's gradient before the cotangent is turned.
+    return lax.optimization_barrier(y + lax.broadcast_in_dim(bias, y.shape, (0,)))
+
+
+def _product(x: Array, kernel: Array, axes: Sequence[Axis]) -> Array:
+    *others, axis = axes
+    together = _columns_together(axis, kernel.shape[-1])
+    if together == 1:
+        return _times(kernel.reshape(-1, kernel.shape[-1]), _patches(x, axes))
+    blocks, rows = -(-(axis.window + together - 1) // together), -(-axis.out // together)
+    missing = (rows + blocks - 1) * together - x.shape[-2]  # negative: what no output reads is cut off
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 2) + [(0, missing, 0), (0, 0, 0)])
+    x = x.reshape(*x.shape[:-2], rows + blocks - 1, together, x.shape[-1])
+    x = jnp.moveaxis(x, -2, 0)
+    x = x.reshape(together * x.shape[1], *x.shape[2:])
+    patches = _patches(x, (*others, axis._replace(window=blocks, out=rows)))
+    y = _dealt(_times(_wide(kernel, blocks, together), patches), together)
+    return y.reshape(*y.shape[:-3], rows * together, y.shape[-1])[..., : axis.out, :]
+
+
+def _times(matrix: Array, patches: Array) -> Array:
+    """``[K, F]`` and ``[K, *out, N]`` to ``[F, *out, N]``."""
+    return jnp.tensordot(matrix, _as_matrix(patches), (0, 0)).reshape(matrix.shape[1], *patches.shape[1:])
+
+
+def _as_matrix(patches: Array) -> Array:
+    """``[K, *out, N]`` as ``[K, out · N]`` for one CPU: a product with more axes has a gradient that copies them.
+
+    Of several devices that share the batch, N stays an axis of its own.
+    """
+    return patches.reshape(len(patches), math.prod(patches.shape[1:])) if one_cpu() else patches
+
+
+def _columns_together(axis: Axis, features: int) -> int:
+    """How many neighbouring outputs along an axis one column of the product should make.
+
+    t of them need b = ⌈(window + t − 1) / t⌉ blocks of t inputs each, as channels of one place: the patches are fewer,
+    and the product has more rows, which for few features is worth its multiplications with zeros. (So an input that is
+    not finite makes NaN of a few more neighbours.) A block costs its share of the product, t·F for each input, and the
+    making of the patch: a fit to measurements (``benchmarks/NOTES.md``). A gain below a quarter is left, for the sake
+    of a smaller program.
+    """
+    if axis.stride > 1 or axis.dilation > 1:
+        return 1
+
+    def cost(together: int) -> float:
+        blocks, rows = -(-(axis.window + together - 1) // together), -(-axis.out // together)
+        return blocks * (together * features + _MAKING) * rows * together / axis.out
+
+    best = min(range(1, 2 * axis.window), key=cost)
+    return best if cost(best) < 0.75 * cost(1) else 1
+
+
+def _wide(kernel: Array, blocks: int, together: int) -> Array:
+    """The matrix that makes ``together`` neighbours, ``[others · blocks · together · C, together · F]``."""
+    *window, channels, features = kernel.shape
+    # Output j of a column reads the inputs from j on: the kernel, shifted by j.
+    shifts = [(j, blocks * together - window[-1] - j, 0) for j in range(together)]
+    unmoved = [(0, 0, 0)]
+    zero = jnp.zeros((), kernel.dtype)
+    shifted = [lax.pad(kernel, zero, unmoved * (len(window) - 1) + [shift] + unmoved * 2) for shift in shifts]
+    return jnp.stack(shifted, -2).reshape(math.prod(window[:-1]) * blocks * together * channels, together * features)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _dealt(y: Array, together: int) -> Array:
+    """``[together · F, *out, N]`` as ``[F, *out, together, N]``."""
+    return jnp.moveaxis(y.reshape(together, len(y) // together, *y.shape[1:]), 0, -2)
+
+
+@_dealt.defjvp
+def _(together: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    dealt = _dealt(*primals, together)
+    found = jax.ShapeDtypeStruct(dealt.shape, dealt.dtype)
+    # The gradient is a copy by itself: fused with others it would be made number by number.
+    return dealt, in_a_branch(lambda tangent: _dealt(tangent, together), found, *tangents)
+
+
+def _patches(x: Array, axes: Sequence[Axis]) -> Array:
+    """``[window · C, *out, N]``, in the order of the kernel's entries: one axis after the other, the last first."""
+    for position, axis in reversed(list(enumerate(axes, start=1))):
+        if axis.window > 1 or axis.stride > 1:
+            x = _stacked(x, position, axis)
+    return x
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _stacked(x: Array, position: int, axis: Axis) -> Array:
+    """What each entry of a window along one axis reads, one after another along the first axis."""
+    starts = [entry * axis.dilation for entry in range(axis.window)]
+    last = (axis.out - 1) * axis.stride + 1
+    return jnp.concatenate([lax.slice_in_dim(x, start, start + last, axis.stride, position) for start in starts])
+
+
+@_stacked.defjvp
+def _(position: int, axis: Axis, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    stacked = _stacked(*primals, position, axis)
+    found = jax.ShapeDtypeStruct(stacked.shape, stacked.dtype)
+    # In a branch the gradient is one sum of padded parts; among others XLA would make each padded part by itself.
+    return stacked, in_a_branch(lambda tangent: _stacked(tangent, position, axis), found, *tangents)
+
+
+def _grouped(x: Array, kernel: Array, axes: Sequence[Axis], groups: int) -> Array:
+    *window, channels, features = kernel.shape
+    patches = _patches(x, axes)
+    parts = _as_matrix(patches)
+    parts = parts.reshape(math.prod(window), groups, channels, *parts.shape[1:])
+    kernel = kernel.reshape(math.prod(window), channels, groups, features // groups)
+    return jnp.einsum("wcgf,wgc...->gf...", kernel, parts).reshape(features, *patches.shape[1:])
+
+
+def _depthwise(x: Array, kernel: Array, axes: Sequence[Axis]) -> Array:
+    """Each channel by itself: a sum of shifted, weighted inputs."""
+    features = kernel.shape[-1]
+    weights = kernel.reshape(-1, len(x), features // len(x))
+    total: Array | None = None
+    for weight, offsets in zip(weights, np.ndindex(*(axis.window for axis in axes)), strict=True):
+        part = x
+        for position, (axis, offset) in enumerate(zip(axes, offsets, strict=True), start=1):
+            start = offset * axis.dilation
+            part = lax.slice_in_dim(part, start, start + (axis.out - 1) * axis.stride + 1, axis.stride, position)
+        shape = (*weight.shape, *part.shape[1:])
+        part = lax.broadcast_in_dim(part, shape, (0, *range(2, len(shape))))
+        term = part * lax.broadcast_in_dim(weight, shape, (0, 1))
+        total = term if total is None else total + term
+    assert total is not None
+    return total.reshape(features, *total.shape[2:])
