@@ -46,6 +46,7 @@ def turned(x: Array) -> Array:
 
     XLA for CPUs copies, compares and adds the windows of an array as vectors only along its innermost axes, where a few
     channels are too short. Between layers that turn their inputs and turn their outputs back, past activations too,
-    XLA leaves out both.
+    XLA leaves out both. Layers of images do so; those of sequences do not, for the sake of dense layers, attention and
+    recurrences between them.
     """
     return jnp.swapaxes(x, 0, -1)

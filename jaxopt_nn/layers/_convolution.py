@@ -14,7 +14,7 @@ from jaxopt_nn._cpu import turned
 from jaxopt_nn._lanes import in_lanes
 from jaxopt_nn.layers._product import times_matrix
 from jaxopt_nn.layers._turned import convolve_turned
-from jaxopt_nn.layers._windows import Axis, Lowering, uses_slices
+from jaxopt_nn.layers._windows import Axis, Lowering, pad_spatial, slices, uses_slices
 from jaxopt_nn.types import Array
 
 __all__ = ["convolve", "convolve_transposed"]
@@ -24,6 +24,8 @@ def convolve(
     x: Array, kernel: Array, bias: Array | None, axes: Sequence[Axis], groups: int, lowering: Lowering
 ) -> Array:
     """``y[n, o, f] = bias[f] + Σ_{w, c} x[n, o·stride + w·dilation − before, c] · kernel[w, c, f]``, in groups.
+
+    Patches of images are turned, those of sequences stay in the order that other layers of sequences have.
 
     Args:
         x: ``[N, *spatial, C]``.
@@ -51,7 +53,11 @@ def convolve(
         return y if bias is None else y + jnp.broadcast_to(bias, y.shape)
 
     def by_patches(x: Array, kernel: Array) -> Array:
-        return turned(convolve_turned(turned(x), kernel, bias, axes, groups))
+        if x.ndim > 3 or groups > 1:
+            return turned(convolve_turned(turned(x), kernel, bias, axes, groups))
+        patches = slices(pad_spatial(x, axes, 0), axes, lambda parts: jnp.concatenate(parts, -1))
+        y = times_matrix(patches, kernel.reshape(-1, kernel.shape[-1]))
+        return y if bias is None else y + jnp.broadcast_to(bias, y.shape)
 
     return _lower(lowering, numbers, native, by_patches, x, kernel)
 

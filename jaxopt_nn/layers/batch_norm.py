@@ -103,8 +103,8 @@ def batch_norm(
         check_normalized(x, params["scale"].shape[0])
         wide = wide_of(x)
         values, axis = x.astype(wide), -1
-        turn = x.ndim > 2 and jax.default_backend() == "cpu"
-        if turn:  # as the convolution does; behind a barrier, or XLA would sum what is not turned
+        turn = x.ndim > 3 and jax.default_backend() == "cpu"
+        if turn:  # as convolutions of images do; behind a barrier, or XLA would sum what is not turned
             values, axis = lax.optimization_barrier(turned(values)), 0
         if train:
             mean, var, count = weighted_moments(values, weight, axis)

@@ -7,8 +7,8 @@ kernels in lanes and, unless they would hold more than 2²⁷ numbers, where JAX
 native convolution. Values and derivatives of every order are the same to rounding; patches may spread an input that
 is not finite to a few more outputs beside those whose windows hold it.
 
-On a CPU patches, their product, pooling and batch normalization are computed with the batch for the innermost axis;
-what would turn it back in between XLA leaves out. ``python -m benchmarks.layers`` measures it.
+On a CPU patches of images, their product, pooling and batch normalization are computed with the batch for the innermost
+axis; what would turn it back in between XLA leaves out. ``python -m benchmarks.layers`` measures it.
 """
 
 from collections.abc import Callable

@@ -184,7 +184,9 @@ def _pool(
         del params, train, key, weight
         axes = axes_of(x)
         numbers = 0 if _tile(axes) else x.size * max(axis.window for axis in axes)
-        return turned(sliced(turned(x), axes)) if uses_slices(lowering, numbers) else native(x, axes), state
+        if not uses_slices(lowering, numbers):
+            return native(x, axes), state
+        return turned(sliced(turned(x), axes)) if x.ndim > 3 else sliced(x, axes), state
 
     return Layer(init, apply, name)
 
