@@ -104,8 +104,8 @@ def batch_norm(
         wide = wide_of(x)
         values, axis = x.astype(wide), -1
         turn = x.ndim > 3 and jax.default_backend() == "cpu"
-        if turn:  # as convolutions of images do; behind a barrier, or XLA would sum what is not turned
-            values, axis = lax.optimization_barrier(turned(values)), 0
+        if turn:
+            values, axis = turned(values), 0
         if train:
             mean, var, count = weighted_moments(values, weight, axis)
             carried = var * jnp.where(count > 1, count / jnp.maximum(count - 1, 1e-6), 1) if chosen.unbiased else var
@@ -118,6 +118,8 @@ def batch_norm(
         scale = params["scale"].astype(wide) * lax.rsqrt(var + jnp.asarray(small, wide))
         mean, scale, bias = (aligned(each, x, axis) for each in (mean, scale, params["bias"].astype(wide)))
         y = (values - mean) * scale + bias
-        return (turned(y) if turn else y).astype(x.dtype), state
+        if turn:  # behind a barrier: else XLA would sum the gradients of the parameters before the cotangent is turned
+            y = turned(lax.optimization_barrier(y))
+        return y.astype(x.dtype), state
 
     return Layer(init, apply, "batch_norm")

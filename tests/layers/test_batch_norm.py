@@ -60,6 +60,26 @@ def test_weights_count_examples():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), state, expected)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shape", [(6, 5, 3), (6, 4, 5, 3), (6, 2, 3, 4, 3)])
+def test_positions_count_as_examples_do(shape, weighted):
+    """Whatever the order that the axes are computed in; "torch" shows the count, by its unbiased variance."""
+    x = jax.random.normal(jax.random.key(0), shape) + jnp.broadcast_to(jnp.arange(3.0), shape)
+    weight = jnp.array([2.0, 0.5, 0, 1, 1, 3]) if weighted else None
+    of_positions = None if weight is None else jnp.repeat(weight, int(np.prod(shape[1:-1])))
+
+    def loss(x, weight):
+        y, state = apply(x, weight=weight, convention="torch")
+        counted = y if weight is None else jnp.where(weight.reshape(-1, *[1] * (y.ndim - 1)) > 0, y, 0.0)
+        return jnp.sum(jnp.sin(counted)), (counted, state)
+
+    (_, (y, state)), slope = jax.value_and_grad(loss, has_aux=True)(x, weight)
+    (_, (rows, expected)), row_slope = jax.value_and_grad(loss, has_aux=True)(x.reshape(-1, 3), of_positions)
+    np.testing.assert_allclose(y.reshape(-1, 3), rows, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(slope.reshape(-1, 3), row_slope, rtol=1e-3, atol=1e-4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), state, expected)
+
+
 def test_float64_stays_float64_whatever_the_state():
     """A gradient checker feeds float64 to a model whose state was made in float32."""
     with jax.enable_x64(True):

@@ -33,10 +33,11 @@ def _mlp(drop_rate=None):
     return layers.serial(layers.dense(64), jax.nn.relu, *drop, layers.dense(32), jax.nn.relu, *drop, layers.dense(10))
 
 
-def _lenet(**options):
+def _lenet(*, normalized=False, **options):
+    norm = [layers.batch_norm()] if normalized else []
     return layers.serial(
-        layers.conv(6, 5, **options), jax.nn.relu, layers.max_pool(2),
-        layers.conv(16, 5, padding="VALID", **options), jax.nn.relu, layers.max_pool(2),
+        layers.conv(6, 5, **options), *norm, jax.nn.relu, layers.max_pool(2),
+        layers.conv(16, 5, padding="VALID", **options), *norm, jax.nn.relu, layers.max_pool(2),
         layers.flatten, layers.dense(120), jax.nn.relu, layers.dense(10),
     )  # fmt: skip
 
@@ -162,27 +163,33 @@ def test_kernels_in_lanes_make_no_grouped_convolution():
     assert groups("auto") <= {1}
 
 
+def _gradients_of_lenet(**options):
+    model, x = _lenet(**options), jnp.zeros((64, 28, 28, 1))  # as large a batch as XLA needs to turn back what it can
+    params, state = jax.eval_shape(lambda key: model.init(key, x), jax.random.key(0))
+
+    def loss(params, state):
+        return jnp.sum(model.apply(params, state, x, train=True, key=None, weight=None)[0] ** 2)
+
+    return jax.jit(jax.grad(loss)).lower(params, state).compile(QUICKEST).as_text()
+
+
 @counted
-def test_lenet_is_computed_with_the_batch_innermost():
-    """And so is all between its convolutions: nothing is copied to the order of axes that the layers are said to have.
-
-    In branches, which no other kernel takes in: the maxima, what they hand back, sums of patches' gradients, and the
-    gradient of the columns that are computed together.
-    """
-    model, x = _lenet(), jnp.zeros((8, 28, 28, 1))
-
-    def loss(params):
-        return jnp.sum(model.apply(params, {}, x, train=True, key=None, weight=None)[0] ** 2)
-
-    params = jax.eval_shape(lambda key: model.init(key, x)[0], jax.random.key(0))
-    text = jax.jit(jax.grad(loss)).lower(params).compile(QUICKEST).as_text()
+@pytest.mark.parametrize("normalized", [False, True])
+def test_lenet_is_computed_with_the_batch_innermost(normalized):
+    """And so is all between its convolutions: nothing is copied to the order that the layers' axes are said to have."""
+    text = _gradients_of_lenet(normalized=normalized)
     for size, features in ((28, 6), (14, 6), (10, 16)):
-        assert f"[8,{size},{size},{features}]" not in text
-        assert f"[{features},{size},{size},8]" in text
-    branches = re.findall(r" = \(f32\[([\d,]+)\]\S*\) conditional\(", text)
-    maxima, handed_back = ["6,14,14,8", "16,5,5,8"], ["6,14,2,14,2,8", "16,5,2,5,2,8"]
-    assert sorted(branches) == sorted([*maxima, *handed_back, "30,14,10,8", "6,14,14,8", "24,28,7,8"])
+        assert f"[64,{size},{size},{features}]" not in text
+        assert f"[{features},{size},{size},64]" in text
     assert " while(" not in text and " convolution(" not in text
+
+
+@counted
+def test_branches_of_lenet():
+    """What no other kernel takes in: maxima, what they hand back, sums of patches' gradients, columns dealt back."""
+    branches = re.findall(r" = \(f32\[([\d,]+)\]\S*\) conditional\(", _gradients_of_lenet())
+    maxima, handed_back = ["6,14,14,64", "16,5,5,64"], ["6,14,2,14,2,64", "16,5,2,5,2,64"]
+    assert sorted(branches) == sorted([*maxima, *handed_back, "30,14,10,64", "6,14,14,64", "24,28,7,64"])
 
 
 def test_dropout_draws_in_bulk(row_1):
