@@ -44,7 +44,7 @@ def draw(curve: str, measured: Results, path: Path) -> None:
     """Writes one picture: steps a second against the size, both logarithmic."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     lines = speeds(curve, measured)
     with rc_context({"svg.hashsalt": curve, "font.size": 11, "svg.fonttype": "path"}):
@@ -58,6 +58,8 @@ def draw(curve: str, measured: Results, path: Path) -> None:
         axes.set_xticks(sorted({value for line in lines.values() for value in line}))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
         axes.margins(x=0.07)
         axes.grid(which="major", alpha=0.3)
