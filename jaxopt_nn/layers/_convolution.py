@@ -25,7 +25,7 @@ def convolve(
 ) -> Array:
     """``y[n, o, f] = bias[f] + Σ_{w, c} x[n, o·stride + w·dilation − before, c] · kernel[w, c, f]``, in groups.
 
-    Patches of images are turned, those of sequences stay in the order that other layers of sequences have.
+    Patches of images and of groups are turned, others of sequences keep the order that other layers of sequences have.
 
     Args:
         x: ``[N, *spatial, C]``.
