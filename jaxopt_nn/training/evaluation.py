@@ -47,7 +47,8 @@ def predict(recipe: RecipeFn, hparams: PyTree, trained: Trained, x: PyTree) -> P
     check_batch("", Batch(x, None))
     _check_params(parts, trained, x)
     x = jax.tree.map(jnp.asarray, x)
-    examples, size = count_examples(Batch(x, None)), parts.evaluation_batch_size
+    examples = count_examples(Batch(x, None))
+    size = _examples_at_once(parts, examples)
     whole = examples // size * size
 
     def outputs(x: PyTree) -> PyTree:
@@ -96,8 +97,8 @@ def evaluate_model(parts: Recipe, params: Params, model_state: State, data: Batc
         return {name: losses.weighted_mean(value, weight) * total for name, value in values.items()}, total
 
     examples = count_examples(data)
-    size = parts.evaluation_batch_size
-    if examples <= size:
+    size = _examples_at_once(parts, examples)
+    if size == examples:
         totals, count = sums(data, None)
     else:
         # The last window overlaps the one before it: what was counted there has weight 0 here. No padded copy is made.
@@ -108,6 +109,14 @@ def evaluate_model(parts: Recipe, params: Params, model_state: State, data: Batc
 
         totals, count = jax.tree.map(lambda sum_: sum_.sum(0), lax.map(window, jnp.arange(-(-examples // size))))
     return {name: total / count for name, total in totals.items()}
+
+
+def _examples_at_once(parts: Recipe, examples: int) -> int:
+    """In the smallest number of passes of equal size."""
+    limit = parts.evaluation_batch_size
+    if limit is None:
+        limit = 256 if jax.default_backend() == "cpu" else 1024
+    return -(-examples // -(-examples // limit))
 
 
 def _outputs(parts: Recipe, params: Params, model_state: State, x: PyTree) -> PyTree:

@@ -28,6 +28,23 @@ def test_the_batch_size_of_evaluation_does_not_matter(problem, trained, size):
     np.testing.assert_allclose(values["accuracy"], accuracy, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("limit", "size"), [(70, 70), (69, 35), (35, 35), (34, 24), (1, 1), (None, 70)])
+def test_passes_are_equal_and_within_the_limit(problem, trained, limit, size):
+    recipe, sizes = problem.recipe(evaluation_batch_size=limit), set()
+
+    def watched(hparams):
+        model = recipe(hparams).model
+
+        def apply(params, state, x, **rest):
+            sizes.add(len(x))
+            return model.apply(params, state, x, **rest)
+
+        return recipe(hparams)._replace(model=model._replace(apply=apply))
+
+    training.evaluate(watched, problem.hparams, trained, problem.train)
+    assert sizes == {size}
+
+
 def test_weights_of_examples_count(problem, trained):
     weight = jnp.asarray(np.random.default_rng(0).integers(0, 3, 70), jnp.float32)
     weighted = training.evaluate(
