@@ -1,6 +1,7 @@
 """Shortcuts for CPUs: where they may be taken, and what several of them need."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +24,8 @@ def one_cpu() -> bool:
     return jax.device_count() == 1 or (bool(mesh.axis_names) and set(mesh.manual_axes) == set(mesh.axis_names))
 
 
-def in_a_branch(function: Callable[..., Array], found: jax.ShapeDtypeStruct, *arrays: Array) -> Array:
-    """``function(*arrays)``, of the form of ``found``; on a CPU in a branch that XLA cannot know to be taken.
+def in_a_branch(function: Callable[..., Any], found: Any, *arrays: Array) -> Any:
+    """``function(*arrays)``, of the form of ``found``, a tree of shapes; on a CPU in a branch that XLA cannot know.
 
     XLA for CPUs computes a thing anew inside of each kernel that uses it, for each number that this reads: a hash once
     for each of the units that it serves, the place in a window by divisions. An optimization barrier does not keep it
@@ -33,10 +34,10 @@ def in_a_branch(function: Callable[..., Array], found: jax.ShapeDtypeStruct, *ar
     if jax.default_backend() != "cpu":
         return function(*arrays)
 
-    def zeros(*arrays: Array) -> Array:
+    def zeros(*arrays: Array) -> Any:
         del arrays
         with jax.enable_x64(True):  # for a dtype of 64 bits
-            return jnp.zeros(found.shape, found.dtype)
+            return jax.tree.map(lambda form: jnp.zeros(form.shape, form.dtype), found)
 
     return lax.cond(lax.optimization_barrier(jnp.asarray(True)), function, zeros, *arrays)
 

@@ -134,17 +134,29 @@ def _patches(x: Array, axes: Sequence[Axis]) -> Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _stacked(x: Array, position: int, axis: Axis) -> Array:
     """What each entry of a window along one axis reads, one after another along the first axis."""
-    starts = [entry * axis.dilation for entry in range(axis.window)]
-    last = (axis.out - 1) * axis.stride + 1
-    return jnp.concatenate([lax.slice_in_dim(x, start, start + last, axis.stride, position) for start in starts])
+    if axis.stride > 1 or not one_cpu():
+        return _slices(x, position, axis)
+    before, (size, *after) = x.shape[1:position], x.shape[position:]
+    # In rows as long as can be: copied in two to three times less time.
+    step = math.prod(after)
+    rows = x.reshape(len(x) * math.prod(before), 1, size * step)
+    whole = axis._replace(dilation=axis.dilation * step, out=axis.out * step)
+    return _slices(rows, 2, whole).reshape(axis.window * len(x), *before, axis.out, *after)
 
 
 @_stacked.defjvp
 def _(position: int, axis: Axis, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     stacked = _stacked(*primals, position, axis)
     found = jax.ShapeDtypeStruct(stacked.shape, stacked.dtype)
-    # In a branch the gradient is one sum of padded parts; among others XLA would make each padded part by itself.
-    return stacked, in_a_branch(lambda tangent: _stacked(tangent, position, axis), found, *tangents)
+    # In a branch the gradient is one sum of padded parts; among others XLA would make each padded part by itself. Of
+    # long rows it would ask of each number which parts it has.
+    return stacked, in_a_branch(lambda tangent: _slices(tangent, position, axis), found, *tangents)
+
+
+def _slices(x: Array, position: int, axis: Axis) -> Array:
+    starts = [entry * axis.dilation for entry in range(axis.window)]
+    last = (axis.out - 1) * axis.stride + 1
+    return jnp.concatenate([lax.slice_in_dim(x, start, start + last, axis.stride, position) for start in starts])
 
 
 def _grouped(x: Array, kernel: Array, axes: Sequence[Axis], groups: int) -> Array:

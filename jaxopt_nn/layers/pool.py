@@ -210,27 +210,32 @@ def _tiles(x: Array, axes: tuple[Axis, ...]) -> Array:
     return x.reshape(x.shape[0], *shape, x.shape[-1])
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _max_first(x: Array, over: tuple[int, ...]) -> Array:
     """The maximum over some axes, with the derivative of the first of those equal to it; NaN is a maximum."""
-    found = jax.ShapeDtypeStruct([size for axis, size in enumerate(x.shape) if axis not in over], x.dtype)
-    # In a branch, so that what turns the result, as `flatten` after a pool does, does not compute it number by number.
-    return in_a_branch(lambda x: _largest(x, over)[0], found, x)
+    return _max_and_place(x, over)[0]
 
 
-@_max_first.defjvp
-def _max_first_jvp(over: tuple[int, ...], primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _max_and_place(x: Array, over: tuple[int, ...]) -> tuple[Array, Array]:
+    found = jax.eval_shape(lambda x: _largest(x, over), x)
+    # In a branch: what turns or compares the result, or makes x, would be computed anew with it, number by number.
+    return in_a_branch(lambda x: _largest(x, over), found, x)
+
+
+@_max_and_place.defjvp
+def _(over: tuple[int, ...], primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
     (x,), (tangent,) = primals, tangents
     # By place, not by comparing x with its maximum: XLA may compute x anew for that, rounded otherwise.
-    place = _largest(lax.stop_gradient(x), over)[1]
+    largest, place = _max_and_place(x, over)
     places = _places(x, over, place.dtype)
 
     def chosen(tangent: Array, place: Array) -> Array:
         return jnp.sum(jnp.where(places == jnp.expand_dims(place, over), tangent, 0), over)
 
-    found = jax.ShapeDtypeStruct(place.shape, tangent.dtype)
     # The masks are made anew for the gradient: kept, they would be as large as x.
-    return _max_first(x, over), in_a_branch(jax.checkpoint(chosen, prevent_cse=False), found, tangent, place)
+    found = jax.ShapeDtypeStruct(place.shape, tangent.dtype)
+    largest_dot = in_a_branch(jax.checkpoint(chosen, prevent_cse=False), found, tangent, place)
+    return (largest, place), (largest_dot, np.zeros(place.shape, jax.dtypes.float0))
 
 
 def _largest(x: Array, over: tuple[int, ...]) -> tuple[Array, Array]:
