@@ -25,7 +25,7 @@ def one_cpu() -> bool:
 
 
 def in_a_branch(function: Callable[..., Any], found: Any, *arrays: Array) -> Any:
-    """``function(*arrays)``, of the form of ``found``, a tree of shapes; on a CPU in a branch that XLA cannot know.
+    """``function(*arrays)``, a tree of the shapes of ``found``; on a CPU in a branch that XLA cannot know to be taken.
 
     XLA for CPUs computes a thing anew inside of each kernel that uses it, for each number that this reads: a hash once
     for each of the units that it serves, the place in a window by divisions. An optimization barrier does not keep it
