@@ -188,11 +188,25 @@ def test_lenet_is_computed_with_the_batch_innermost(normalized):
 def test_branches_of_lenet():
     """What no other kernel takes in: maxima, what they hand back, sums of patches' gradients, columns dealt back."""
     text, array = _gradients_of_lenet(), r"(f32|s8)\[([\d,]+)\]\S*"
-    with_places = [f"{a}, {b}" for _, a, _, b in re.findall(rf" = \({array}, {array}\) conditional\(", text)]
-    assert {f"{size},64, {size},64" for size in ("6,14,14", "16,5,5")} <= set(with_places)
+    with_places = {("f32", size, "s8", size) for size in ("6,14,14,64", "16,5,5,64")}
+    assert with_places <= set(re.findall(rf" = \({array}, {array}\) conditional\(", text))
     branches = [size for _, size in re.findall(rf" = \({array}\) conditional\(", text)]
     handed_back = ["6,14,2,14,2,64", "16,5,2,5,2,64"]
     assert sorted(branches) == sorted([*handed_back, "30,14,10,64", "6,14,14,64", "24,28,7,64"])
+
+
+@counted
+def test_places_of_maxima_are_for_gradients_alone():
+    """The branch makes both; where nobody asks for the places, none are left."""
+    model, x = _lenet(), jnp.zeros((64, 28, 28, 1))
+    params, state = jax.eval_shape(lambda key: model.init(key, x), jax.random.key(0))
+
+    def outputs(params, state):
+        return model.apply(params, state, x, train=False, key=None, weight=None)[0]
+
+    text = jax.jit(outputs).lower(params, state).compile(QUICKEST).as_text()
+    assert "conditional(" in text and "s8[" not in text
+    assert "s8[" in _gradients_of_lenet()
 
 
 @counted
