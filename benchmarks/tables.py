@@ -39,6 +39,7 @@ PEERS = {
     "ours-one-device": "ours, on one device",
     "ours-stepwise": "ours, a jitted call for each step",
     "ours-without": "ours without dropout",
+    "ours-validation": "ours, with validation and early stopping too",
     "ours-1-lane": "ours, 1 lane",
     "ours-4-blocks": "ours, 4 blocks",
     "ours-10-epochs": "ours, 10 epochs",

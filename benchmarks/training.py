@@ -44,7 +44,7 @@ def ours(case: Training) -> Round:
             batch_size=case.batch_size,
             epochs=case.epochs,
             last_batch="drop",
-            early_stopping=training.EarlyStopping(patience=case.epochs),
+            early_stopping=training.EarlyStopping(patience=case.epochs) if case.validation else None,
         )
 
     run, keys = training.make_run(recipe), training.RunKeys(*jax.random.split(jax.random.key(0), 3))
@@ -55,7 +55,8 @@ def ours(case: Training) -> Round:
         )
     if len(devices) > 1:
         run = _spread(run, devices)
-    arguments = (keys, jnp.float32(case.learning_rate), Batch(x, y), Batch(vx, vy))
+    valid = (Batch(vx, vy),) if case.validation else ()
+    arguments = (keys, jnp.float32(case.learning_rate), Batch(x, y), *valid)
     started = time.perf_counter()
     compiled = jax.jit(run).lower(*arguments).compile(EIGEN if case.eigen else None)
     compile_seconds = time.perf_counter() - started
@@ -65,7 +66,10 @@ def ours(case: Training) -> Round:
         started = time.perf_counter()
         result = jax.block_until_ready(compiled(*arguments))
         seconds = time.perf_counter() - started
-        accuracy = float(result.history["valid_accuracy"][..., -1].mean())
+        if case.validation:
+            accuracy = float(result.history["valid_accuracy"][..., -1].mean())
+        else:
+            accuracy = float(training.evaluate(recipe, case.learning_rate, result, Batch(vx, vy))["accuracy"])
         return report(seconds, int(result.state.step.sum()), accuracy, compile_seconds)
 
     return once
@@ -182,6 +186,7 @@ OURS: dict[str, Callable[[Training], Round]] = {
     "ours-one-device": lambda case: ours(case._replace(devices=1)),
     "ours-stepwise": ours_stepwise,
     "ours-without": lambda case: ours(case._replace(drop_rate=0.0)),
+    "ours-validation": lambda case: ours(case._replace(validation=True)),
 }
 
 

@@ -24,6 +24,8 @@ class Training(NamedTuple):
         together: lanes of one device of a CPU that are trained at a time, the next ones after them; None for all. Fewer
             fit its caches.
         eigen: whether ours is compiled with the matrix products of Eigen in place of YNNPACK's, XLA's default for CPUs.
+        validation: whether ours validates after each epoch, and keeps the best weights, within the time that is taken;
+            peers never do.
     """
 
     dataset: str
@@ -38,6 +40,7 @@ class Training(NamedTuple):
     devices: int = 1
     together: int | None = None
     eigen: bool = False
+    validation: bool = True
 
 
 class Update(NamedTuple):
