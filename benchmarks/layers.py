@@ -51,7 +51,6 @@ ROWS: dict[str, tuple[Make, tuple[int, ...], bool]] = {
     ),
     "dense, 64 to 64, 32 rows, 8 lanes": (lambda low: _dense(64, low), (32, 64), True),
     "dense, 784 to 64, 64 rows, 8 lanes": (lambda low: _dense(64, low), (64, 784), True),
-    "dense, 64 to 10, 32 rows, 8 lanes": (lambda low: _dense(10, low), (32, 64), True),
     "max pool 2x2, tiles": (lambda low: layers.max_pool(2, lowering=low), (64, 28, 28, 6), False),
     "max pool 2x2, tiles, 16 channels": (lambda low: layers.max_pool(2, lowering=low), (64, 10, 10, 16), False),
     "max pool 3x3 / 2": (lambda low: layers.max_pool(3, stride=2, lowering=low), (64, 28, 28, 6), False),

@@ -12,7 +12,6 @@ from jaxopt_nn.types import Array
 __all__ = ["times_matrix"]
 
 _SMALL = 2**16  # numbers of a lane's matrix: such a copy costs less than it saves
-_NARROW = 16  # columns: that many float32 are a vector
 
 
 def times_matrix(x: Array, matrix: Array) -> Array:
@@ -33,31 +32,17 @@ def times_matrix(x: Array, matrix: Array) -> Array:
 @jax.custom_jvp
 def _product(x: Array, matrix: Array) -> Array:
     """``x @ matrix`` whose gradient has, in lanes, no transposed matrices in products: XLA for CPUs is slow there."""
-    return _by(_given(x, matrix), matrix, matrix)
+    return _given(x, matrix) @ matrix
 
 
 @_product.defjvp
 def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     x, matrix = primals
     x_dot, matrix_dot = tangents
-    given = _given(x, matrix)
-    x_turned, turned = _transposed(given, matrix)
+    x_turned, turned = _transposed(_given(x, matrix), matrix)
     # What is turned back here is not so in the transpose of these products, which reverse mode takes.
-    narrow = matrix.shape[1] < _NARROW
-    moved = _by(given, matrix_dot, matrix) if narrow else x_turned.T @ matrix_dot
-    return _product(x, matrix), x_dot @ turned.T + moved
-
-
-def _by(x: Array, factor: Array, matrix: Array) -> Array:
-    """``x @ factor``, which is ``matrix`` or its tangent; if narrow, in lanes as the transpose of a product.
-
-    That has few long rows, also as the gradient by the matrix: rows of a few numbers do not fill a vector. Without
-    barriers XLA would put all of it back.
-    """
-    if matrix.shape[1] >= _NARROW:
-        return x @ factor
-    barrier = lax.optimization_barrier
-    return lax.cond(in_lanes(matrix), lambda: barrier(barrier(factor.T) @ x.T).T, lambda: x @ factor)
+    moved = x_dot @ turned.T + x_turned.T @ matrix_dot
+    return _product(x, matrix), moved
 
 
 def _given(x: Array, matrix: Array) -> Array:

@@ -137,14 +137,10 @@ def test_lanes_are_traced_once_as_a_single_run_is(row_1):
 
 @counted
 def test_products_in_lanes_have_no_transposed_matrix():
-    """XLA is slow at those where they are small, and at rows of 10 numbers: so 10 columns stand as rows."""
+    """XLA is slow at those where they are small: here all are of [lanes, rows, inner] and [lanes, inner, columns]."""
     text = lowered(_mlp(), lanes=3).compile(QUICKEST).as_text()
-    products = r"f32\[3,\d+,(\d+)\]\S* dot\(.*lhs_contracting_dims=\{(\d)\}.*rhs_contracting_dims=\{(\d)\}"
-    columns, *contracted = zip(*re.findall(products, text), strict=True)
-    # Forward and validation 3 each, gradients of 3 kernels and of 2 inputs. The two that make outputs are of
-    # [lanes, 10, inner] and [lanes, rows, inner], all others of [lanes, rows, inner] and [lanes, inner, columns].
-    assert sorted(zip(*contracted, strict=True)) == [("2", "1")] * 9 + [("2", "2")] * 2
-    assert min(map(int, columns)) >= 16
+    contracted = re.findall(r" dot\(.*lhs_contracting_dims=\{(\d)\}.*rhs_contracting_dims=\{(\d)\}", text)
+    assert contracted == [("2", "1")] * 11  # forward and validation 3 each, gradients of 3 kernels and of 2 inputs
 
 
 def test_kernels_in_lanes_make_no_grouped_convolution():
