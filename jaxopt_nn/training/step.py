@@ -11,7 +11,9 @@ from jax import lax
 from jaxopt_nn._arguments import check_key, check_number, check_positive_int
 from jaxopt_nn._cpu import one_cpu
 from jaxopt_nn._keys import fold_in
+from jaxopt_nn._lanes import any_lane, in_lanes
 from jaxopt_nn.optimizers import frozen_paths
+from jaxopt_nn.training._chosen import chosen_early
 from jaxopt_nn.training.accumulation import accumulate
 from jaxopt_nn.trees import check_same_structure, named_leaves
 from jaxopt_nn.types import Array, ArrayLike, Batch, Key, LossFn, Params, PyTree, State, TrainState
@@ -130,8 +132,12 @@ def make_guarded_step(
         applied, bad = on & good, on & ~good
         in_a_row = jnp.where(applied, 0, guard.in_a_row + bad)
         # The update stands inside of the branch: there it writes over the old state, which a choice between two
-        # finished states would have to copy first. Lanes choose with a select all the same.
-        state = lax.cond(applied, lambda: advance(state, batch, found), lambda: state)
+        # finished states would have to copy first. Lanes all take it, and choose leaf by leaf.
+        state = lax.cond(
+            any_lane(applied) | in_lanes(applied),
+            lambda: chosen_early(lambda: advance(state, batch, found), state, applied),
+            lambda: state,
+        )
         return (state, Guard(in_a_row, guard.skipped + bad)), {**found.metrics, "applied": applied}
 
     return guarded

@@ -36,6 +36,21 @@ OPTIMIZERS = [
 ]
 
 
+def _twice():
+    """Plain descent whose state holds the last gradient, the last parameters, and the same new leaf in two places."""
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return {"gradient": zeros, "params": zeros, "one": zeros, "other": jax.tree.map(jnp.ones_like, params)}
+
+    def update(gradient, state, params):
+        moved = jax.tree.map(lambda g, one: 0.1 * g + one, gradient, state["one"])
+        state = {"gradient": gradient, "params": params, "one": moved, "other": moved}
+        return jax.tree.map(jnp.negative, moved), state
+
+    return optax.GradientTransformation(init, update)
+
+
 @pytest.mark.parametrize("factory", [case[1] for case in OPTIMIZERS], ids=[case[0] for case in OPTIMIZERS])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
 def test_state_in_equals_state_out(factory, dtype):
@@ -101,6 +116,44 @@ def test_an_integer_seed_is_no_key():
         TypeError, match=r"^key: expected a PRNG key, got 7 of type int; make one with jax\.random\.key\(7\)"
     ):
         training.init_state({"kernel": jnp.ones(2)}, optimizers.sgd(0.1), 7)
+
+
+OF_LANES = [
+    *OPTIMIZERS,
+    ("schedule-free", lambda: optimizers.schedule_free(optimizers.adam(0.1), 0.9, learning_rate=0.1)),
+    ("lookahead", lambda: optimizers.lookahead(optimizers.sgd(0.1), sync_period=2)),
+    ("sam", lambda: optimizers.sam(optimizers.sgd(0.1), 0.05)),
+    ("in one vector", lambda: optimizers.flatten(optimizers.adam(0.1))),
+    ("frozen", lambda: optimizers.freeze(optimizers.adam(0.1), "bias")),
+    ("optax lbfgs (takes value_fn=)", lambda: optax.lbfgs()),
+    ("what is both leaves of a state", _twice),
+]
+
+
+@pytest.mark.parametrize("factory", [case[1] for case in OF_LANES], ids=[case[0] for case in OF_LANES])
+def test_each_lane_has_its_new_state_or_its_old_one(factory):
+    """Whatever the optimizer: leaf by leaf what an unguarded step gives, and nothing where the batch is bad."""
+    optimizer = factory()
+    params, batch = problem()
+    state = training.init_state(params, optimizer, jax.random.key(1), {"calls": jnp.int32(0)})
+    step, guarded = training.make_step(loss_fn, optimizer), training.step.make_guarded_step(loss_fn, optimizer, 9)
+    batches = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf.at[3].set(jnp.nan), 2 * leaf]), batch)
+    carry = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), (state, training.step.init_guard()))
+    every = jax.jit(jax.vmap(guarded))
+    for expected_step in ([1, 0, 1], [2, 0, 2]):
+        before = carry[0]
+        carry, metrics = every(carry, batches)
+        assert metrics["applied"].tolist() == [True, False, True]
+        assert carry[0].step.tolist() == expected_step
+        for lane in range(3):
+            old, new, own = (jax.tree.map(lambda leaf, at=lane: leaf[at], tree) for tree in (before, carry[0], batches))
+            expected = old if lane == 1 else step(old, own)[0]
+            check = np.testing.assert_array_equal if lane == 1 else _nearly
+            jax.tree.map(check, *(jax.tree.leaves(tree._replace(key=0)) for tree in (new, expected)))
+
+
+def _nearly(got, want):
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
 def test_the_norm_is_that_of_all_leaves_small_and_large():

@@ -143,6 +143,15 @@ def test_products_in_lanes_have_no_transposed_matrix():
     assert contracted == [("2", "1")] * 11  # forward and validation 3 each, gradients of 3 kernels and of 2 inputs
 
 
+@counted
+def test_lanes_update_their_state_in_place():
+    """The guard's choice, made after the update, would copy both moments of each leaf first, 12 arrays."""
+    found = computations(lowered(_mlp(), lanes=3).compile(QUICKEST).as_text())
+    step = max((ops for ops in found.values() if not ops["while"]), key=lambda ops: ops["fusion"])
+    assert step["fusion"] >= 18  # parameters and moments
+    assert step["copy"] <= 2 and step["conditional"] == 0  # counters are copied
+
+
 def test_kernels_in_lanes_make_no_grouped_convolution():
     """They would, natively, and XLA is slow at those (benchmarks/layers.py)."""
 
