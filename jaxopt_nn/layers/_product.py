@@ -12,6 +12,7 @@ from jaxopt_nn.types import Array
 __all__ = ["times_matrix"]
 
 _SMALL = 2**16  # numbers of a lane's matrix: such a copy costs less than it saves
+_VECTOR = 16  # float32 numbers: rows of fewer do not fill one
 
 
 def times_matrix(x: Array, matrix: Array) -> Array:
@@ -42,7 +43,15 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
     x_turned, turned = _transposed(_given(x, matrix), matrix)
     # What is turned back here is not so in the transpose of these products, which reverse mode takes.
     moved = x_dot @ turned.T + x_turned.T @ matrix_dot
-    return _product(x, matrix), moved
+    if matrix.shape[1] >= _VECTOR or not _small(x, matrix):
+        return _product(x, matrix), moved
+    # In lanes both copies are there: so the few columns stand as rows. The barrier keeps XLA from turning that back.
+    product = lax.cond(
+        in_lanes(matrix),
+        lambda: lax.optimization_barrier(turned @ x_turned).T,
+        lambda: _product(x, matrix),
+    )
+    return product, moved
 
 
 def _given(x: Array, matrix: Array) -> Array:
@@ -53,6 +62,10 @@ def _given(x: Array, matrix: Array) -> Array:
 def _transposed(x: Array, matrix: Array) -> tuple[Array, Array]:
     """Both, turned; if they are small, in lanes as copies, which XLA does not make a part of the next product."""
     turned = x.T, matrix.T
-    if max(x.size, matrix.size) > _SMALL:
+    if not _small(x, matrix):
         return turned
     return lax.cond(in_lanes(matrix), lax.optimization_barrier, lambda both: both, turned)
+
+
+def _small(x: Array, matrix: Array) -> bool:
+    return max(x.size, matrix.size) <= _SMALL

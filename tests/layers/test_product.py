@@ -38,16 +38,17 @@ def derivatives(product):
     return every_one
 
 
+@pytest.mark.parametrize("features", [1, 7, 20])
 @pytest.mark.parametrize("small", [0, 2**16])
 @pytest.mark.parametrize("lanes", [(0, 1), (1, 0), (1, 1), (0, 0)])
-def test_values_and_derivatives_are_those_of_jnp(monkeypatch, lanes, small):
+def test_values_and_derivatives_are_those_of_jnp(monkeypatch, lanes, small, features):
     monkeypatch.setattr(_product, "_SMALL", small)
     with jax.enable_x64(True):
         axes = tuple(0 if has else None for has in lanes)
         both = [derivatives(product) for product in (times_matrix, jnp.matmul)]
         if any(lanes):
             both = [jax.vmap(function, axes) for function in both]
-        close(*(jax.jit(function)(*arguments(*lanes)) for function in both))
+        close(*(jax.jit(function)(*arguments(*lanes, features=features)) for function in both))
 
 
 def test_lanes_within_lanes_and_the_gradient_of_all_of_them():
