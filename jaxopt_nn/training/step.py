@@ -24,6 +24,7 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 GuardedStep = Callable[[tuple[TrainState, "Guard"], Batch], tuple[tuple[TrainState, "Guard"], dict[str, Array]]]
 
 _SMALL = 2**14  # numbers of a leaf: in a microsecond or two a CPU copies them
+_SMALL_IN_LANES = 2**10  # of each lane
 
 
 def init_state(
@@ -220,15 +221,23 @@ def _norm(tree: PyTree) -> Array:
     """The global L2 norm of a pytree, accumulated in float32 at least."""
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     leaves = [leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in leaves]
-    if one_cpu():
+    if one_cpu() and leaves:
         # As rows: the gradient of a matrix is the transpose of another, and XLA is slow to sum that. And what is small
-        # in one row: a sum is two or three kernels, which take longer to start than to run.
+        # in one row: a sum is two or three kernels, which take longer to start than to run; less small if in lanes.
         rows = [lax.optimization_barrier(leaf.ravel()) for leaf in leaves]
-        small = [row for row in rows if row.size <= _SMALL]
-        leaves = [row for row in rows if row.size > _SMALL] + ([jnp.concatenate(small)] if small else [])
-    total = sum([jnp.sum(jnp.square(leaf)) for leaf in leaves], start=jnp.float32(0))
+        lanes = in_lanes(rows[0])
+        total = lax.cond(lanes, lambda: _squares(rows, _SMALL_IN_LANES), lambda: _squares(rows, _SMALL))
+    else:
+        total = _squares(leaves)
     zero = total == 0  # where the root has no derivative: there it is 0, as that of the squares
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total)))
+
+
+def _squares(leaves: list[Array], small: int = 0) -> Array:
+    """The sum of all squares, taken together of leaves of up to ``small`` numbers."""
+    joined = [leaf for leaf in leaves if leaf.size <= small]
+    parts = [leaf for leaf in leaves if leaf.size > small] + ([jnp.concatenate(joined)] if joined else [])
+    return sum([jnp.sum(jnp.square(part)) for part in parts], start=jnp.float32(0))
 
 
 def _strong(leaf: Any) -> Array:

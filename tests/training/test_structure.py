@@ -97,7 +97,7 @@ def test_kernels_in_the_loop_of_steps(row_1):
     found = computations(row_1.after)
     step = max(found.values(), key=lambda ops: (ops["dot"], ops.total()))
     assert step["dot"] == 3  # one for each layer; products with few outputs are inside of fusions
-    assert step["fusion"] <= 24
+    assert step["fusion"] <= 23
     assert step["copy"] <= 3  # counters
     # No loop: the noise key costs nothing where no layer draws. The branch is the guard: it holds the update.
     assert step["while"] == step["call"] == 0 and step["conditional"] == 1
@@ -111,7 +111,7 @@ def test_kernels_in_the_loop_of_steps(row_1):
 def test_kernels_of_the_whole_run(row_1):
     """Compile time follows their number: with ``jax.random``'s own loops for keys and draws there were 134."""
     found = computations(row_1.after)
-    assert sum(ops["fusion"] for ops in found.values()) <= 84
+    assert sum(ops["fusion"] for ops in found.values()) <= 83
     assert sum(ops["while"] for ops in found.values()) == 2  # epochs and steps
 
 
@@ -152,10 +152,13 @@ def test_products_in_lanes_have_no_transposed_matrix():
 @counted
 def test_lanes_update_their_state_in_place():
     """The guard's choice, made after the update, would copy both moments of each leaf first, 12 arrays."""
-    found = computations(lowered(_mlp(), lanes=3).compile(QUICKEST).as_text())
+    text = lowered(_mlp(), lanes=3).compile(QUICKEST).as_text()
+    found = computations(text)
     step = max((ops for ops in found.values() if not ops["while"]), key=lambda ops: ops["fusion"])
     assert step["fusion"] >= 18  # parameters and moments
     assert step["copy"] <= 2 and step["conditional"] == 0  # counters are copied
+    joined = re.findall(r" = f32\[3,(\d+)\]\S* concatenate\(", text)
+    assert joined == ["426"]  # for the norm: three biases and the last kernel, not the two that are larger
 
 
 def test_kernels_in_lanes_make_no_grouped_convolution():
