@@ -33,7 +33,9 @@ def times_matrix(x: Array, matrix: Array) -> Array:
 @jax.custom_jvp
 def _product(x: Array, matrix: Array) -> Array:
     """``x @ matrix`` whose gradient has, in lanes, no transposed matrices in products: XLA for CPUs is slow there."""
-    return _given(x, matrix) @ matrix
+    product = _given(x, matrix) @ matrix
+    # JAX takes the lanes of what the rule returns to be on the axis of this one: there a cond's are on the first.
+    return lane_by_lane(product, matrix) if _few_columns(x, matrix) else product
 
 
 @_product.defjvp
@@ -43,7 +45,7 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
     x_turned, turned = _transposed(_given(x, matrix), matrix)
     # What is turned back here is not so in the transpose of these products, which reverse mode takes.
     moved = x_dot @ turned.T + x_turned.T @ matrix_dot
-    if matrix.shape[1] >= _VECTOR or not _small(x, matrix):
+    if not _few_columns(x, matrix):
         return _product(x, matrix), moved
     # In lanes both copies are there: so the few columns stand as rows. The barrier keeps XLA from turning that back.
     product = lax.cond(
@@ -65,6 +67,10 @@ def _transposed(x: Array, matrix: Array) -> tuple[Array, Array]:
     if not _small(x, matrix):
         return turned
     return lax.cond(in_lanes(matrix), lax.optimization_barrier, lambda both: both, turned)
+
+
+def _few_columns(x: Array, matrix: Array) -> bool:
+    return matrix.shape[1] < _VECTOR and _small(x, matrix)
 
 
 def _small(x: Array, matrix: Array) -> bool:

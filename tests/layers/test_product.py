@@ -62,6 +62,24 @@ def test_lanes_within_lanes_and_the_gradient_of_all_of_them():
         close(*(jax.jit(of_all(product))(x, matrix) for product in (times_matrix, jnp.matmul)))
 
 
+@pytest.mark.parametrize("rows", [2, 9])
+@pytest.mark.parametrize("features", [1, 7, 20])
+@pytest.mark.parametrize("axes", [(None, 0), (0, None), (0, 0), (None, 1), (1, None), (1, 1), (0, 1), (1, 0), (0, 2)])
+def test_the_derivative_of_lanes_of_a_loop(axes, features, rows):
+    """JAX traces a loop's product before its derivative: both must have their lanes on the same axis, equal or not."""
+    arrays = arguments(*(axis is not None for axis in axes), (rows, 5), features)
+    x, matrix = (a if axis is None else jnp.moveaxis(a, 0, axis) for a, axis in zip(arrays, axes, strict=True))
+
+    def last(product):
+        def loop(x, matrix):
+            return jax.lax.scan(lambda m, _: (m + 0.1 * jnp.sum(product(x, m)), product(x, m)), matrix, length=2)[1][-1]
+
+        return jax.vmap(loop, axes)
+
+    found, expected = (jax.jacfwd(last(product), (0, 1))(x, matrix) for product in (times_matrix, jnp.matmul))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
+
+
 def test_a_large_input_is_not_copied_for_each_lane():
     """Of 784 numbers in and 10 out, 3 lanes would take 235 times the memory of the outputs."""
     x, matrix = arguments(0, 1, (10_000, 784), 10)
