@@ -9,7 +9,10 @@ from jax import lax
 
 from jaxopt_nn.types import Array
 
-__all__ = ["in_a_branch", "one_cpu", "turned"]
+__all__ = ["VECTOR", "in_a_branch", "one_cpu", "turned"]
+
+VECTOR = 16
+"""The float32 numbers of a vector: XLA's loops over an innermost axis of fewer hardly use vectors."""
 
 
 def one_cpu() -> bool:

@@ -5,14 +5,13 @@ import math
 import jax
 from jax import lax
 
-from jaxopt_nn._cpu import one_cpu
+from jaxopt_nn._cpu import VECTOR, one_cpu
 from jaxopt_nn._lanes import in_lanes, lane_by_lane
 from jaxopt_nn.types import Array
 
 __all__ = ["times_matrix"]
 
 _SMALL = 2**16  # numbers of a lane's matrix: such a copy costs less than it saves
-_VECTOR = 16  # float32 numbers: rows of fewer do not fill one
 
 
 def times_matrix(x: Array, matrix: Array) -> Array:
@@ -70,7 +69,7 @@ def _transposed(x: Array, matrix: Array) -> tuple[Array, Array]:
 
 
 def _few_columns(x: Array, matrix: Array) -> bool:
-    return matrix.shape[1] < _VECTOR and _small(x, matrix)
+    return matrix.shape[1] < VECTOR and _small(x, matrix)
 
 
 def _small(x: Array, matrix: Array) -> bool:

@@ -150,6 +150,13 @@ def test_products_in_lanes_have_no_transposed_matrix():
 
 
 @counted
+def test_losses_of_a_few_classes_are_computed_along_the_examples():
+    """32 of the batch and 320 of the validation, where rows of 10 would not fill a vector."""
+    text = lowered(_mlp(), lanes=3).compile(QUICKEST).as_text()
+    assert set(re.findall(r" = f32\[([\d,]+)\]\{2,1,0\} exponential\(", text)) == {"3,10,32", "3,10,320"}
+
+
+@counted
 def test_lanes_update_their_state_in_place():
     """The guard's choice, made after the update, would copy both moments of each leaf first, 12 arrays."""
     text = lowered(_mlp(), lanes=3).compile(QUICKEST).as_text()
