@@ -71,8 +71,8 @@ def where_ours_is_slower(curve: str, measured: Results) -> list[str]:
         if not others:
             text = f"ours is faster at each point measured, {_range(faster)}"
         else:
-            points = ", ".join(f"{value:,}, {ratio(row)}" for value, row in others.items())
-            text = f"ours is **not** the better choice at {points}"
+            points = ", ".join(f"at {value:,}: {ratio(row)}" for value, row in others.items())
+            text = f"ours is **not** the better choice {points}"
             text += f"; elsewhere it is faster, {_range(faster)}" if faster else "; which is everywhere"
         found.append(f"Beside {PEERS[peer]}: {text}.")
     return found

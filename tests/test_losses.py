@@ -106,6 +106,33 @@ def test_gradients_are_central_differences(name, loss, outputs, targets, expecte
             np.testing.assert_allclose(gradient[index], difference, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("lanes", [False, True])
+@pytest.mark.parametrize("classes", [2, 15, 16, 40])
+def test_a_few_classes_and_many_have_all_derivatives_of_optax(classes, lanes):
+    """On a CPU a few are computed along the examples, with a derivative rule of their own."""
+    rng = np.random.default_rng(classes)
+    logits, labels = 3 * rng.normal(size=(3, 4, classes)), rng.integers(0, classes, 4)
+    rows = scipy.special.softmax(rng.normal(size=(4, classes)), axis=-1)
+    weights = np.arange(1.0, 5.0)
+
+    def every_derivative(loss, targets):
+        def total(z):
+            return weights @ loss(z, targets)
+
+        functions = total, jax.grad(total), jax.jacfwd(jax.grad(total)), jax.jacrev(jax.jacfwd(total))
+        every = jax.vmap if lanes else (lambda function: lambda z: function(z[0]))
+        return [jax.jit(every(function))(logits) for function in functions]
+
+    with jax.enable_x64(True):
+        for targets, peer in (
+            (labels, optax.softmax_cross_entropy_with_integer_labels),
+            (rows, optax.softmax_cross_entropy),
+        ):
+            pairs = zip(*(every_derivative(loss, targets) for loss in (losses.softmax_cross_entropy, peer)), strict=True)
+            for found, expected in pairs:
+                np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
 @TABLE
 def test_extreme_outputs_are_finite(name, loss, outputs, targets, expected):
     del name, expected
