@@ -135,18 +135,19 @@ def over_rates_and_seeds(name):
 heading(f"Optimizers: {len(RATES)} learning rates x {SEEDS} seeds each, 20 epochs, no regularization")
 print(
     f"{'':10s}{'best rate':>10s}{'validation':>12s}{'test':>8s}   "
-    f"validation accuracy at each rate ({RATES[0]:g} … {RATES[-1]:g})"
+    f"validation accuracy at each rate, {RATES[0]:g} … {RATES[-1]:g} (a diverged run: 0)"
 )
 curves = {}
 for name in ("SGD", "Momentum", "RMSProp", "Adam"):
     lanes = jax.block_until_ready(over_rates_and_seeds(name))
     accuracy = np.asarray(lanes.history["valid_accuracy"])  # [rates, seeds, epochs]
-    final = np.where(lanes.status == training.Status.COMPLETED, accuracy[:, :, -1], 0.0).mean(1)
+    completed = np.asarray(lanes.status == training.Status.COMPLETED)
+    final = np.where(completed, accuracy[:, :, -1], 0.0).mean(1)
     best = int(final.argmax())
     winners = jax.tree.map(lambda leaf, best=best: leaf[best], lanes)
     hp = {"optimizer": name, "learning_rate": RATES[best]}
     tested = jax.vmap(lambda lane, hp=hp: training.evaluate(optimizer_recipe, hp, lane, test)["accuracy"])(winners)
-    by_rate = "  ".join(f"{value:6.1%}" for value in final)
+    by_rate = "  ".join(f"{v:8.1%}" if some else "diverged" for v, some in zip(final, completed.any(1), strict=True))
     print(f"{name:10s}{RATES[best]:10g}{final[best]:12.1%}{float(tested.mean()):8.1%}   {by_rate}")
     curves[f"{name}, rate {RATES[best]:g}"] = np.asarray(winners.history["train_loss"])
 figure = plots.plot_comparison(
