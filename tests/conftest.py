@@ -1,5 +1,6 @@
 """The strictest settings, and the quickest, for every test and the processes it starts: before JAX is imported."""
 
+import importlib.metadata
 import os
 
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
@@ -7,10 +8,10 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # computes is the same up to rounding, but where that decides: at level 0 a number that is computed in two places may be
 # rounded in two ways, so the gradient of jnp.max, which looks by == for what was the largest, may find nothing and be
 # infinite in some lanes. XLA_FLAGS="" runs the suite as a user's program is compiled.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
-)
+_FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
+if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
+    _FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # newer versions of XLA abort at a flag that they do not know
+os.environ.setdefault("XLA_FLAGS", " ".join(_FLAGS))
 
 import hypothesis
 
