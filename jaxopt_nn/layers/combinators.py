@@ -9,6 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxopt_nn.layers._inputs import check_several
 from jaxopt_nn.layers.wiring import Node, Wiring, as_layer, counted, wired
 from jaxopt_nn.types import Array, Layer
 
@@ -83,9 +84,14 @@ def residual(block: Layer | Callable[[Any], Any], shortcut: Layer | Callable[[An
 def concatenate(arrays: Sequence[Array]) -> Array:
     """Arrays side by side on the last axis: a plain function of several arrays, and so a layer.
 
+    Raises:
+        ValueError: shapes that differ in another axis.
+        TypeError: one array for the tuple of them: its batch axis would be taken for the tuple.
+
     >>> concatenate((jnp.ones((2, 3)), jnp.zeros((2, 1)))).shape
     (2, 4)
     """
+    check_several(arrays)
     first = arrays[0]
     for array in arrays:
         if array.shape[:-1] != first.shape[:-1]:
@@ -98,9 +104,14 @@ def concatenate(arrays: Sequence[Array]) -> Array:
 def add(arrays: Sequence[Array]) -> Array:
     """The sum of arrays of one shape: a plain function of several arrays, and so a layer.
 
+    Raises:
+        ValueError: shapes that differ; nothing is broadcast.
+        TypeError: one array for the tuple of them: its batch axis would be taken for the tuple.
+
     >>> add((jnp.ones(2), jnp.ones(2), jnp.ones(2))).tolist()
     [3.0, 3.0]
     """
+    check_several(arrays)
     if len({array.shape for array in arrays}) != 1:
         raise ValueError(f"expected arrays of one shape, got {[list(array.shape) for array in arrays]}")
     total = arrays[0]

@@ -138,7 +138,13 @@ def depthwise_conv(
         return _init(key, x, shape, kernel_init, bias_init, use_bias), {}
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Array, State]:
         del train, key, weight
         channels = params["kernel"].shape[-1] // multiplier
@@ -246,7 +252,13 @@ def _grouped(
         return _init(key, x, (*per_axis(window.size, spatial), x.shape[-1] // groups, features), *inits), {}
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Array, State]:
         del train, key, weight
         window.check(x, params["kernel"].shape[-2] * groups)

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn import _ops, trees
-from jaxopt_nn._arguments import check_floating, check_key, check_number
+from jaxopt_nn._arguments import check_key, check_number
+from jaxopt_nn.layers._inputs import check_floating
 from jaxopt_nn.layers.wiring import as_layer
 from jaxopt_nn.trees import Mask
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
@@ -143,7 +144,13 @@ def drop_connect(layer: Layer | Callable[[Any], Any], drop_rate: ArrayLike, mask
         return params, state
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Any, State]:
         if not train:
             return inner.apply(params, state, x, train=train, key=key, weight=weight)
@@ -175,7 +182,13 @@ def _dropping(drop_rate: ArrayLike, mask_shape: Callable[[Any], tuple[int, ...]]
         return {}, {}
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Array, State]:
         del params, weight
         check(x)

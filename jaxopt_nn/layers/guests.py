@@ -66,7 +66,13 @@ def from_apply(
         return made
 
     def apply_guest(
-        params: Params, state: State, x: PyTree, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: PyTree,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[PyTree, State]:
         given = {"train": train, "key": key, "weight": weight}
         keywords = {argument: given[argument] for argument in wanted}
@@ -100,7 +106,13 @@ def from_linen(module: Any, *, rngs: tuple[str, ...] = ("dropout",)) -> Layer:
         return variables.pop("params", {}), variables
 
     def apply(
-        params: Params, state: State, x: PyTree, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: PyTree,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[PyTree, State]:
         del weight
         variables = {"params": params, **state}
@@ -151,7 +163,13 @@ def from_nnx(build: Callable[[Any], Any]) -> Layer:
         return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
     def apply(
-        params: Params, state: State, x: PyTree, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: PyTree,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[PyTree, State]:
         del weight
         streams = nnx.to_pure_dict(templates[1])
@@ -212,7 +230,13 @@ def from_equinox(build: Callable[[Key], Any], *, batched: bool = False, axis_nam
         return params, {name: dict(named_leaves(tree)) for name, tree in kept.items() if jax.tree.leaves(tree)}
 
     def apply(
-        params: Params, state: State, x: PyTree, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: PyTree,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[PyTree, State]:
         del weight
         constants = _refilled(constants_like, state.get("constants", {}))
@@ -258,7 +282,13 @@ def from_haiku(function: Callable[..., Any]) -> Layer:
         return transformed.init(key, _zeros(x), **_mode(names, True))
 
     def apply(
-        params: Params, state: State, x: PyTree, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: PyTree,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[PyTree, State]:
         del weight
         y, changed = transformed.apply(params, state, key, x, **_mode(names, train))

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn import initializers
-from jaxopt_nn._arguments import check_floating, check_positive_int
+from jaxopt_nn._arguments import check_positive_int
 from jaxopt_nn.initializers import Initializer
+from jaxopt_nn.layers._inputs import check_floating
 from jaxopt_nn.types import Array, Key, Layer, Params, State
 
 __all__ = ["gru", "lstm", "simple_rnn"]
@@ -264,7 +265,13 @@ def _recurrent(
         }, {}
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Array, State]:
         del train, key, weight
         x, mask = _parts(x)

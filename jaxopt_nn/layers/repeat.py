@@ -57,7 +57,13 @@ def repeat(block: Layer | Callable[[Any], Any], n: int, *, unroll: int = 1, rema
         return {name: params} if jax.tree.leaves(params) else {}, {name: state} if jax.tree.leaves(state) else {}
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Any, State]:
         keys = None if key is None else jax.random.split(key, n)
 

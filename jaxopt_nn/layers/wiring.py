@@ -79,7 +79,13 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
         return {}, {}
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Any, State]:
         del params, train, key, weight
         return function(x), state
@@ -119,7 +125,13 @@ def wired(wiring: Wiring, name: str) -> Layer:
         return params, state
 
     def apply(
-        params: Params, state: State, x: PyTree, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: PyTree,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[PyTree, State]:
         values = bind(wiring, x)
         new_state = dict(state)
