@@ -51,8 +51,8 @@ def check_no_features(name: str, positional: tuple[Any, ...]) -> None:
     """Raises if a normalization was given a number of features, as other libraries want it."""
     if positional:
         raise TypeError(
-            f"{name}: expected keywords only, got {', '.join(map(repr, positional))}: the number of features follows "
-            f"from the input, as in {name}(), and ε is {name}(epsilon=...)"
+            f"{name}: expected arguments by name, such as epsilon=1e-5, got {', '.join(map(repr, positional))}; the "
+            "number of features follows from the input: leave it out"
         )
 
 

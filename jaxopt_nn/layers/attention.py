@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_nn import initializers
-from jaxopt_nn._arguments import check_number, check_positive_int
+from jaxopt_nn._arguments import check_key, check_number, check_positive_int
 from jaxopt_nn.initializers import Initializer
 from jaxopt_nn.layers._inputs import check_array, check_floating
 from jaxopt_nn.layers.combinators import add, serial
@@ -97,7 +97,12 @@ def multi_head_attention(
         return dense(width, kernel_init=kernel, bias_init=bias_init, use_bias=use_bias)
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
+        check_key("key", key)
         queries, values, _ = _parts(x)
+        for source in (queries, values):
+            check_floating(source)
+            if len(source.shape) != 3:
+                raise ValueError(f"expected a sequence [batch, time, features], got shape {list(source.shape)}")
         size = head_features
         if size is None:
             if queries.shape[-1] % num_heads:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_nn import _ops, initializers
-from jaxopt_nn._arguments import check_positive_int
+from jaxopt_nn._arguments import check_key, check_positive_int
 from jaxopt_nn._ops.windows import Axis, Lowering
 from jaxopt_nn.initializers import Initializer
 from jaxopt_nn.layers._windows import (
@@ -129,6 +129,7 @@ def depthwise_conv(
     (3, 1, 12)
     """
     check_positive_int("multiplier", multiplier)
+    multiplier = int(multiplier)
     window = _Window(kernel_size, stride, dilation, padding, lowering)
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
@@ -241,6 +242,7 @@ def _grouped(
     """A convolution or a transposed one: they differ in ``axes_of`` and ``compute``."""
     check_positive_int("features", features)
     check_positive_int("groups", groups)
+    features, groups = int(features), int(groups)  # of NumPy's integers too
     if features % groups:
         raise ValueError(f"groups: expected a divisor of the {features} features, got {groups}")
 
@@ -298,6 +300,7 @@ def _init(
     bias_init: Initializer | None,
     use_bias: bool,
 ) -> Params:
+    check_key("key", key)
     kernel_init = initializers.he_normal() if kernel_init is None else kernel_init
     if not use_bias:
         return {"kernel": kernel_init(key, shape, x.dtype)}

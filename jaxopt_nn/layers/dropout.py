@@ -171,10 +171,10 @@ def _dropping(drop_rate: ArrayLike, mask_shape: Callable[[Any], tuple[int, ...]]
     check_number("drop_rate", drop_rate, 0, 1, open_high=True)
 
     def check(x: Any) -> None:
+        check_floating(x)
         if len(x.shape) < rank:
             wanted = "[batch, spatial axes ..., channels]" if rank > 1 else "[batch, ...]"
             raise ValueError(f"expected input {wanted}, got shape {list(x.shape)}")
-        check_floating(x)
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
         del key

@@ -109,7 +109,7 @@ def _scaled_kernel(
         factor = jnp.where(off, lax.rsqrt(jnp.where(off, variance, 1)) / unit, jnp.ones_like(variance))
         return (kernel * factor.astype(kernel.dtype)), None
 
-    kernel, _ = lax.scan(once, params["kernel"], None, length=iterations)
+    kernel, _ = lax.scan(once, params["kernel"], None, length=int(iterations))
     new = {**params, "kernel": kernel}
     return new, _output(layer, new, state, x)
 

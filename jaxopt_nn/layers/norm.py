@@ -135,6 +135,7 @@ def group_norm(
     """
     check_no_features("group_norm", features)
     check_positive_int("groups", groups)
+    groups = int(groups)  # of NumPy's integers too
     check_number("epsilon", epsilon, 0)
 
     def check(x: Any, features: int | None = None) -> None:

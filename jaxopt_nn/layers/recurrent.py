@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn import initializers
-from jaxopt_nn._arguments import check_positive_int
+from jaxopt_nn._arguments import check_key, check_positive_int
 from jaxopt_nn.initializers import Initializer
-from jaxopt_nn.layers._inputs import check_floating
+from jaxopt_nn.layers._inputs import check_array, check_floating
 from jaxopt_nn.types import Array, Key, Layer, Params, State
 
 __all__ = ["gru", "lstm", "simple_rnn"]
@@ -251,11 +251,13 @@ def _recurrent(
 ) -> Layer:
     check_positive_int("features", cell.features)
     check_positive_int("unroll", unroll)
+    cell, unroll = cell._replace(features=int(cell.features)), int(unroll)  # of NumPy's integers too
     kernel_init = inits[0] or initializers.xavier_uniform()
     recurrent_init = inits[1] or initializers.orthogonal()
     width = cell.gates * cell.features
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
+        check_key("key", key)
         x, _ = _parts(x)
         first, second, third = jax.random.split(key, 3)
         return {
@@ -298,10 +300,14 @@ def _recurrent(
 
 def _parts(x: Any) -> tuple[Any, Any]:
     """The sequence and its mask."""
+    if isinstance(x, (tuple, list)) and len(x) != 2:
+        raise ValueError(f"expected x or (x, mask), got a {type(x).__name__} of {len(x)}")
     x, mask = x if isinstance(x, (tuple, list)) else (x, None)
     check_floating(x)
     if len(x.shape) != 3 or x.shape[1] < 1:
         raise ValueError(f"expected a sequence [batch, time, features], got shape {list(x.shape)}")
+    if mask is not None:
+        check_array(mask)
     if mask is not None and mask.dtype != jnp.bool_:
         raise TypeError(f"mask: expected bool, True where there is something, got {mask.dtype}")
     if mask is not None and tuple(mask.shape) != tuple(x.shape[:2]):

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from jaxopt_nn._arguments import check_positive_int
+from jaxopt_nn._arguments import check_key, check_positive_int
 from jaxopt_nn.layers.wiring import Node, Wiring, as_layer, counted, located, output_shape, shapes_of
 from jaxopt_nn.types import Array, Key, Layer, Params, State
 
@@ -45,10 +45,12 @@ def repeat(block: Layer | Callable[[Any], Any], n: int, *, unroll: int = 1, rema
     """
     check_positive_int("n", n)
     check_positive_int("unroll", unroll)
+    n, unroll = int(n), int(unroll)  # of NumPy's integers too
     layer = as_layer(block)
     (name,) = counted([layer])
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
+        check_key("key", key)
         x = shapes_of(x)
         params, state = located(name, jax.vmap(lambda own: layer.init(own, x)), jax.random.split(key, n))
         first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (params, state))
