@@ -222,4 +222,5 @@ def _drop(x: Array, drop_rate: ArrayLike, key: Key, mask_shape: Sequence[int]) -
     rate = rate + (threshold / _LEVELS - lax.stop_gradient(rate))
     keep = _ops.random_uint16(key, mask_shape) >= threshold.astype(jnp.uint16)
     kept = (x.astype(wide) / (1 - rate)).astype(x.dtype)
-    return jnp.where(jnp.broadcast_to(keep, x.shape), kept, jnp.zeros_like(x))
+    keep = jnp.broadcast_to(keep, x.shape) | jnp.zeros_like(x, bool)  # sharded as x is
+    return jnp.where(keep, kept, jnp.zeros_like(x))

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from jaxopt_nn import initializers
@@ -81,7 +82,11 @@ def embedding(
         if ids is not None and ids.size and not (ids.min() >= 0 and ids.max() < num_embeddings):
             raise ValueError(f"expected ids in [0, {num_embeddings}), got {ids.min()} to {ids.max()}")
         table = params["embedding"]
-        vectors = table.at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+        sharding = jax.typeof(x).sharding
+        sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec, None)) if any(sharding.spec) else None
+        vectors = table.at[x].get(
+            mode="fill", fill_value=jnp.nan, wrap_negative_indices=False, out_sharding=sharding
+        )
         if padding_id is not None:
             vectors = jnp.where((x == padding_id)[..., None], jnp.zeros((), table.dtype), vectors)
         return vectors, state
