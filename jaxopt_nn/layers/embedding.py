@@ -84,9 +84,7 @@ def embedding(
         table = params["embedding"]
         sharding = jax.typeof(x).sharding
         sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec, None)) if any(sharding.spec) else None
-        vectors = table.at[x].get(
-            mode="fill", fill_value=jnp.nan, wrap_negative_indices=False, out_sharding=sharding
-        )
+        vectors = table.at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False, out_sharding=sharding)
         if padding_id is not None:
             vectors = jnp.where((x == padding_id)[..., None], jnp.zeros((), table.dtype), vectors)
         return vectors, state

@@ -1,7 +1,9 @@
 """Initialization that looks at data."""
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -60,7 +62,15 @@ def lsuv(
     """
     check_number("tolerance", tolerance, 0)
     check_positive_int("iterations", iterations)
-    return _scaled(as_layer(model), params, state, x, tolerance, iterations)[0]
+    return _scaled_params(as_layer(model), params, state, x, tolerance, int(iterations))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def _scaled_params(
+    layer: Layer, params: Params, state: State, x: PyTree, tolerance: ArrayLike, iterations: int
+) -> Params:
+    """As one program: called eagerly, it compiles once for a model."""
+    return _scaled(layer, params, state, x, tolerance, iterations)[0]
 
 
 def _scaled(
@@ -109,7 +119,7 @@ def _scaled_kernel(
         factor = jnp.where(off, lax.rsqrt(jnp.where(off, variance, 1)) / unit, jnp.ones_like(variance))
         return (kernel * factor.astype(kernel.dtype)), None
 
-    kernel, _ = lax.scan(once, params["kernel"], None, length=int(iterations))
+    kernel, _ = lax.scan(once, params["kernel"], None, length=iterations)
     new = {**params, "kernel": kernel}
     return new, _output(layer, new, state, x)
 

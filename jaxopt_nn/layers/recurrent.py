@@ -279,6 +279,10 @@ def _recurrent(
         x, mask = _parts(x)
         if x.shape[-1] != params["kernel"].shape[0]:
             raise ValueError(f"expected {params['kernel'].shape[0]} features, got shape {list(x.shape)}")
+        return over_time(params, x, mask), state
+
+    @jax.jit  # made once for a layer: called eagerly, it compiles once
+    def over_time(params: Params, x: Array, mask: Array | None) -> Array:
         gates = x @ params["kernel"]
         gates = gates + jnp.broadcast_to(params["bias"], gates.shape)
 
@@ -291,9 +295,9 @@ def _recurrent(
 
         # The zeros depend on x: so they are sharded, and mapped, as it is.
         zeros = (jnp.zeros_like(gates[:, 0, : cell.features]),) * cell.carries
-        over_time = jnp.moveaxis(gates, 1, 0), None if mask is None else jnp.moveaxis(mask, 1, 0)
-        last, outputs = lax.scan(body, zeros, over_time, reverse=reverse, unroll=unroll)
-        return (last[0] if outputs is None else jnp.moveaxis(outputs, 0, 1)), state
+        steps = jnp.moveaxis(gates, 1, 0), None if mask is None else jnp.moveaxis(mask, 1, 0)
+        last, outputs = lax.scan(body, zeros, steps, reverse=reverse, unroll=unroll)
+        return last[0] if outputs is None else jnp.moveaxis(outputs, 0, 1)
 
     return Layer(init, apply, name)
 

@@ -1,5 +1,6 @@
 """Many equal blocks, one after another, as one scanned block: compile time is flat in depth."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -68,18 +69,19 @@ def repeat(block: Layer | Callable[[Any], Any], n: int, *, unroll: int = 1, rema
         weight: Array | None = None,
     ) -> tuple[Any, State]:
         keys = None if key is None else jax.random.split(key, n)
+        y, new_state = scanned((params.get(name, {}), state.get(name, {}), keys), x, weight, train)
+        return y, {name: new_state} if name in state else state
 
+    @functools.partial(jax.jit, static_argnums=3)  # made once for a layer: called eagerly, it compiles once
+    def scanned(stacked: Any, x: Any, weight: Array | None, train: bool) -> tuple[Any, State]:
         def body(x: Any, own: Any) -> tuple[Any, State]:
             own_params, own_state, own_key = own
             y, new_state = located(name, layer.apply, own_params, own_state, x, train=train, key=own_key, weight=weight)
             located(name, _check_same, x, y)
             return y, new_state
 
-        stacked = (params.get(name, {}), state.get(name, {}), keys)
-        y, new_state = lax.scan(
-            jax.checkpoint(body, prevent_cse=False) if remat else body, x, stacked, length=n, unroll=min(unroll, n)
-        )
-        return y, {name: new_state} if name in state else state
+        body = jax.checkpoint(body, prevent_cse=False) if remat else body
+        return lax.scan(body, x, stacked, length=n, unroll=min(unroll, n))
 
     return Layer(init, apply, "repeat", Wiring((Node(name, layer, ("input",), name),), "input", name, n))
 
