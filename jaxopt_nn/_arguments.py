@@ -31,6 +31,7 @@ __all__ = [
     "is_distribution",
     "is_probability",
     "plain_array",
+    "refuse_masked",
 ]
 
 _STATIC = (
@@ -70,7 +71,7 @@ def plain_array(name: str, value: Any) -> Any:
         return value
     if isinstance(value, (list, tuple)) and any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value)):
         return jnp.asarray(value)
-    _refuse_masked(name, value)
+    refuse_masked(name, value)
     array = np.asarray(value)
     if array.dtype.kind in "OUSMm":
         raise TypeError(f"{name}: expected an array of numbers, got dtype {array.dtype}")
@@ -106,7 +107,7 @@ def check_number(
         raise ValueError(
             f"{name}: expected one number, got an array of shape {np.shape(value)}; to sweep it, use jax.vmap"
         )
-    _refuse_masked(name, value)
+    refuse_masked(name, value)
     number = concrete_number(value)
     if number is None:
         return
@@ -227,8 +228,8 @@ def _is_real(dtype: Any) -> bool:
     return bool(jnp.issubdtype(dtype, np.integer) or jnp.issubdtype(dtype, np.floating))
 
 
-def _refuse_masked(name: str, value: Any) -> None:
-    """NumPy's masked arrays: what is hidden in them would count as any other number."""
+def refuse_masked(name: str, value: Any) -> None:
+    """Raises for a masked array of NumPy's that hides a value: it would count as any other number."""
     if np.ma.is_masked(value):
         raise TypeError(
             f"{name}: expected an array without hidden values, got a masked array: fill it with .filled(number), "
