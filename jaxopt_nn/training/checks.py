@@ -4,28 +4,39 @@ Which targets are right is for the loss and the metrics to say, and which featur
 once on all rows: traced with unknown parameters, so that nothing is computed, but with the rows themselves.
 """
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_nn import losses
 from jaxopt_nn.data.checks import check_batch, first_where, is_traced, num_examples
-from jaxopt_nn.training.recipe import Recipe, losses_of, model_of, per_example
+from jaxopt_nn.training.programs import as_arrays
+from jaxopt_nn.training.recipe import Recipe, model_of
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Batch, Key, Params, PyTree, State
 
-__all__ = ["check_data", "check_run_arguments", "check_values", "init_shapes"]
+__all__ = ["check_data", "check_run_arguments", "check_values", "init_shapes", "is_known"]
 
 
 def check_run_arguments(parts: Recipe, train: Batch, valid: Batch | None) -> tuple[Batch, Batch | None]:
-    """The data sets of a run as JAX arrays; raises for data that cannot be used."""
+    """The data sets of a run as JAX arrays; raises for data that cannot be used, and warns of a second softmax."""
     train = check_data("train", train)
     valid = None if valid is None else check_data("valid", valid)
-    for name, batch, metrics in (("train", train, {}), ("valid", valid, parts.metrics)):
-        if batch is not None and not all(is_traced(leaf) for leaf in jax.tree.leaves((batch.x, batch.y))):
-            check_values(parts, init_shapes(parts, batch.x), batch, name, {"loss": parts.loss, **metrics})
+    if is_known(train) or is_known(valid):
+        variables = init_shapes(parts, train.x)
+        check_values(parts, variables, train, "train", [parts.loss])
+        if valid is not None:
+            check_values(parts, variables, valid, "valid", [parts.loss, *parts.metrics.values()])
+        activation = losses.activation_before(parts.loss, _outputs_fn(parts, train.x), variables)
+        if activation is not None:
+            message = (
+                f"loss: it takes logits, but the model ends with a {activation}; leave that out, or training is slow"
+            )
+            warnings.warn(message, stacklevel=3)
     return train, valid
 
 
@@ -33,7 +44,7 @@ def check_data(name: str, batch: Batch) -> Batch:
     """The data set as JAX arrays; raises ``TypeError`` or ``ValueError`` for one that nobody should fit a model to."""
     num_examples(name, batch)
     check_batch(name, batch)
-    converted: Batch = jax.tree.map(jnp.asarray, batch)
+    converted: Batch = as_arrays(batch)
     for (path, leaf), array in zip(named_leaves(batch), jax.tree.leaves(converted), strict=True):
         if not is_traced(leaf) and leaf.dtype != array.dtype and jnp.issubdtype(array.dtype, jnp.floating):
             finite = np.isfinite(np.asarray(array))
@@ -60,20 +71,19 @@ def check_values(
     variables: tuple[Params, State],
     batch: Batch,
     name: str = "",
-    functions: Mapping[str, Callable[[Any, Any], Any]] = {},
+    functions: Sequence[Callable[[Any, Any], Any]] = (),
 ) -> None:
-    """Raises what the model says of the features, and the loss and metrics in ``functions`` of the targets."""
+    """Raises what the model says of the values of features, and each loss or metric of those of targets."""
+    if is_known(batch):
+        outputs = jax.eval_shape(_outputs_fn(parts, batch.x), variables)
+        for function in functions:
+            losses.check_targets(f"{name}.y", function, outputs, batch.y)
 
-    def outputs_of(variables: tuple[Params, State]) -> PyTree:
-        return model_of(parts).apply(*variables, batch.x, train=False, key=None, weight=None)[0]
 
-    outputs, examples = jax.eval_shape(outputs_of, variables), num_examples(name, batch)
+def is_known(batch: Batch | None) -> bool:
+    """Whether any of the values is."""
+    return batch is not None and not all(is_traced(leaf) for leaf in jax.tree.leaves((batch.x, batch.y)))
 
-    for function_name, function in functions.items():
 
-        def values_of(outputs: PyTree, function_name: str = function_name, function: Any = function) -> Any:
-            try:
-                values = function(outputs, batch.y)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"{name}.y: {error}") from error
-            return values
+def _outputs_fn(parts: Recipe, x: PyTree) -> Callable[[tuple[Params, State]], PyTree]:
+    return lambda variables: model_of(parts).apply(*variables, x, train=False, key=None, weight=None)[0]

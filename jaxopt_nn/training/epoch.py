@@ -178,9 +178,7 @@ def _make_step(parts: Recipe, progress: Progress) -> Step:
     optimizer = parts.optimizer
     if progress.plateau is not None and not _scales_itself(progress.state.opt_state):
         optimizer = _scaled(optimizer, _outer_scale(progress))
-    return make_step(
-        loss_fn, optimizer, micro_batches=parts.micro_batches, nonfinite_limit=parts.nonfinite_limit
-    )
+    return make_step(loss_fn, optimizer, micro_batches=parts.micro_batches, nonfinite_limit=parts.nonfinite_limit)
 
 
 def _scales_itself(opt_state: PyTree) -> bool:

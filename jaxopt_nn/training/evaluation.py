@@ -17,6 +17,7 @@ from jaxopt_nn.types import Array, Batch, Params, PyTree, State
 
 __all__ = ["evaluate", "evaluate_model", "predict"]
 
+
 class Trained(Protocol):
     """Anything with trained parameters: a ``RunResult``, a ``TrainState``."""
 
@@ -76,7 +77,7 @@ def evaluate(recipe: RecipeFn, hparams: PyTree, trained: Trained, batch: Batch) 
     parts = build_recipe(recipe, hparams)
     batch = check_data("batch", batch)
     variables = _variables(parts, trained, batch.x)
-    check_values(parts, variables, batch, "batch", {"loss": parts.loss, **parts.metrics})
+    check_values(parts, variables, batch, "batch", [parts.loss, *parts.metrics.values()])
 
     def values(hparams: PyTree, variables: tuple[Params, State], batch: Batch) -> dict[str, Array]:
         return evaluate_model(build_recipe(recipe, hparams), *variables, batch)

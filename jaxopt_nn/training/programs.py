@@ -16,12 +16,19 @@ from jax.core import Tracer
 from jaxopt_nn.checking.compiled import evaluator
 from jaxopt_nn.types import PyTree, Static
 
-__all__ = ["compiled", "is_traced_any", "static_unless_number"]
+__all__ = ["as_arrays", "compiled", "is_traced_any", "static_unless_number"]
+
+
+def as_arrays(tree: PyTree) -> PyTree:
+    """The same tree of JAX arrays. ``jnp.asarray`` would compile a program for each new shape."""
+    return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf), tree)
 
 
 def compiled(function: Callable[..., Any], *examples: PyTree) -> Callable[..., Any]:
     """``function``, a new closure, as a compiled program of arguments of the shapes and dtypes of ``examples``."""
     jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*examples)
+    if is_traced_any(jaxpr.consts):  # it closes over a part of somebody else's program
+        return function
     run, treedef = evaluator(jaxpr), jax.tree.structure(shapes)
     return lambda *arguments: jax.tree.unflatten(treedef, run(jax.tree.leaves(arguments)))
 
