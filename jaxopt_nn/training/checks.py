@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn import losses
-from jaxopt_nn.data.checks import check_batch, first_where, is_traced, num_examples
+from jaxopt_nn.data.checks import check_batch, first_where, is_integer, is_traced, num_examples
 from jaxopt_nn.training.programs import as_arrays
 from jaxopt_nn.training.recipe import Recipe, model_of
 from jaxopt_nn.trees import named_leaves
@@ -31,7 +31,7 @@ def check_run_arguments(parts: Recipe, train: Batch, valid: Batch | None) -> tup
         check_values(parts, variables, train, "train", [parts.loss])
         if valid is not None:
             check_values(parts, variables, valid, "valid", [parts.loss, *parts.metrics.values()])
-        activation = losses.activation_before(parts.loss, _outputs_fn(parts, train.x), variables)
+        activation = losses.activation_before(parts.loss, _apply(parts), variables, _shapes(train.x, 1))
         if activation is not None:
             message = (
                 f"loss: it takes logits, but the model ends with a {activation}; leave that out, or training is slow"
@@ -58,7 +58,7 @@ def check_data(name: str, batch: Batch) -> Batch:
 
 def init_shapes(parts: Recipe, x: PyTree) -> tuple[Params, State]:
     """Parameters and model state of a model of these features, as shapes."""
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
+    shapes = _shapes(x, len(jax.tree.leaves(x)[0]))
 
     def init(key: Key) -> tuple[Params, State]:
         return model_of(parts).init(key, shapes)
@@ -75,9 +75,19 @@ def check_values(
 ) -> None:
     """Raises what the model says of the values of features, and each loss or metric of those of targets."""
     if is_known(batch):
-        outputs = jax.eval_shape(_outputs_fn(parts, batch.x), variables)
+        apply, leaves = _apply(parts), jax.tree.leaves(batch.x)
+        if any(is_integer(leaf.dtype) for leaf in leaves):  # ids have a range
+            outputs = jax.eval_shape(lambda variables: apply(variables, batch.x), variables)
+        else:
+            outputs = jax.eval_shape(apply, variables, _shapes(batch.x, examples_at_once(parts, len(leaves[0]))))
         for function in functions:
             losses.check_targets(f"{name}.y", function, outputs, batch.y)
+
+
+def examples_at_once(parts: Recipe, examples: int) -> int:
+    """How many of so many examples are evaluated at once: the smallest number of passes of equal size."""
+    limit = 1024 if parts.evaluation_batch_size is None else parts.evaluation_batch_size
+    return -(-examples // -(-examples // limit))
 
 
 def is_known(batch: Batch | None) -> bool:
@@ -85,5 +95,9 @@ def is_known(batch: Batch | None) -> bool:
     return batch is not None and not all(is_traced(leaf) for leaf in jax.tree.leaves((batch.x, batch.y)))
 
 
-def _outputs_fn(parts: Recipe, x: PyTree) -> Callable[[tuple[Params, State]], PyTree]:
-    return lambda variables: model_of(parts).apply(*variables, x, train=False, key=None, weight=None)[0]
+def _apply(parts: Recipe) -> Callable[[tuple[Params, State], PyTree], PyTree]:
+    return lambda variables, x: model_of(parts).apply(*variables, x, train=False, key=None, weight=None)[0]
+
+
+def _shapes(x: PyTree, examples: int) -> PyTree:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((examples, *leaf.shape[1:]), leaf.dtype), x)

@@ -9,7 +9,7 @@ from jax import lax
 
 from jaxopt_nn import losses
 from jaxopt_nn.training.batches import count_examples
-from jaxopt_nn.training.checks import check_data, check_values, init_shapes
+from jaxopt_nn.training.checks import check_data, check_values, examples_at_once, init_shapes
 from jaxopt_nn.training.programs import compiled, is_traced_any, static_unless_number
 from jaxopt_nn.training.recipe import Recipe, RecipeFn, build_recipe, losses_of, model_of, per_example
 from jaxopt_nn.trees import named_leaves
@@ -90,12 +90,12 @@ def _call(function: Callable[..., Any], hparams: PyTree, *arguments: PyTree) -> 
     if is_traced_any((hparams, arguments)):
         return function(hparams, *arguments)
     arguments = (static_unless_number(hparams), *arguments)
-    return compiled(function, *arguments)(*arguments)
+    return compiled(function, *arguments)[0](*arguments)
 
 
 def _predict(parts: Recipe, params: Params, model_state: State, x: PyTree) -> PyTree:
     examples = count_examples(Batch(x, None))
-    size = _examples_at_once(parts, examples)
+    size = examples_at_once(parts, examples)
     whole = examples // size * size
 
     def outputs(x: PyTree) -> PyTree:
@@ -128,7 +128,7 @@ def evaluate_model(parts: Recipe, params: Params, model_state: State, data: Batc
         return {name: losses.weighted_mean(value, weight) * total for name, value in values.items()}, total
 
     examples = count_examples(data)
-    size = _examples_at_once(parts, examples)
+    size = examples_at_once(parts, examples)
     if size == examples:
         totals, count = sums(data, None)
     else:
@@ -140,14 +140,6 @@ def evaluate_model(parts: Recipe, params: Params, model_state: State, data: Batc
 
         totals, count = jax.tree.map(lambda sum_: sum_.sum(0), lax.map(window, jnp.arange(-(-examples // size))))
     return {name: total / count for name, total in totals.items()}
-
-
-def _examples_at_once(parts: Recipe, examples: int) -> int:
-    """In the smallest number of passes of equal size."""
-    limit = parts.evaluation_batch_size
-    if limit is None:
-        limit = 1024
-    return -(-examples // -(-examples // limit))
 
 
 def _outputs(parts: Recipe, params: Params, model_state: State, x: PyTree) -> PyTree:

@@ -98,11 +98,11 @@ def fit(
     begin, advance = _programs(recipe, min(epochs_per_call, parts.epochs))
 
     arguments = (hparams, key, train)
-    order, progress = compiled(begin, *arguments)(*arguments)
+    order, progress = compiled(begin, *arguments)[0](*arguments)
     if is_traced_any(progress):
         raise _traced_error()
-    advance = compiled(advance, hparams, progress, order, 0, 1, train, valid)
-    history: dict[str, np.ndarray[Any, Any]] = {}
+    advance, (_, row) = compiled(advance, hparams, progress, order, 0, 1, train, valid)
+    history = {name: np.full(parts.epochs, np.nan, value.dtype) for name, value in row.items()}
     begun, count, interrupted = 0, 1, False
     with _bar(progress_bar, parts.epochs) as show:
         try:
@@ -113,7 +113,6 @@ def fit(
                 seconds = time.perf_counter() - started
                 progress = after
                 for name, values in rows.items():
-                    history.setdefault(name, np.full(parts.epochs, np.nan, values.dtype))
                     history[name][begun : begun + count] = values[:count]
                 for epoch in range(begun, int(progress.epochs)):
                     end = EpochEnd(

@@ -24,13 +24,18 @@ def as_arrays(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf), tree)
 
 
-def compiled(function: Callable[..., Any], *examples: PyTree) -> Callable[..., Any]:
-    """``function``, a new closure, as a compiled program of arguments of the shapes and dtypes of ``examples``."""
+def compiled(function: Callable[..., Any], *examples: PyTree) -> tuple[Callable[..., Any], PyTree]:
+    """``function`` as a compiled program of arguments of the shapes and dtypes of ``examples``; and its output's shapes.
+
+    Args:
+        function: a new closure: JAX remembers the traces of functions that it has seen.
+        examples: arguments.
+    """
     jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*examples)
     if is_traced_any(jaxpr.consts):  # it closes over a part of somebody else's program
-        return function
+        return function, shapes
     run, treedef = evaluator(jaxpr), jax.tree.structure(shapes)
-    return lambda *arguments: jax.tree.unflatten(treedef, run(jax.tree.leaves(arguments)))
+    return lambda *arguments: jax.tree.unflatten(treedef, run(jax.tree.leaves(arguments))), shapes
 
 
 def is_traced_any(tree: PyTree) -> bool:

@@ -112,7 +112,7 @@ def make_run(recipe: RecipeFn) -> Run:
             return _run(build_recipe(recipe, hparams), key, train, valid)
 
         arguments = (key, static_unless_number(hparams), train, valid)
-        return compiled(program, *arguments)(*arguments)
+        return compiled(program, *arguments)[0](*arguments)
 
     return run
 
