@@ -13,7 +13,20 @@ import chex
 import jax
 from jax.typing import ArrayLike as ArrayLike  # "may be traced and swept; never branched on in Python"
 
-__all__ = ["Array", "ArrayLike", "Batch", "Key", "Layer", "LossFn", "Params", "PyTree", "State", "Static", "TrainState"]
+__all__ = [
+    "Array",
+    "ArrayLike",
+    "Batch",
+    "Key",
+    "Layer",
+    "LossFn",
+    "NotFinite",
+    "Params",
+    "PyTree",
+    "State",
+    "Static",
+    "TrainState",
+]
 
 Array = jax.Array
 Key = chex.PRNGKey
@@ -74,6 +87,23 @@ class Layer(NamedTuple):
     wiring: Any = None
 
 
+class NotFinite(NamedTuple):
+    """What a step with a ``nonfinite_limit`` counts: steps whose loss or gradient was not finite, which it skips.
+
+    Attributes:
+        notfinite_count: int32 scalar, such steps since the last finite one; at the limit no step is taken any more.
+        total_notfinite: int32 scalar, all such steps.
+        last_finite: bool scalar, whether the last step was finite; True before the first.
+
+    The names are those of ``optax.apply_if_finite``. Differs from it: at the limit it lets the next update pass,
+    whatever it is; and it guards the optimizer alone, where a step guards the model state and looks at the loss too.
+    """
+
+    notfinite_count: Array
+    total_notfinite: Array
+    last_finite: Array
+
+
 class TrainState(NamedTuple):
     """All that a training step carries: equal in tree, shapes and dtypes before and after a step.
 
@@ -83,6 +113,7 @@ class TrainState(NamedTuple):
         model_state: what the model carries but does not train.
         opt_state: the optimizer's state.
         key: the noise key. It never changes: step ``t`` uses ``fold_in(key, t)``, so a resumed run repeats itself.
+        notfinite: what was skipped; a step without a ``nonfinite_limit`` leaves it as it is.
     """
 
     step: Array
@@ -90,6 +121,7 @@ class TrainState(NamedTuple):
     model_state: State
     opt_state: PyTree
     key: Key
+    notfinite: NotFinite | None = None
 
 
 class LossFn(Protocol):

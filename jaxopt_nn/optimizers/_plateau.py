@@ -40,17 +40,19 @@ class Plateau(NamedTuple):
         update: ``update(value, state, learning_rate=None) -> PlateauState``, called once an epoch with its metric,
             a scalar. The learning rate, scale included, is that of the epoch's last update, as
             :func:`current_learning_rate` tells it; only ``min_lr`` and ``min_change`` ask for it.
+        mode: which values are better, as it was said; None if it was not, which is "min".
     """
 
     init: Callable[[], PlateauState]
     update: Callable[..., PlateauState]
+    mode: Literal["min", "max"] | None = None
 
 
 def reduce_on_plateau(
     factor: ArrayLike = 0.1,
     patience: ArrayLike = 10,
     *,
-    mode: Literal["min", "max"] = "min",
+    mode: Literal["min", "max"] | None = None,
     rtol: ArrayLike | None = None,
     atol: ArrayLike | None = None,
     cooldown: ArrayLike = 0,
@@ -73,7 +75,8 @@ def reduce_on_plateau(
     Args:
         factor: in (0, 1); may be traced.
         patience: an integer >= 0; may be traced.
-        mode: static; whether less of the metric is better ("min"), or more.
+        mode: static; whether less of the metric is better ("min"), or more ("max"). None is "min"; a training run
+            refuses it where less of what it monitors is not known to be better.
         rtol: in [0, 1], may be traced; None (static) for the convention's: 1e-4, and 0 for "keras".
         atol: >= 0, may be traced; None (static) for the convention's: 0, and 1e-4 for "keras".
         cooldown: an integer >= 0; may be traced.
@@ -107,7 +110,7 @@ def reduce_on_plateau(
     and for values that are not finite: to theirs -inf is an improvement, and to Keras a first NaN, after which nothing
     ever improves.
     """
-    if mode not in ("min", "max"):
+    if mode not in (None, "min", "max"):
         raise ValueError(f'mode: expected "min" or "max", got {mode!r}')
     check_convention(convention)
     rtol = (0.0 if convention == "keras" else 1e-4) if rtol is None else rtol
@@ -122,7 +125,7 @@ def reduce_on_plateau(
         if value is not None:
             check_one_number(name, value, 0.0)
     absolute = min_lr is not None or min_change is not None
-    sign = 1.0 if mode == "min" else -1.0
+    sign = -1.0 if mode == "max" else 1.0
 
     def improves(value: Array, best: Array) -> Array:
         known = jnp.isfinite(best)
@@ -161,7 +164,7 @@ def reduce_on_plateau(
             cooldown_left=jnp.where(reduced, jnp.asarray(cooldown, jnp.int32), jnp.maximum(left - 1, 0)),
         )
 
-    return Plateau(init=lambda: _initial(sign), update=update)
+    return Plateau(init=lambda: _initial(sign), update=update, mode=mode)
 
 
 def _initial(sign: float) -> PlateauState:

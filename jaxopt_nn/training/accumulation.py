@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn.training.batches import count_examples
+from jaxopt_nn.training.programs import is_traced_any
+from jaxopt_nn.trees import check_same_structure
 from jaxopt_nn.types import Array, Batch, Key, PyTree, State
 
 __all__ = ["accumulate"]
@@ -21,7 +23,9 @@ def accumulate(gradient_fn: GradientFn, micro_batches: int) -> GradientFn:
 
     With W_i the sum of the example weights of part i (its length, where there are none), loss, metrics and gradient are
     Σ W_i·part_i / Σ W_i, summed in float32 at least. Where the parts cannot be of one length, the last is filled up
-    with rows of weight 0. A part without weight counts nothing. Part i uses ``fold_in(key, i)``.
+    with rows of weight 0. A part without weight changes nothing, the model state included. If no part has any, all
+    count alike, as one batch without weight does: the loss is 0, and what is added to it, as a penalty, has its
+    gradient. Part i uses ``fold_in(key, i)``.
     """
     if micro_batches == 1:
         return gradient_fn
@@ -29,12 +33,14 @@ def accumulate(gradient_fn: GradientFn, micro_batches: int) -> GradientFn:
     def accumulated(params: PyTree, model_state: State, batch: Batch, key: Key) -> Any:
         parts, weights = _split(batch, micro_batches)
         total = jnp.sum(weights)
-        shares = weights / jnp.where(total == 0, 1.0, total)
+        shares = jnp.where(total == 0, 1 / micro_batches, weights / jnp.where(total == 0, 1.0, total))
 
         def part(carry: tuple[PyTree, State], inputs: tuple[Array, Batch, Array]) -> tuple[Any, Any]:
             (gradient, model_state), (index, batch, share) = carry, inputs
             value, new = gradient_fn(params, model_state, batch, jax.random.fold_in(key, index))
-            loss, (model_state, metrics) = value
+            loss, (new_state, metrics) = value
+            check_same_structure("model_state", model_state, new_state)
+            model_state = jax.tree.map(lambda old, new: jnp.where(share == 0, old, new), model_state, new_state)
             gradient = jax.tree.map(lambda sum_, g: sum_ + _weighted(share, g), gradient, new)
             return (gradient, model_state), (
                 _weighted(share, loss),
@@ -43,11 +49,22 @@ def accumulate(gradient_fn: GradientFn, micro_batches: int) -> GradientFn:
 
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, _wide(leaf)), params)
         inputs = (jnp.arange(micro_batches), parts, shares)
-        (gradient, model_state), (losses, metrics) = lax.scan(part, (zeros, model_state), inputs)
+        (gradient, model_state), (losses, metrics) = _scan(part, (zeros, model_state), inputs)
         gradient = jax.tree.map(lambda sum_, leaf: sum_.astype(leaf.dtype), gradient, params)
         return (jnp.sum(losses), (model_state, jax.tree.map(lambda m: jnp.sum(m, 0), metrics))), gradient
 
     return accumulated
+
+
+def _scan(body: Callable[..., Any], carry: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
+    """``lax.scan``; outside of any program a loop, because there each call of ``lax.scan`` would compile ``body``."""
+    if is_traced_any((carry, inputs)):
+        return lax.scan(body, carry, inputs)
+    outputs: list[PyTree] = []
+    for index in range(len(jax.tree.leaves(inputs)[0])):
+        carry, output = body(carry, jax.tree.map(lambda leaf, index=index: leaf[index], inputs))
+        outputs.append(output)
+    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
 
 def _split(batch: Batch, count: int) -> tuple[Batch, Array]:

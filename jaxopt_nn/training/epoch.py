@@ -25,9 +25,9 @@ from jaxopt_nn.optimizers import (
 )
 from jaxopt_nn.training.batches import EpochOrder, count_examples, epoch_order, take_batch
 from jaxopt_nn.training.evaluation import evaluate_model
-from jaxopt_nn.training.recipe import Recipe, model_of
+from jaxopt_nn.training.recipe import Recipe, losses_of, model_of, penalty_of
 from jaxopt_nn.training.status import Status
-from jaxopt_nn.training.step import Guard, GuardedStep, init_guard, init_state, make_guarded_step
+from jaxopt_nn.training.step import Step, init_state, make_step
 from jaxopt_nn.training.stopping import Best, init_best, update_best
 from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State, TrainState
 
@@ -63,7 +63,6 @@ class Progress(NamedTuple):
         best: the best epoch so far; None without early stopping.
         plateau: the state of the recipe's plateau; None without one.
         status: int32 :class:`Status`; COMPLETED while nothing has ended the run.
-        guard: what was skipped.
         first_bad_step: int32, the step that ended the run; −1 if none did.
         epochs: int32, the epochs begun.
     """
@@ -72,7 +71,6 @@ class Progress(NamedTuple):
     best: Best | None
     plateau: PlateauState | None
     status: Array
-    guard: Guard
     first_bad_step: Array
     epochs: Array
 
@@ -86,17 +84,26 @@ def init_progress(parts: Recipe, keys: RunKeys, train: Batch) -> Progress:
     if parts.early_stopping is not None:
         best = init_best(parts.early_stopping, state.params, state.model_state)
     plateau = None if parts.plateau is None else parts.plateau.init()
-    return Progress(state, best, plateau, jnp.int32(Status.COMPLETED), init_guard(), jnp.int32(-1), jnp.int32(0))
+    status = jnp.int32(Status.COMPLETED)
+    if train.weight is not None:  # without any weight each loss is 0, and nothing is learned
+        status = jnp.where(jnp.sum(train.weight) > 0, status, Status.NONFINITE_TRAINING)
+    return Progress(state, best, plateau, status, jnp.int32(-1), jnp.int32(0))
 
 
 def train_epoch(
-    parts: Recipe, progress: Progress, order_key: Key, epoch: Array, train: Batch, valid: Batch | None
+    parts: Recipe,
+    progress: Progress,
+    order_key: Key,
+    epoch: Array,
+    train: Batch,
+    valid: Batch | None,
+    due: Array | bool = True,
 ) -> tuple[Progress, Row]:
-    """One more epoch, unless the run has ended: then nothing changes, and the row is NaN.
+    """One more epoch, if it is ``due`` and the run has not ended: else nothing changes, and the row is NaN.
 
     Under ``vmap`` the work is skipped once every lane has ended.
     """
-    active = progress.status == Status.COMPLETED
+    active = (progress.status == Status.COMPLETED) & due
 
     @jax.jit  # traced once for the shapes of its row and for the branch
     def work(progress: Progress) -> tuple[Progress, Row]:
@@ -115,18 +122,19 @@ def _train_epoch(
     step = _make_step(parts, progress)
     rows, padding = _order(parts, order_key, epoch, train)
 
-    def body(carry: tuple[TrainState, Guard], indices: EpochOrder) -> tuple[tuple[TrainState, Guard], Array]:
+    def body(state: TrainState, indices: EpochOrder) -> tuple[TrainState, Array]:
         batch = take_batch(train, *indices)
         weight = jnp.asarray(parts.batch_size, jnp.float32) if batch.weight is None else jnp.sum(batch.weight)
-        carry, metrics = step(carry, batch)
-        return carry, _terms(metrics, weight)
+        state, metrics = step(state, batch)
+        return state, _terms(metrics, weight)
 
-    (state, guard), terms = lax.scan(body, (progress.state, progress.guard), (rows, padding))
+    state, terms = lax.scan(body, progress.state, (rows, padding))
     # Finite gradients can still make parameters overflow. Then there is only the state before the epoch to go back to.
     kept = _all_finite((state.params, state.model_state))
-    fine = kept & (guard.in_a_row < jnp.asarray(parts.nonfinite_limit))
+    assert state.notfinite is not None
+    fine = kept & (state.notfinite.notfinite_count < jnp.asarray(parts.nonfinite_limit))
     first_bad_step = jnp.where(fine, -1, state.step)
-    state = _choose(kept, state, progress.state)
+    state = _choose(kept, state, progress.state._replace(notfinite=state.notfinite))
     row = _means(terms)
     learning_rate = current_learning_rate(state.opt_state)
     if learning_rate is not None:
@@ -149,20 +157,19 @@ def _train_epoch(
     if valid is not None:
         status = jnp.where(jnp.isfinite(row["valid_loss"]), status, Status.NONFINITE_VALIDATION)
     status = jnp.where(fine, status, Status.NONFINITE_TRAINING).astype(jnp.int32)
-    return Progress(state, best, plateau, status, guard, first_bad_step, progress.epochs + 1), row
+    return Progress(state, best, plateau, status, first_bad_step, progress.epochs + 1), row
 
 
-def _make_step(parts: Recipe, progress: Progress) -> GuardedStep:
+def _make_step(parts: Recipe, progress: Progress) -> Step:
     """The step of a recipe."""
 
     def loss_fn(params: Params, model_state: State, batch: Batch, key: Key) -> tuple[Array, tuple[State, Row]]:
         outputs, model_state = model_of(parts).apply(
             params, model_state, batch.x, train=True, key=key, weight=batch.weight
         )
-        data_loss = losses.weighted_mean(parts.loss(outputs, batch.y), batch.weight)
-        penalties = [parts.penalty(params)] if parts.penalty is not None else []
-        activity = total_activity_penalty(model_state)
-        penalties += [] if activity is None else [activity]
+        data_loss = losses.weighted_mean(losses_of(parts, outputs, batch.y, count_examples(batch)), batch.weight)
+        both = (penalty_of(parts, params), total_activity_penalty(model_state))
+        penalties = [penalty for penalty in both if penalty is not None]
         if not penalties:
             return data_loss, (model_state, {"data_loss": data_loss})
         penalty = sum(penalties[1:], penalties[0])
@@ -171,7 +178,7 @@ def _make_step(parts: Recipe, progress: Progress) -> GuardedStep:
     optimizer = parts.optimizer
     if progress.plateau is not None and not _scales_itself(progress.state.opt_state):
         optimizer = _scaled(optimizer, _outer_scale(progress))
-    return make_guarded_step(loss_fn, optimizer, parts.nonfinite_limit, micro_batches=parts.micro_batches)
+    return make_step(loss_fn, optimizer, micro_batches=parts.micro_batches, nonfinite_limit=parts.nonfinite_limit)
 
 
 def _scales_itself(opt_state: PyTree) -> bool:

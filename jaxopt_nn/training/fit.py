@@ -1,9 +1,10 @@
 """The same run, driven from the host: for a progress bar, callbacks, and Ctrl-C."""
 
-import functools
+import inspect
+import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,13 @@ import numpy as np
 from jax import lax
 
 from jaxopt_nn._arguments import check_positive_int
+from jaxopt_nn.training.checks import check_run_arguments
 from jaxopt_nn.training.epoch import Progress, Row, RunKeys, init_progress, train_epoch
+from jaxopt_nn.training.programs import as_arrays, compiled, is_traced_any, static_unless_number
 from jaxopt_nn.training.recipe import RecipeFn, build_recipe
-from jaxopt_nn.training.run import RunResult, check_run_arguments, finish, split_key
+from jaxopt_nn.training.run import RunResult, check_run_key, finish, split_key
 from jaxopt_nn.training.status import Status
-from jaxopt_nn.types import Array, Batch, Key, PyTree, Static, TrainState
+from jaxopt_nn.types import Array, Batch, Key, PyTree, TrainState
 
 __all__ = ["EpochEnd", "fit"]
 
@@ -36,6 +39,8 @@ class EpochEnd(NamedTuple):
 
 Callback = Callable[[EpochEnd], Any]
 
+_SECONDS_PER_CALL = 2.0
+
 
 def fit(
     recipe: RecipeFn,
@@ -51,22 +56,23 @@ def fit(
     """Trains as ``make_run(recipe)`` does, with the same bits, but epoch by epoch under the host's eyes.
 
     Args:
-        recipe: a function from hyperparameters to a :class:`Recipe`. A second ``fit`` of the same function object with
-            other numbers compiles nothing.
+        recipe: a function from hyperparameters to a :class:`Recipe`. A second ``fit`` of a recipe that says the same
+            compiles nothing, whatever the numbers in ``hparams``; what it reads from elsewhere is read anew.
         hparams: any pytree; here strings, functions and bools need no ``Static`` around them.
         train, valid: data sets.
         key: a PRNG key, or :class:`RunKeys`.
-        callbacks: each is called with an :class:`EpochEnd` after each epoch; one that returns True ends the run.
+        callbacks: each is called with an :class:`EpochEnd` after each epoch and returns None, or whether to end it.
         progress_bar: True for a tqdm bar, False for none, None for one if tqdm is installed and stderr is a terminal.
-        epochs_per_call: epochs in one dispatch. Callbacks then see each epoch, but all with the state after the last of
-            the dispatch.
+        epochs_per_call: epochs in one dispatch, at the most; fewer where they would take longer than about two seconds,
+            so that Ctrl-C is heard. Callbacks then see each epoch, but all with the state after the last of the
+            dispatch. The result is the same to the bit, unless a callback ends the run.
 
     Returns:
         The same as the run. After Ctrl-C, or if a callback ended it, the status is INTERRUPTED and the result is that
         of the epochs completed.
 
     Raises:
-        ValueError, TypeError: as the run; also for NaN and infinity in features and labels out of range.
+        ValueError, TypeError: as the run; called inside of ``jit``, ``vmap`` or ``grad``; a callback that is none.
         ImportError: if ``progress_bar`` is True and tqdm is missing.
 
     >>> import jax, jax.numpy as jnp
@@ -82,70 +88,106 @@ def fit(
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
     check_positive_int("epochs_per_call", epochs_per_call)
-    keys = split_key(key)
-    hparams = jax.tree.map(_static_unless_number, hparams, is_leaf=lambda leaf: leaf is None)
+    _check_callbacks(callbacks)
+    if is_traced_any((hparams, train, valid, key)):
+        raise _traced_error()
+    check_run_key(key)
     parts = build_recipe(recipe, hparams)
-    check_run_arguments(parts, train, valid)
-    train, valid = jax.tree.map(jnp.asarray, (train, valid))
+    train, valid = check_run_arguments(parts, train, valid)
+    hparams = static_unless_number(hparams)
+    begin, advance = _programs(recipe, min(epochs_per_call, parts.epochs))
 
-    progress = _begin(recipe, hparams, keys, train)
-    count = min(epochs_per_call, parts.epochs)
-    row = _advance.eval_shape(recipe, hparams, progress, keys.order, 0, count, train, valid)[1]
+    arguments = (hparams, key, train)
+    order, progress = compiled(begin, *arguments)[0](*arguments)
+    if is_traced_any(progress):
+        raise _traced_error()
+    advance, (_, row) = compiled(advance, hparams, progress, order, 0, 1, train, valid)
     history = {name: np.full(parts.epochs, np.nan, value.dtype) for name, value in row.items()}
-    begun, interrupted = 0, False
+    begun, count, interrupted = 0, 1, False
     with _bar(progress_bar, parts.epochs) as show:
         try:
             while begun < parts.epochs and not interrupted and int(progress.status) == Status.COMPLETED:
-                count = min(epochs_per_call, parts.epochs - begun)
-                after, rows = _advance(recipe, hparams, progress, keys.order, begun, count, train, valid)
+                started = time.perf_counter()
+                after, rows = advance(hparams, progress, order, begun, count, train, valid)
                 rows = jax.device_get(rows)  # waits; Ctrl-C until here leaves `progress` and `history` as they are
+                seconds = time.perf_counter() - started
                 progress = after
                 for name, values in rows.items():
-                    history[name][begun : begun + count] = values
+                    history[name][begun : begun + count] = values[:count]
                 for epoch in range(begun, int(progress.epochs)):
                     end = EpochEnd(
                         epoch, {name: float(values[epoch]) for name, values in history.items()}, progress.state
                     )
                     show(end.metrics)
-                    interrupted |= any([callback(end) is True for callback in callbacks])
+                    interrupted |= any([_ends(callback, end) for callback in callbacks])
                 begun += count
+                count = max(1, min(epochs_per_call, parts.epochs - begun, int(count * _SECONDS_PER_CALL / seconds)))
         except KeyboardInterrupt:
             interrupted = True
     if interrupted and int(progress.status) == Status.COMPLETED:
-        progress = progress._replace(status=jnp.int32(Status.INTERRUPTED))
-    return _finish(progress, jax.tree.map(jnp.asarray, history))
+        progress = progress._replace(status=np.int32(Status.INTERRUPTED))
+    return as_arrays(finish(_with_known_counts(progress), history))
 
 
-@functools.partial(jax.jit, static_argnames=("recipe",))
-def _begin(recipe: RecipeFn, hparams: PyTree, keys: RunKeys, train: Batch) -> Progress:
-    return init_progress(build_recipe(recipe, hparams), keys, train)
+def _programs(recipe: RecipeFn, limit: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What begins a run, and what goes on with it for some epochs, ``limit`` at the most."""
+
+    def begin(hparams: PyTree, key: Key | RunKeys, train: Batch) -> tuple[Key, Progress]:
+        keys = split_key(key)
+        return keys.order, init_progress(build_recipe(recipe, hparams), keys, train)
+
+    def advance(
+        hparams: PyTree, progress: Progress, order: Key, first: Array, count: Array, train: Batch, valid: Batch | None
+    ) -> tuple[Progress, Row]:
+        parts = build_recipe(recipe, hparams)
+
+        def body(progress: Progress, index: Array) -> tuple[Progress, Row]:
+            return train_epoch(parts, progress, order, first + index, train, valid, due=index < count)
+
+        return lax.scan(body, progress, jnp.arange(limit))
+
+    return begin, advance
 
 
-@functools.partial(jax.jit, static_argnames=("recipe", "count"))
-def _advance(
-    recipe: RecipeFn,
-    hparams: PyTree,
-    progress: Progress,
-    order_key: Key,
-    first: int | Array,
-    count: int,
-    train: Batch,
-    valid: Batch | None,
-) -> tuple[Progress, Row]:
-    parts = build_recipe(recipe, hparams)
-
-    def body(progress: Progress, epoch: Array) -> tuple[Progress, Row]:
-        return train_epoch(parts, progress, order_key, epoch, train, valid)
-
-    return lax.scan(body, progress, first + jnp.arange(count))
+def _with_known_counts(progress: Progress) -> Progress:
+    """The same with counts of NumPy: what is computed of them compiles nothing."""
+    best = None if progress.best is None else progress.best._replace(epoch=np.asarray(progress.best.epoch))
+    epochs, first_bad_step = (np.asarray(count) for count in (progress.epochs, progress.first_bad_step))
+    return progress._replace(best=best, epochs=epochs, first_bad_step=first_bad_step)
 
 
-_finish = jax.jit(finish)
+def _check_callbacks(callbacks: Any) -> None:
+    if not isinstance(callbacks, Sequence):
+        raise TypeError(f"callbacks: expected a list of functions, got {callbacks!r}")
+    for index, callback in enumerate(cast("Sequence[Any]", callbacks)):
+        if not callable(callback):
+            raise TypeError(f"callbacks[{index}]: expected a function of an EpochEnd, got {callback!r}")
+        with suppress(ValueError):  # no signature can be read of some built-in functions
+            signature = inspect.signature(callback)
+            try:
+                signature.bind(None)
+            except TypeError as error:
+                raise TypeError(
+                    f"callbacks[{index}]: expected a function of one argument, an EpochEnd, got one of {signature}"
+                ) from error
 
 
-def _static_unless_number(leaf: Any) -> Any:
-    number = isinstance(leaf, (int, float, complex, np.number)) and not isinstance(leaf, bool)
-    return leaf if number or isinstance(leaf, Static) or hasattr(leaf, "shape") else Static(leaf)
+def _ends(callback: Callback, end: EpochEnd) -> bool:
+    """Whether a callback wants the run to end."""
+    answer = callback(end)
+    if answer is None:
+        return False
+    if isinstance(answer, bool) or (getattr(answer, "dtype", None) == np.bool_ and np.ndim(answer) == 0):
+        return bool(answer)
+    name = getattr(callback, "__name__", repr(callback))
+    raise TypeError(f"callbacks: expected {name} to return None, True or False, got {answer!r}")
+
+
+def _traced_error() -> TypeError:
+    return TypeError(
+        "fit: expected to be called outside of jit, vmap and grad; inside of them use "
+        "training.make_run(recipe)(key, hparams, train, valid)"
+    )
 
 
 @contextmanager

@@ -1,23 +1,23 @@
 """One training step: one gradient, one update. The lower floor, for a model and a loop of one's own."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.core import Tracer
 
 from jaxopt_nn._arguments import check_key, check_number, check_positive_int
 from jaxopt_nn.optimizers import frozen_paths
 from jaxopt_nn.training.accumulation import accumulate
 from jaxopt_nn.trees import check_same_structure, named_leaves
-from jaxopt_nn.types import Array, ArrayLike, Batch, Key, LossFn, Params, PyTree, State, TrainState
+from jaxopt_nn.types import Array, ArrayLike, Batch, Key, LossFn, NotFinite, Params, PyTree, State, TrainState
 
-__all__ = ["Guard", "GuardedStep", "Step", "init_guard", "init_state", "make_guarded_step", "make_step"]
+__all__ = ["Step", "check_optimizer", "cond", "init_state", "make_step"]
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
-GuardedStep = Callable[[tuple[TrainState, "Guard"], Batch], tuple[tuple[TrainState, "Guard"], dict[str, Array]]]
 
 
 def init_state(
@@ -30,14 +30,27 @@ def init_state(
         optimizer: any optimizer of the optax protocol.
         key: the noise key: step t uses ``fold_in(key, t)``.
         model_state: what the model carries but does not train; an empty dictionary by default.
+
+    Returns:
+        The state, of arrays of its own: a step that donates it leaves ``params`` and ``key`` to their owner.
     """
     check_key("key", key)
+    check_optimizer("optimizer", optimizer)
     params = jax.tree.map(_strong, params)
     model_state = {} if model_state is None else jax.tree.map(_strong, model_state)
-    return TrainState(jnp.int32(0), params, model_state, jax.tree.map(_strong, optimizer.init(params)), key)
+    opt_state = jax.tree.map(_strong, optimizer.init(params))
+    notfinite = NotFinite(jnp.int32(0), jnp.int32(0), jnp.asarray(True))
+    # Copies: an optimizer's state may hold the parameters themselves, and a buffer can be donated only once.
+    return jax.tree.map(_copy, TrainState(jnp.int32(0), params, model_state, opt_state, key, notfinite))
 
 
-def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, micro_batches: int = 1) -> Step:
+def make_step(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    *,
+    micro_batches: int = 1,
+    nonfinite_limit: ArrayLike | None = None,
+) -> Step:
     """The training step of a loss and an optimizer.
 
     ``g = ∇ loss(params)``; ``u, opt_state = optimizer.update(g, opt_state, params)``; ``params ← params + u``.
@@ -51,14 +64,19 @@ def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, micro
             metrics and gradient are their means, weighted by the parts' example weights, and so those of the whole
             batch if ``loss_fn`` is a weighted mean over examples; the model state goes from part to part; the
             optimizer sees one update.
+        nonfinite_limit: None takes each step, whatever it computes. With an integer >= 1, which may be traced, a step
+            whose loss or gradient is not finite changes nothing: parameters, moments, counters and model state keep
+            their bits, and ``state.notfinite`` counts it. After so many in a row no step is taken any more.
 
     Returns:
         ``step(state, batch) -> (state, metrics)``, a pure function. The new state equals the old in tree, shapes and
         dtypes. ``metrics`` are those of ``loss_fn`` with ``loss`` and ``gradient_norm`` (the global L2 norm of the
-        gradient before the optimizer sees it); a compiled program computes only what is read of them. Parameters
-        frozen by :func:`~jaxopt_nn.optimizers.freeze` keep their bits, and their gradient is not computed.
+        gradient before the optimizer sees it), and with a ``nonfinite_limit`` ``applied``, whether the step was taken.
+        A compiled program computes only what is read of them. Parameters frozen by
+        :func:`~jaxopt_nn.optimizers.freeze` keep their bits, and their gradient is not computed.
 
     Raises:
+        TypeError: ``loss_fn`` is no function or returns something else, or ``optimizer`` is none.
         ValueError: while tracing, naming the path, if the state would change its tree, a shape or a dtype.
 
     >>> import jax, jax.numpy as jnp
@@ -73,88 +91,83 @@ def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, micro
     >>> state.params["w"].tolist(), float(metrics["loss"])
     ([0.10000000149011612, 0.10000000149011612], 1.0)
     """
-    evaluate, advance = _halves(loss_fn, optimizer, micro_batches)
+    check_positive_int("micro_batches", micro_batches)
+    check_optimizer("optimizer", optimizer)
+    if not callable(loss_fn):
+        raise TypeError(f"loss_fn: expected a function (params, model_state, batch, key), got {loss_fn!r}")
+    if nonfinite_limit is not None:
+        check_number("nonfinite_limit", nonfinite_limit, 1)
+    reserved = {"loss", "gradient_norm"} | (set() if nonfinite_limit is None else {"applied"})
+    compute_gradient = _gradient_fn(_checked(loss_fn, reserved), micro_batches)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        found = evaluate(state, batch)
-        return advance(state, batch, found), found.metrics
+        (loss, (model_state, metrics)), gradient = compute_gradient(state.params, state, batch)
+        metrics = {**metrics, "loss": loss, "gradient_norm": _norm(gradient)}
+
+        def updated() -> TrainState:
+            params, opt_state = _update(optimizer, compute_gradient, state, batch, loss, gradient)
+            new = TrainState(state.step + 1, params, model_state, opt_state, state.key, state.notfinite)
+            check_same_structure("state", state, new)
+            return new
+
+        if nonfinite_limit is None:
+            return updated(), metrics
+        if state.notfinite is None:
+            raise ValueError("state.notfinite: expected the counters that init_state makes, got None")
+        finite = jnp.isfinite(loss) & jnp.isfinite(metrics["gradient_norm"])
+        going = state.notfinite.notfinite_count < jnp.asarray(nonfinite_limit)
+        applied, bad = going & finite, (going & ~finite).astype(jnp.int32)
+        notfinite = NotFinite(
+            jnp.where(applied, 0, state.notfinite.notfinite_count + bad),
+            state.notfinite.total_notfinite + bad,
+            jnp.where(going, finite, state.notfinite.last_finite),
+        )
+        # The update stands inside of the branch: there it writes over the old state, which a choice between two
+        # finished states would have to copy first. Under vmap it becomes a choice.
+        state_after = cond(applied, updated, lambda: state)
+        return state_after._replace(notfinite=notfinite), {**metrics, "applied": applied}
 
     return step
 
 
-class Guard(NamedTuple):
-    """What :func:`make_guarded_step` counts.
-
-    Attributes:
-        in_a_row: int32 scalar, the bad steps since the last good one; at the limit nothing passes any more.
-        skipped: int32 scalar, all bad steps.
-    """
-
-    in_a_row: Array
-    skipped: Array
+def check_optimizer(name: str, optimizer: Any) -> None:
+    """Raises unless ``optimizer`` is a pair of functions ``(init, update)``, as optax's are."""
+    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
+        raise TypeError(f"{name}: expected an optax-protocol (init, update) pair, got {optimizer!r}")
 
 
-def init_guard() -> Guard:
-    """Nothing bad so far."""
-    return Guard(jnp.int32(0), jnp.int32(0))
+def cond(flag: Array, on_true: Callable[[], Any], on_false: Callable[[], Any]) -> Any:
+    """``lax.cond``; where ``flag`` is known, the branch itself, because there each ``lax.cond`` would compile both."""
+    if isinstance(flag, Tracer):
+        return lax.cond(flag, on_true, on_false)
+    return on_true() if bool(flag) else on_false()
 
 
-def make_guarded_step(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, limit: ArrayLike = 1, *, micro_batches: int = 1
-) -> GuardedStep:
-    """The same step, but where loss or gradient is not finite nothing of the state changes: it is skipped.
+def _checked(loss_fn: LossFn, reserved: set[str]) -> LossFn:
+    """The same function; it raises ``TypeError`` or ``ValueError`` where it does not return what it should."""
 
-    Parameters, moments, counters and model state stay as they were, to the bit. After ``limit`` such steps in a row all
-    that follow are skipped too.
+    def checked(params: Params, model_state: State, batch: Batch, key: Key) -> Any:
+        result: Any = loss_fn(params, model_state, batch, key)
+        pair = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple) and len(result[1]) == 2
+        if not pair or not isinstance(result[1][1], Mapping):
+            raise TypeError(
+                f"loss_fn: expected it to return (loss, (model_state, metrics)), metrics a dictionary, got {result!r}"
+            )
+        loss, (model_state, metrics) = result
+        loss = jnp.asarray(loss)
+        if loss.shape != () or not jnp.issubdtype(loss.dtype, jnp.floating):
+            raise TypeError(f"loss_fn: expected a loss that is a float scalar, got {loss.dtype}{list(loss.shape)}")
+        if clash := sorted(reserved & set(metrics)):
+            raise ValueError(f"loss_fn: expected other names for its metrics than {clash}, which are the step's own")
+        return loss, (model_state, {name: jnp.asarray(value) for name, value in metrics.items()})
 
-    Args:
-        loss_fn, optimizer, micro_batches: as in :func:`make_step`.
-        limit: an integer >= 1; may be traced. 1 ends at the first one.
-
-    Returns:
-        ``guarded((state, guard), batch) -> ((state, guard), metrics)``, to begin with :func:`init_guard`; ``metrics``
-        has ``applied`` besides: whether the step was taken.
-    """
-    check_number("limit", limit, 1)
-    evaluate, advance = _halves(loss_fn, optimizer, micro_batches)
-
-    def guarded(carry: tuple[TrainState, Guard], batch: Batch) -> tuple[tuple[TrainState, Guard], dict[str, Array]]:
-        state, guard = carry
-        found = evaluate(state, batch)
-        good = jnp.isfinite(found.metrics["loss"]) & jnp.isfinite(found.metrics["gradient_norm"])
-        on = guard.in_a_row < jnp.asarray(limit)
-        applied, bad = on & good, on & ~good
-        in_a_row = jnp.where(applied, 0, guard.in_a_row + bad)
-        # The update stands inside of the branch: there it writes over the old state, which a choice between two
-        # finished states would have to copy first. Under vmap it becomes a choice.
-        state = lax.cond(applied, lambda: advance(state, batch, found), lambda: state)
-        return (state, Guard(in_a_row, guard.skipped + bad)), {**found.metrics, "applied": applied}
-
-    return guarded
+    return checked
 
 
-class _Found(NamedTuple):
-    """What the first half of a step finds.
+def _gradient_fn(loss_fn: LossFn, micro_batches: int) -> Callable[[Params, TrainState, Batch], Any]:
+    """``(params, state, batch) -> ((loss, (model_state, metrics)), gradient)``, that of the leaves that are trained."""
 
-    Attributes:
-        gradient: of the leaves that are trained.
-        model_state: after the forward pass.
-        metrics: as a step returns them.
-    """
-
-    gradient: list[Array]
-    model_state: State
-    metrics: dict[str, Array]
-
-
-def _halves(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, micro_batches: int
-) -> tuple[Callable[[TrainState, Batch], _Found], Callable[[TrainState, Batch, _Found], TrainState]]:
-    """A step in two: the gradient at the old state, and the new state that the optimizer makes of it."""
-    check_positive_int("micro_batches", micro_batches)
-    update = optax.with_extra_args_support(optimizer).update
-
-    def differentiate(params: Params, state: TrainState, batch: Batch) -> Any:
+    def compute_gradient(params: Params, state: TrainState, batch: Batch) -> Any:
         trained, assemble = _split(params, frozen_paths(state.opt_state))
 
         def loss_of(trained: list[Array], model_state: State, batch: Batch, key: Key) -> Any:
@@ -163,36 +176,40 @@ def _halves(
         gradient_of = accumulate(jax.value_and_grad(loss_of, has_aux=True), micro_batches)
         return gradient_of(trained, state.model_state, batch, jax.random.fold_in(state.key, state.step))
 
-    def evaluate(state: TrainState, batch: Batch) -> _Found:
-        (loss, (model_state, metrics)), gradient = differentiate(state.params, state, batch)
-        return _Found(gradient, model_state, {**metrics, "loss": loss, "gradient_norm": _norm(gradient)})
+    return compute_gradient
 
-    def advance(state: TrainState, batch: Batch, found: _Found) -> TrainState:
-        frozen = frozen_paths(state.opt_state)
-        assemble = _split(state.params, frozen)[1]
 
-        def whole(gradient: list[Array]) -> PyTree:
-            return _split(jax.tree.map(jnp.zeros_like, state.params), frozen)[1](gradient)
+def _update(
+    optimizer: optax.GradientTransformation,
+    compute_gradient: Callable[[Params, TrainState, Batch], Any],
+    state: TrainState,
+    batch: Batch,
+    loss: Array,
+    trained_gradient: list[Array],
+) -> tuple[Params, PyTree]:
+    """The parameters and the optimizer's state after its update."""
+    frozen = frozen_paths(state.opt_state)
+    assemble = _split(state.params, frozen)[1]
 
-        def value_fn(params: Params, grad_fn: object = None) -> Array:
-            # optax's line searches refuse extra arguments that value_fn does not take: so it takes the other one.
-            del grad_fn
-            return differentiate(params, state, batch)[0][0]
+    def whole(gradient: list[Array]) -> PyTree:
+        return _split(jax.tree.map(jnp.zeros_like, state.params), frozen)[1](gradient)
 
-        gradient = whole(found.gradient)
-        extra = {
-            "value": found.metrics["loss"],
-            "grad": gradient,
-            "value_fn": value_fn,
-            "grad_fn": lambda params: whole(differentiate(params, state, batch)[1]),
-        }
-        updates, opt_state = update(gradient, state.opt_state, state.params, **extra)
-        params = assemble(_split(optax.apply_updates(state.params, updates), frozen)[0])
-        new = TrainState(state.step + 1, params, found.model_state, opt_state, state.key)
-        check_same_structure("state", state, new)
-        return new
+    def value_fn(params: Params, grad_fn: object = None) -> Array:
+        # optax's line searches refuse extra arguments that value_fn does not take: so it takes the other one.
+        del grad_fn
+        return compute_gradient(params, state, batch)[0][0]
 
-    return evaluate, advance
+    gradient = whole(trained_gradient)
+    updates, opt_state = optax.with_extra_args_support(optimizer).update(
+        gradient,
+        state.opt_state,
+        state.params,
+        value=loss,
+        grad=gradient,
+        value_fn=value_fn,
+        grad_fn=lambda params: whole(compute_gradient(params, state, batch)[1]),
+    )
+    return assemble(_split(optax.apply_updates(state.params, updates), frozen)[0]), opt_state
 
 
 def _split(params: Params, frozen: frozenset[str]) -> tuple[list[Array], Callable[[list[Array]], Params]]:
@@ -213,6 +230,10 @@ def _norm(tree: PyTree) -> Array:
         total += jnp.sum(jnp.square(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))))
     zero = total == 0  # where the root has no derivative: there it is 0, as that of the squares
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total)))
+
+
+def _copy(leaf: Array) -> Array:
+    return leaf if isinstance(leaf, Tracer) else jnp.array(leaf, copy=True)
 
 
 def _strong(leaf: Any) -> Array:

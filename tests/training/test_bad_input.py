@@ -15,8 +15,8 @@ INF = X.copy()
 INF[7, 0] = np.inf
 
 DATA = [
-    ("labels too large", Batch(X, Y.copy() + 1), ValueError, r"^train\.y: .*\[0, 3\).*3"),
-    ("labels negative", Batch(X, Y - 1), ValueError, r"^train\.y: .*-1"),
+    ("labels too large", Batch(X, Y.copy() + 1), ValueError, r"^train\.y, .*\[0, 3\).*3"),
+    ("labels negative", Batch(X, Y - 1), ValueError, r"^train\.y, .*-1"),
     ("float labels", Batch(X, Y.astype("f")), (TypeError, ValueError), r"labels|integer"),
     ("NaN", Batch(NAN, Y), ValueError, r"^train\.x: .*row 4"),
     ("inf", Batch(INF, Y), ValueError, r"^train\.x: .*row 7"),
