@@ -30,7 +30,6 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxopt_nn._arguments import check_key, check_number, check_positive_int
-from jaxopt_nn._keys import unrolled
 from jaxopt_nn.types import Array, ArrayLike, Key
 
 __all__ = [
@@ -444,6 +443,6 @@ def _drawn(draw: Any, *, needs_matrix: bool = False) -> Initializer:
             raise ValueError(
                 f"shape: expected [..., fan_in, fan_out] with two axes or more and sizes >= 1, got {list(shape)}"
             )
-        return draw(unrolled(key), tuple(shape), jnp.promote_types(dtype, jnp.float32)).astype(dtype)
+        return draw(key, tuple(shape), jnp.promote_types(dtype, jnp.float32)).astype(dtype)
 
     return init

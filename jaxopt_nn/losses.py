@@ -16,7 +16,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxopt_nn._arguments import (
     check_class_labels,
@@ -26,7 +25,6 @@ from jaxopt_nn._arguments import (
     check_weight,
     concrete_array,
 )
-from jaxopt_nn._cpu import VECTOR, one_cpu
 from jaxopt_nn.types import Array, ArrayLike
 
 __all__ = ["Loss", "huber", "mean_squared_error", "sigmoid_cross_entropy", "softmax_cross_entropy", "weighted_mean"]
@@ -67,16 +65,13 @@ def softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike, *, label_smoothi
         hint = "; for one output and two classes use sigmoid_cross_entropy"
         raise ValueError(f"logits: expected [N, ..., C] with at least two classes, got {list(z.shape)}{hint}")
     p, valid = _class_probabilities(labels, z)
-    axis = -1
-    if z.ndim == 2 and z.shape[1] < VECTOR and one_cpu():
-        z, p, axis = _classes_first(z), p.T, 0
-    log_softmax = jax.nn.log_softmax(z, axis)
+    log_softmax = jax.nn.log_softmax(z)
     if np.ndim(labels) < z.ndim and isinstance(label_smoothing, (int, float)) and label_smoothing == 0:
-        terms = jnp.where(p > 0, log_softmax, 0)  # of one class in a row: two kernels of XLA's less than a product
+        terms = jnp.where(p > 0, log_softmax, 0)
     else:
         alpha = jnp.asarray(label_smoothing, z.dtype)
-        terms = _times_log((1 - alpha) * p + alpha / z.shape[axis], log_softmax)
-    return _mean_of_trailing(jnp.where(valid, -jnp.sum(terms, axis), jnp.nan))
+        terms = _times_log((1 - alpha) * p + alpha / z.shape[-1], log_softmax)
+    return _mean_of_trailing(jnp.where(valid, -jnp.sum(terms, -1), jnp.nan))
 
 
 def sigmoid_cross_entropy(logits: ArrayLike, targets: ArrayLike) -> Array:
@@ -214,20 +209,6 @@ def _class_probabilities(labels: ArrayLike, logits: Array) -> tuple[Array, Array
         f"labels: expected classes {list(logits.shape[:-1])} or distributions {list(logits.shape)} "
         f"for logits {list(logits.shape)}, got {list(shape)}"
     )
-
-
-@jax.custom_jvp
-def _classes_first(z: Array) -> Array:
-    """``z.T``, for XLA for CPUs to compute vectors of examples where a few classes would not fill one.
-
-    The cotangent is turned back by a copy: products of a turned one, in lanes, take longer than the loss saves.
-    """
-    return z.T
-
-
-@_classes_first.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    return primals[0].T, lax.optimization_barrier(tangents[0]).T
 
 
 def _times_log(p: Array, log_q: Array) -> Array:

@@ -33,29 +33,26 @@ def moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
     return deviation, jnp.mean(jnp.square(deviation), axes, keepdims=True)
 
 
-def weighted_moments(x: Array, weight: Array | None, axis: int = -1) -> tuple[Array, Array, Array]:
+def weighted_moments(x: Array, weight: Array | None) -> tuple[Array, Array, Array]:
     """Mean and biased variance over all axes but that of the features, and how many entries they are worth.
-
-    The features are on the last axis and the examples on the first, or the other way round: ``axis`` is −1 or 0.
 
     The entries of example i count w_i, rows of weight 0 do not exist. With P positions an example they are worth
     P·(Σw)²/Σw² entries: P·N for equal weights, whatever their size.
     """
-    axes = tuple(range(x.ndim - 1)) if axis else tuple(range(1, x.ndim))
-    examples = 0 if axis else -1
+    axes = tuple(range(x.ndim - 1))
     positions = math.prod(x.shape[1:-1])
     if weight is None:
         mean = jnp.mean(x, axes)
-        variance = jnp.mean(jnp.square(x - aligned(mean, x, axis)), axes)
-        return mean, variance, jnp.asarray(x.shape[examples] * positions, x.dtype)
+        variance = jnp.mean(jnp.square(x - aligned(mean, x)), axes)
+        return mean, variance, jnp.asarray(x.shape[0] * positions, x.dtype)
     weight = jnp.asarray(weight, x.dtype)
     tiny = jnp.finfo(x.dtype).tiny
     share = weight / jnp.maximum(jnp.sum(weight), tiny)
     count = positions / jnp.maximum(jnp.sum(jnp.square(share)), tiny)
-    share = aligned(share, x, examples) / positions
+    share = aligned(share, x, 0) / positions
     present = share > 0
     mean = jnp.sum(share * jnp.where(present, x, 0), axes)
-    deviation = jnp.where(present, x - aligned(mean, x, axis), 0)
+    deviation = jnp.where(present, x - aligned(mean, x), 0)
     return mean, jnp.sum(share * jnp.square(deviation), axes), count
 
 

@@ -1,72 +1,32 @@
-"""Windows that slide over the spatial axes of ``[batch, *spatial, channels]``: sizes, padding, slices, lowering.
+"""Windows that slide over the spatial axes of ``[batch, *spatial, channels]``: sizes and padding, checked.
 
 Shared by convolution and pooling. Everything here is static.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Sequence
+from typing import Any, get_args
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxopt_nn._arguments import check_floating
-from jaxopt_nn.types import Array
+from jaxopt_nn._ops.windows import Axis, Lowering
 
 __all__ = [
-    "Axis",
-    "Lowering",
     "Padding",
     "Sizes",
     "check_lowering",
     "check_padding",
     "check_sizes",
     "check_spatial_input",
-    "pad_spatial",
     "per_axis",
-    "slices",
-    "uses_slices",
     "window_axes",
 ]
 
-Lowering = Literal["auto", "native", "patches"]
-"""How a window is computed; the numbers are the same to rounding."""
 Sizes = int | Sequence[int]
 """One size for every spatial axis, or one for each."""
 Padding = str | Sequence[tuple[int, int]]
 """``"SAME"``, ``"VALID"``, or a pair (before, after) for each spatial axis."""
-
-_LARGEST_PATCHES = 2**27
-"""Numbers, half a gigabyte in float32: larger patches are not made unless asked for."""
-
-
-class Axis(NamedTuple):
-    """A window's way along one spatial axis.
-
-    Attributes:
-        window: entries of the window.
-        stride: distance of one window from the next.
-        dilation: distance of one entry of the window from the next.
-        before: padding before the first entry.
-        after: padding after the last.
-        size: entries of the input.
-        out: windows.
-    """
-
-    window: int
-    stride: int
-    dilation: int
-    before: int
-    after: int
-    size: int
-    out: int
-
-    @property
-    def span(self) -> int:
-        """Entries from the first of a window to its last."""
-        return (self.window - 1) * self.dilation + 1
 
 
 def check_sizes(name: str, sizes: Any) -> None:
@@ -154,35 +114,3 @@ def window_axes(x: Any, window: Sizes, stride: Sizes, dilation: Sizes, padding: 
             )
         found.append(Axis(entries, step, spread, before, after, size, (size + before + after - span) // step + 1))
     return tuple(found)
-
-
-def uses_slices(lowering: Lowering, numbers: int) -> bool:
-    """Whether slices of ``numbers`` entries in all are made, instead of XLA's own operation for windows.
-
-    On a CPU XLA computes its windows slowly, inside a compiled loop most of all. This is decided while tracing, from
-    JAX's default backend.
-    """
-    if lowering != "auto":
-        return lowering == "patches"
-    return jax.default_backend() == "cpu" and numbers <= _LARGEST_PATCHES
-
-
-def pad_spatial(x: Array, axes: Sequence[Axis], value: float) -> Array:
-    """``x`` with the padding of each axis."""
-    if not any(axis.before or axis.after for axis in axes):
-        return x
-    amounts = [(0, 0, 0), *((axis.before, axis.after, 0) for axis in axes), (0, 0, 0)]
-    return lax.pad(x, jnp.asarray(value, x.dtype), amounts)
-
-
-def slices(x: Array, axes: Sequence[Axis], combine: Callable[[list[Array]], Array]) -> Array:
-    """Combines the entries of each window of the padded ``x``, axis by axis, the last first.
-
-    A concatenation of channels makes patches, an operator reduces. One axis after another needs as
-    many slices as the *sum* of the window's sizes, not their product.
-    """
-    for position, axis in reversed(list(enumerate(axes, start=1))):
-        starts = [entry * axis.dilation for entry in range(axis.window)]
-        last = (axis.out - 1) * axis.stride + 1
-        x = combine([lax.slice_in_dim(x, start, start + last, axis.stride, position) for start in starts])
-    return x

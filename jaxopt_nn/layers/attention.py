@@ -10,10 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxopt_nn import _keys, initializers
+from jaxopt_nn import initializers
 from jaxopt_nn._arguments import check_number, check_positive_int
 from jaxopt_nn.initializers import Initializer
-from jaxopt_nn.layers._product import times_matrix
 from jaxopt_nn.layers.combinators import add, serial
 from jaxopt_nn.layers.dense import dense
 from jaxopt_nn.layers.dropout import dropout
@@ -104,7 +103,7 @@ def multi_head_attention(
                 raise ValueError(f"expected features that {num_heads} heads divide, got {queries.shape[-1]}")
             size = queries.shape[-1] // num_heads
         inner, outer = num_heads * size, queries.shape[-1] if features is None else features
-        keys = _keys.split(key, 4)
+        keys = jax.random.split(key, 4)
         heads = jax.ShapeDtypeStruct((*queries.shape[:2], inner), queries.dtype)
         fed = {"query": (queries, inner), "key": (values, inner), "value": (values, inner), "output": (heads, outer)}
         return {
@@ -120,7 +119,7 @@ def multi_head_attention(
         _check(params, queries, values, mask)
 
         def projected(name: str, source: Any) -> Array:
-            y = times_matrix(source, params[name]["kernel"])
+            y = source @ params[name]["kernel"]
             return y + jnp.broadcast_to(params[name]["bias"], y.shape) if use_bias else y
 
         def by_head(name: str, source: Any) -> Array:

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn._arguments import check_number
-from jaxopt_nn._cpu import turned
 from jaxopt_nn.layers._moments import aligned, check_normalized, weighted_moments, wide_of
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
 
@@ -102,12 +101,9 @@ def batch_norm(
         del key
         check_normalized(x, params["scale"].shape[0])
         wide = wide_of(x)
-        values, axis = x.astype(wide), -1
-        turn = x.ndim > 3 and jax.default_backend() == "cpu"
-        if turn:
-            values, axis = turned(values), 0
+        values = x.astype(wide)
         if train:
-            mean, var, count = weighted_moments(values, weight, axis)
+            mean, var, count = weighted_moments(values, weight)
             carried = var * jnp.where(count > 1, count / jnp.maximum(count - 1, 1e-6), 1) if chosen.unbiased else var
             follow = jnp.asarray(rate, wide)
             old_share, new_share = (follow, 1 - follow) if chosen.momentum_is_of_old else (1 - follow, follow)
@@ -116,10 +112,7 @@ def batch_norm(
         else:
             mean, var = state["mean"].astype(wide), state["var"].astype(wide)
         scale = params["scale"].astype(wide) * lax.rsqrt(var + jnp.asarray(small, wide))
-        mean, scale, bias = (aligned(each, x, axis) for each in (mean, scale, params["bias"].astype(wide)))
-        y = (values - mean) * scale + bias
-        if turn:  # behind a barrier: else XLA would sum the gradients of the parameters before the cotangent is turned
-            y = turned(lax.optimization_barrier(y))
-        return y.astype(x.dtype), state
+        mean, scale, bias = (aligned(each, x) for each in (mean, scale, params["bias"].astype(wide)))
+        return ((values - mean) * scale + bias).astype(x.dtype), state
 
     return Layer(init, apply, "batch_norm")

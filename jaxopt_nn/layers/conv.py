@@ -1,28 +1,24 @@
 """Convolutions over any number of spatial axes: ``[N, L, C]``, ``[N, H, W, C]``, ...
 
-**Lowering.** ``"native"`` is XLA's convolution; ``"patches"`` copies the windows into a matrix and multiplies it, which
-on a CPU is several times faster inside a compiled loop and, with kernels in lanes under ``vmap``, stays a matrix
-product, where the native one becomes a grouped convolution with a slow backward pass. ``"auto"`` takes patches for
-kernels in lanes and, unless they would hold more than 2²⁷ numbers, where JAX's default backend is a CPU; else the
-native convolution. Values and derivatives of every order are the same to rounding; patches may spread an input that
-is not finite to a few more outputs beside those whose windows hold it.
-
-On a CPU patches of images, their product, pooling and batch normalization are computed with the batch for the innermost
-axis; what would turn it back in between XLA leaves out. ``python -m benchmarks.layers`` measures it.
+**Lowering.** ``"native"`` is XLA's convolution. ``"patches"`` copies the windows into a matrix and multiplies it: with
+kernels under ``vmap`` it stays a matrix product, where the native one becomes a grouped convolution with a slow
+backward pass. ``"auto"`` takes patches on a single CPU device, where they are several times as fast, unless they would
+hold more than 2²⁷ numbers; else the native convolution. Values and derivatives of every order are the same to rounding;
+patches may spread an input that is not finite to a few more outputs of the same example.
+``python -m benchmarks.layers`` measures both.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-from jaxopt_nn import _keys, initializers
+from jaxopt_nn import _ops, initializers
 from jaxopt_nn._arguments import check_positive_int
+from jaxopt_nn._ops.windows import Axis, Lowering
 from jaxopt_nn.initializers import Initializer
-from jaxopt_nn.layers._convolution import convolve, convolve_transposed
 from jaxopt_nn.layers._windows import (
-    Axis,
-    Lowering,
     Padding,
     Sizes,
     check_lowering,
@@ -89,7 +85,7 @@ def conv(
     ((3, 3, 1, 8), (4, 14, 14, 8))
     """
     window = _Window(kernel_size, stride, dilation, padding, lowering)
-    return _grouped("conv", features, groups, window, window_axes, convolve, (kernel_init, bias_init, use_bias))
+    return _grouped("conv", features, groups, window, window_axes, _ops.convolve, (kernel_init, bias_init, use_bias))
 
 
 def depthwise_conv(
@@ -148,7 +144,7 @@ def depthwise_conv(
         channels = params["kernel"].shape[-1] // multiplier
         window.check(x, channels)
         axes = window_axes(x, *window.arguments)
-        return convolve(x, params["kernel"], params.get("bias"), axes, channels, lowering), state
+        return _ops.convolve(x, params["kernel"], params.get("bias"), axes, channels, lowering), state
 
     return Layer(init, apply, "depthwise_conv")
 
@@ -208,7 +204,7 @@ def conv_transpose(
     """
     window = _Window(kernel_size, stride, dilation, padding, lowering)
     inits = (kernel_init, bias_init, use_bias)
-    return _grouped("conv_transpose", features, groups, window, _transposed_axes, convolve_transposed, inits)
+    return _grouped("conv_transpose", features, groups, window, _transposed_axes, _ops.convolve_transposed, inits)
 
 
 class _Window:
@@ -295,5 +291,5 @@ def _init(
         return {"kernel": kernel_init(key, shape, x.dtype)}
     if bias_init is None:  # zeros need no key: one split less to compile for each layer
         return {"kernel": kernel_init(key, shape, x.dtype), "bias": jnp.zeros(shape[-1], x.dtype)}
-    kernel_key, bias_key = _keys.split(key)
+    kernel_key, bias_key = jax.random.split(key)
     return {"kernel": kernel_init(kernel_key, shape, x.dtype), "bias": bias_init(bias_key, shape[-1:], x.dtype)}

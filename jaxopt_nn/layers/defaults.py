@@ -7,7 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxopt_nn import _keys, initializers
+from jaxopt_nn import initializers
 from jaxopt_nn.initializers import Initializer
 from jaxopt_nn.layers.wiring import as_layer
 from jaxopt_nn.trees import named_leaves
@@ -56,11 +56,11 @@ def with_defaults(model: Any, convention: Literal["torch", "keras"]) -> Layer:
     layer = as_layer(model)
 
     def init(key: Key, x: PyTree) -> tuple[Params, State]:
-        first, second = _keys.split(key)
+        first, second = jax.random.split(key)
         params, state = layer.init(first, x)
         laws = _laws(layer, params, convention, 0)
         named = named_leaves(params)
-        keys = _keys.split(second, max(1, len(named)))
+        keys = jax.random.split(second, max(1, len(named)))
         drawn = [
             laws[path](own, leaf.shape, leaf.dtype) if path in laws else leaf
             for own, (path, leaf) in zip(keys, named, strict=False)
@@ -131,7 +131,7 @@ def _of_keras_recurrence(kind: str, params: Params, stacked: int) -> dict[str, I
     def orthogonal(key: Key, shape: Any, dtype: Any = jnp.float32) -> Array:
         blocks = math.prod(shape[:stacked])
         draw = initializers.orthogonal()
-        drawn = jax.vmap(lambda own: draw(own, shape[stacked:], dtype))(_keys.split(key, blocks))
+        drawn = jax.vmap(lambda own: draw(own, shape[stacked:], dtype))(jax.random.split(key, blocks))
         return drawn.reshape(shape)
 
     def bias(key: Key, shape: Any, dtype: Any = jnp.float32) -> Array:

@@ -3,12 +3,12 @@
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-from jaxopt_nn import _keys, initializers
+from jaxopt_nn import initializers
 from jaxopt_nn._arguments import check_floating, check_positive_int
 from jaxopt_nn.initializers import Initializer
-from jaxopt_nn.layers._product import times_matrix
 from jaxopt_nn.types import Array, Key, Layer, Params, State
 
 __all__ = ["dense", "flatten"]
@@ -57,7 +57,7 @@ def dense(
             return {"kernel": kernel_init(key, kernel_shape, x.dtype)}, {}
         if bias_init is None:  # zeros need no key: one split less to compile for each layer
             return {"kernel": kernel_init(key, kernel_shape, x.dtype), "bias": jnp.zeros(features, x.dtype)}, {}
-        kernel_key, bias_key = _keys.split(key)
+        kernel_key, bias_key = jax.random.split(key)
         bias = bias_init(bias_key, (features,), x.dtype)
         return {"kernel": kernel_init(kernel_key, kernel_shape, x.dtype), "bias": bias}, {}
 
@@ -66,7 +66,7 @@ def dense(
     ) -> tuple[Array, State]:
         del train, key, weight
         _check_features(x, params["kernel"].shape[0])
-        y = times_matrix(x, params["kernel"])
+        y = x @ params["kernel"]
         return (y + jnp.broadcast_to(params["bias"], y.shape) if use_bias else y), state
 
     return Layer(init, apply, "dense")

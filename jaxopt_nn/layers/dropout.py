@@ -5,19 +5,22 @@ scaled accordingly, so expectations are exact. A mask follows from the layer's k
 lane as the keys do, and a resumed run repeats it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 
-from jaxopt_nn import _keys, trees
+from jaxopt_nn import _ops, trees
 from jaxopt_nn._arguments import check_floating, check_key, check_number
-from jaxopt_nn.layers._bits import drop
 from jaxopt_nn.layers.wiring import as_layer
 from jaxopt_nn.trees import Mask
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
 
 __all__ = ["drop_connect", "dropout", "spatial_dropout", "stochastic_depth"]
+
+_LEVELS = 2**16
 
 
 def dropout(drop_rate: ArrayLike) -> Layer:
@@ -147,9 +150,9 @@ def drop_connect(layer: Layer | Callable[[Any], Any], drop_rate: ArrayLike, mask
         key = _needed(key)
         leaves, tree = jax.tree.flatten(params)
         chosen = trees.select("mask", mask, params)
-        own, *keys = _keys.split(key, 1 + sum(chosen))
+        own, *keys = jax.random.split(key, 1 + sum(chosen))
         dropped = [
-            drop(leaf, drop_rate, keys.pop(), leaf.shape) if yes else leaf
+            _drop(leaf, drop_rate, keys.pop(), leaf.shape) if yes else leaf
             for leaf, yes in zip(leaves, chosen, strict=True)
         ]
         return inner.apply(jax.tree.unflatten(tree, dropped), state, x, train=train, key=own, weight=weight)
@@ -176,7 +179,7 @@ def _dropping(drop_rate: ArrayLike, mask_shape: Callable[[Any], tuple[int, ...]]
     ) -> tuple[Array, State]:
         del params, weight
         check(x)
-        return (drop(x, drop_rate, _needed(key), mask_shape(x)) if train else x), state
+        return (_drop(x, drop_rate, _needed(key), mask_shape(x)) if train else x), state
 
     return Layer(init, apply, name)
 
@@ -186,3 +189,24 @@ def _needed(key: Key | None) -> Key:
         raise ValueError("key: expected a PRNG key in training, got None")
     check_key("key", key)
     return key
+
+
+def _drop(x: Array, drop_rate: ArrayLike, key: Key, mask_shape: Sequence[int]) -> Array:
+    """``x · m / P(m = 1)`` with m Bernoulli, 0 with probability ``drop_rate`` to the nearest multiple of 2⁻¹⁶.
+
+    The scale is that of the multiple, so the expectation is exactly x; its derivative by ``drop_rate`` is that of
+    1/(1 − drop_rate). No rate below 1 drops everything: the largest multiple is 1 − 2⁻¹⁶.
+
+    Args:
+        x: what is masked.
+        drop_rate: may be traced.
+        key: a PRNG key.
+        mask_shape: of the rank of ``x``: an axis of size 1 shares its mask.
+    """
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    rate = jnp.asarray(drop_rate, wide)
+    threshold = lax.stop_gradient(jnp.clip(jnp.round(rate * _LEVELS), 0, _LEVELS - 1))
+    rate = rate + (threshold / _LEVELS - lax.stop_gradient(rate))
+    keep = _ops.random_uint16(key, mask_shape) >= threshold.astype(jnp.uint16)
+    kept = (x.astype(wide) / (1 - rate)).astype(x.dtype)
+    return jnp.where(jnp.broadcast_to(keep, x.shape), kept, jnp.zeros_like(x))

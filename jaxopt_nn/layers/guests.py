@@ -18,7 +18,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxopt_nn import _keys
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Array, Key, Layer, Params, PyTree, State
 
@@ -95,7 +94,7 @@ def from_linen(module: Any, *, rngs: tuple[str, ...] = ("dropout",)) -> Layer:
     names = _mode_names(type(module).__call__)
 
     def init(key: Key, x: PyTree) -> tuple[Params, State]:
-        first, *others = _keys.split(key, 1 + len(rngs))
+        first, *others = jax.random.split(key, 1 + len(rngs))
         streams = {"params": first, **dict(zip(rngs, others, strict=True))}
         variables = dict(module.init(streams, _zeros(x), **_mode(names, False)))
         return variables.pop("params", {}), variables
@@ -105,7 +104,7 @@ def from_linen(module: Any, *, rngs: tuple[str, ...] = ("dropout",)) -> Layer:
     ) -> tuple[PyTree, State]:
         del weight
         variables = {"params": params, **state}
-        streams = {} if key is None else dict(zip(rngs, _keys.split(key, len(rngs)), strict=True))
+        streams = {} if key is None else dict(zip(rngs, jax.random.split(key, len(rngs)), strict=True))
         mode = _mode(names, train)
         try:
             if not train or not state:
@@ -161,7 +160,7 @@ def from_nnx(build: Callable[[Any], Any]) -> Layer:
         leaves, treedef = jax.tree.flatten(streams)
         own = jax.random.key(0) if key is None else key
         fresh = [
-            _keys.fold_in(own, index)
+            jax.random.fold_in(own, index)
             if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
             else jnp.zeros(leaf.shape, leaf.dtype)
             for index, leaf in enumerate(leaves)
@@ -229,7 +228,7 @@ def from_equinox(build: Callable[[Key], Any], *, batched: bool = False, axis_nam
             y, inner = one(x, inner, key)
         else:
             count = jax.tree.leaves(x)[0].shape[0]
-            keys = None if key is None or not takes_key else _keys.split(key, count)
+            keys = None if key is None or not takes_key else jax.random.split(key, count)
             mapped = jax.vmap(one, (0, None, 0), (0, None), axis_name=axis_name)
             y, inner = mapped(x, inner, keys)
         return y, {**state, "state": dict(named_leaves(inner))} if train and "state" in state else state

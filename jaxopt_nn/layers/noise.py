@@ -49,8 +49,7 @@ def gaussian_noise(stddev: ArrayLike) -> Layer:
         if key is None:
             raise ValueError("key: expected a PRNG key in training, got None")
         check_key("key", key)
-        # Drawn in a row: another shape takes XLA longer to compile on a CPU.
-        noise = jax.random.normal(key, (x.size,), jnp.promote_types(x.dtype, jnp.float32)).reshape(x.shape)
+        noise = jax.random.normal(key, x.shape, jnp.promote_types(x.dtype, jnp.float32))
         return (x + jnp.asarray(stddev, noise.dtype) * noise).astype(x.dtype), state
 
     return Layer(init, apply, "gaussian_noise")

@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxopt_nn import _keys, initializers
+from jaxopt_nn import initializers
 from jaxopt_nn._arguments import check_floating, check_positive_int
 from jaxopt_nn.initializers import Initializer
-from jaxopt_nn.layers._product import times_matrix
 from jaxopt_nn.types import Array, Key, Layer, Params, State
 
 __all__ = ["gru", "lstm", "simple_rnn"]
@@ -212,7 +211,7 @@ def gru(
 
     def biases(key: Key, dtype: Any) -> dict[str, Array]:
         draw = initializers.zeros() if bias_init is None else bias_init
-        first, second = (key, key) if bias_init is None else _keys.split(key)  # zeros read none
+        first, second = (key, key) if bias_init is None else jax.random.split(key)  # zeros read none
         after: dict[str, Array] = {"recurrent_bias": draw(second, (features,), dtype)} if reset_after else {}
         return {"bias": draw(first, (3 * features,), dtype), **after}
 
@@ -257,7 +256,7 @@ def _recurrent(
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
         x, _ = _parts(x)
-        first, second, third = _keys.split(key, 3)
+        first, second, third = jax.random.split(key, 3)
         return {
             "kernel": kernel_init(first, (x.shape[-1], width), x.dtype),
             "recurrent_kernel": recurrent_init(second, (cell.features, width), x.dtype),
@@ -271,7 +270,7 @@ def _recurrent(
         x, mask = _parts(x)
         if x.shape[-1] != params["kernel"].shape[0]:
             raise ValueError(f"expected {params['kernel'].shape[0]} features, got shape {list(x.shape)}")
-        gates = times_matrix(x, params["kernel"])
+        gates = x @ params["kernel"]
         gates = gates + jnp.broadcast_to(params["bias"], gates.shape)
 
         def body(carry: tuple[Array, ...], at: Any) -> tuple[tuple[Array, ...], Array | None]:

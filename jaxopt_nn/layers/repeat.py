@@ -6,7 +6,6 @@ from typing import Any
 import jax
 from jax import lax
 
-from jaxopt_nn import _keys
 from jaxopt_nn._arguments import check_positive_int
 from jaxopt_nn.layers.wiring import Node, Wiring, as_layer, counted, located, output_shape, shapes_of
 from jaxopt_nn.types import Array, Key, Layer, Params, State
@@ -51,7 +50,7 @@ def repeat(block: Layer | Callable[[Any], Any], n: int, *, unroll: int = 1, rema
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
         x = shapes_of(x)
-        params, state = located(name, jax.vmap(lambda own: layer.init(own, x)), _keys.split(key, n))
+        params, state = located(name, jax.vmap(lambda own: layer.init(own, x)), jax.random.split(key, n))
         first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (params, state))
         y = located(name, output_shape, layer, *first, x)
         located(name, _check_same, x, y)
@@ -60,7 +59,7 @@ def repeat(block: Layer | Callable[[Any], Any], n: int, *, unroll: int = 1, rema
     def apply(
         params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
     ) -> tuple[Any, State]:
-        keys = None if key is None else _keys.split(key, n)
+        keys = None if key is None else jax.random.split(key, n)
 
         def body(x: Any, own: Any) -> tuple[Any, State]:
             own_params, own_state, own_key = own

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxopt_nn import _keys
 from jaxopt_nn.types import Array, Key, Layer, Params, PyTree, State
 
 __all__ = [
@@ -107,7 +106,7 @@ def wired(wiring: Wiring, name: str) -> Layer:
         values = bind(wiring, shapes_of(x))
         params: dict[str, Any] = {}
         state: dict[str, Any] = {}
-        for node, own_key in zip(nodes, _keys.split(key, len(nodes)), strict=True):
+        for node, own_key in zip(nodes, jax.random.split(key, len(nodes)), strict=True):
             fed = gather(values, node.inputs)
             if node.owner == node.name:
                 own_params, own_state = located(node.name, node.layer.init, own_key, fed)
@@ -124,7 +123,7 @@ def wired(wiring: Wiring, name: str) -> Layer:
     ) -> tuple[PyTree, State]:
         values = bind(wiring, x)
         new_state = dict(state)
-        keys = [None] * len(nodes) if key is None else _keys.split(key, len(nodes))
+        keys = [None] * len(nodes) if key is None else jax.random.split(key, len(nodes))
         for node, own_key in zip(nodes, keys, strict=True):
             values[node.name], own_state = located(
                 node.name,

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxopt_nn._keys import fold_in
 from jaxopt_nn.training.batches import count_examples
 from jaxopt_nn.types import Array, Batch, Key, PyTree, State
 
@@ -34,7 +33,7 @@ def accumulate(gradient_fn: GradientFn, micro_batches: int) -> GradientFn:
 
         def part(carry: tuple[PyTree, State], inputs: tuple[Array, Batch, Array]) -> tuple[Any, Any]:
             (gradient, model_state), (index, batch, share) = carry, inputs
-            value, new = gradient_fn(params, model_state, batch, fold_in(key, index))
+            value, new = gradient_fn(params, model_state, batch, jax.random.fold_in(key, index))
             loss, (model_state, metrics) = value
             gradient = jax.tree.map(lambda sum_, g: sum_ + _weighted(share, g), gradient, new)
             return (gradient, model_state), (

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from jaxopt_nn._keys import permutation
 from jaxopt_nn.types import Array, Batch, Key
 
 __all__ = ["EpochOrder", "count_examples", "count_steps", "epoch_order", "take_batch"]
@@ -27,7 +26,7 @@ def count_steps(examples: int, batch_size: int, last_batch: str) -> int:
 def epoch_order(key: Key, examples: int, batch_size: int, last_batch: str, shuffle: bool) -> EpochOrder:
     """Which rows make the batches of one epoch: every row at most once, in the order that the key gives."""
     steps = count_steps(examples, batch_size, last_batch)
-    rows = permutation(key, examples) if shuffle else jnp.arange(examples)
+    rows = jax.random.permutation(key, examples) if shuffle else jnp.arange(examples)
     missing = steps * batch_size - examples
     if missing <= 0:
         return rows[: steps * batch_size].reshape(steps, batch_size), None

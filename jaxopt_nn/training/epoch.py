@@ -14,8 +14,7 @@ import optax
 from jax import lax
 
 from jaxopt_nn import losses
-from jaxopt_nn._keys import fold_in
-from jaxopt_nn._lanes import any_lane
+from jaxopt_nn._ops import any_over_vmapped_axis
 from jaxopt_nn.layers import total_activity_penalty
 from jaxopt_nn.optimizers import (
     LearningRateState,
@@ -107,7 +106,7 @@ def train_epoch(
     def skip(progress: Progress) -> tuple[Progress, Row]:
         return progress, _blank(jax.eval_shape(lambda: work(progress)[1]))
 
-    return lax.cond(any_lane(active), work, skip, progress)
+    return lax.cond(any_over_vmapped_axis(active), work, skip, progress)
 
 
 def _train_epoch(
@@ -200,7 +199,7 @@ def _scaled(optimizer: optax.GradientTransformation, scale: Array) -> optax.Grad
 
 
 def _order(parts: Recipe, order_key: Key, epoch: Array, train: Batch) -> EpochOrder:
-    key = fold_in(order_key, epoch)
+    key = jax.random.fold_in(order_key, epoch)
     return epoch_order(key, count_examples(train), parts.batch_size, parts.last_batch, parts.shuffle)
 
 

@@ -115,7 +115,7 @@ def _examples_at_once(parts: Recipe, examples: int) -> int:
     """In the smallest number of passes of equal size."""
     limit = parts.evaluation_batch_size
     if limit is None:
-        limit = 512 if jax.default_backend() == "cpu" else 1024
+        limit = 1024
     return -(-examples // -(-examples // limit))
 
 

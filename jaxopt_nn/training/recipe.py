@@ -40,8 +40,7 @@ class Recipe(NamedTuple):
         micro_batches: parts into which each batch is split to bound the memory of a step; the gradient is the batch's.
         nonfinite_limit: steps in a row with a loss or gradient that is not finite that end the run; fewer are skipped.
             1 ends it at the first; may be traced.
-        evaluation_batch_size: examples at once in evaluation, at the most; bounds its memory. None for 512 on a CPU,
-            whose caches hold the activations of few examples of a convolution, and for 1,024 elsewhere.
+        evaluation_batch_size: examples at once in evaluation, at the most; bounds its memory. None for 1,024.
     """
 
     model: Layer | Callable[[Any], Any]

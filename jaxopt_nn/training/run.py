@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn._arguments import check_key
-from jaxopt_nn._keys import split
 from jaxopt_nn.data.checks import check_batch, is_traced, num_examples
 from jaxopt_nn.optimizers import evaluation_params
 from jaxopt_nn.training.epoch import Progress, Row, RunKeys, init_progress, train_epoch
@@ -139,7 +138,7 @@ def split_key(key: Any) -> RunKeys:
             check_key(f"key.{name}", part)
         return key
     check_key("key", key)
-    return RunKeys(*split(key, 3))
+    return RunKeys(*jax.random.split(key, 3))
 
 
 def check_run_arguments(parts: Recipe, train: Batch, valid: Batch | None) -> None:

@@ -9,11 +9,7 @@ import optax
 from jax import lax
 
 from jaxopt_nn._arguments import check_key, check_number, check_positive_int
-from jaxopt_nn._cpu import one_cpu
-from jaxopt_nn._keys import fold_in
-from jaxopt_nn._lanes import any_lane, in_lanes
 from jaxopt_nn.optimizers import frozen_paths
-from jaxopt_nn.training._chosen import chosen_early
 from jaxopt_nn.training.accumulation import accumulate
 from jaxopt_nn.trees import check_same_structure, named_leaves
 from jaxopt_nn.types import Array, ArrayLike, Batch, Key, LossFn, Params, PyTree, State, TrainState
@@ -22,9 +18,6 @@ __all__ = ["Guard", "GuardedStep", "Step", "init_guard", "init_state", "make_gua
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 GuardedStep = Callable[[tuple[TrainState, "Guard"], Batch], tuple[tuple[TrainState, "Guard"], dict[str, Array]]]
-
-_SMALL = 2**14  # numbers of a leaf: in a microsecond or two a CPU copies them
-_SMALL_IN_LANES = 2**10  # of each lane
 
 
 def init_state(
@@ -133,12 +126,8 @@ def make_guarded_step(
         applied, bad = on & good, on & ~good
         in_a_row = jnp.where(applied, 0, guard.in_a_row + bad)
         # The update stands inside of the branch: there it writes over the old state, which a choice between two
-        # finished states would have to copy first. Lanes all take it, and choose leaf by leaf.
-        state = lax.cond(
-            any_lane(applied) | in_lanes(applied),
-            lambda: chosen_early(lambda: advance(state, batch, found), state, applied),
-            lambda: state,
-        )
+        # finished states would have to copy first. Under vmap it becomes a choice.
+        state = lax.cond(applied, lambda: advance(state, batch, found), lambda: state)
         return (state, Guard(in_a_row, guard.skipped + bad)), {**found.metrics, "applied": applied}
 
     return guarded
@@ -172,7 +161,7 @@ def _halves(
             return loss_fn(assemble(trained), model_state, batch, key)
 
         gradient_of = accumulate(jax.value_and_grad(loss_of, has_aux=True), micro_batches)
-        return gradient_of(trained, state.model_state, batch, fold_in(state.key, state.step))
+        return gradient_of(trained, state.model_state, batch, jax.random.fold_in(state.key, state.step))
 
     def evaluate(state: TrainState, batch: Batch) -> _Found:
         (loss, (model_state, metrics)), gradient = differentiate(state.params, state, batch)
@@ -219,25 +208,11 @@ def _split(params: Params, frozen: frozenset[str]) -> tuple[list[Array], Callabl
 
 def _norm(tree: PyTree) -> Array:
     """The global L2 norm of a pytree, accumulated in float32 at least."""
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-    leaves = [leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in leaves]
-    if one_cpu() and leaves:
-        # As rows: the gradient of a matrix is the transpose of another, and XLA is slow to sum that. And what is small
-        # in one row: a sum is two or three kernels, which take longer to start than to run; less small if in lanes.
-        rows = [lax.optimization_barrier(leaf.ravel()) for leaf in leaves]
-        lanes = in_lanes(rows[0])
-        total = lax.cond(lanes, lambda: _squares(rows, _SMALL_IN_LANES), lambda: _squares(rows, _SMALL))
-    else:
-        total = _squares(leaves)
+    total = jnp.float32(0)
+    for leaf in jax.tree.leaves(tree):
+        total += jnp.sum(jnp.square(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))))
     zero = total == 0  # where the root has no derivative: there it is 0, as that of the squares
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total)))
-
-
-def _squares(leaves: list[Array], small: int = 0) -> Array:
-    """The sum of all squares, taken together of leaves of up to ``small`` numbers."""
-    joined = [leaf for leaf in leaves if leaf.size <= small]
-    parts = [leaf for leaf in leaves if leaf.size > small] + ([jnp.concatenate(joined)] if joined else [])
-    return sum([jnp.sum(jnp.square(part)) for part in parts], start=jnp.float32(0))
 
 
 def _strong(leaf: Any) -> Array:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxopt_nn import layers
-from jaxopt_nn.layers import _turned
-from jaxopt_nn.layers._windows import Axis
+from jaxopt_nn._ops.cpu import convolution
+from jaxopt_nn._ops.windows import Axis
 
 # (name, factory, kwargs, shape)
 CONVOLUTIONS = [
@@ -141,32 +141,14 @@ def test_values_and_derivatives_of_both_lowerings(factory, kwargs, shape):
 )
 def test_neighbours_are_computed_together_where_that_is_faster(window, stride, dilation, out, features, together):
     axis = Axis(window, stride, dilation, 0, 0, 99, out)
-    assert _turned._columns_together(axis, features) == together
-
-
-@CASES
-def test_patches_on_several_devices_are_those_on_one(monkeypatch, factory, kwargs, shape):
-    """There axes of the batch stay as they are; values, gradients and curvature are the same."""
-
-    def derivatives():
-        layer, params, x = built(factory, {**kwargs, "lowering": "patches"}, shape)
-
-        def gradient(params, x):
-            return jax.grad(lambda params, x: jnp.sum(jnp.sin(applied(layer, params, x))), (0, 1))(params, x)
-
-        ones = jax.tree.map(jnp.ones_like, (params, x))
-        return applied(layer, params, x), *jax.jit(lambda: jax.jvp(gradient, (params, x), ones))()
-
-    alone = derivatives()
-    monkeypatch.setattr(jax, "device_count", lambda: 2)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), derivatives(), alone)
+    assert convolution._columns_together(axis, features) == together
 
 
 @pytest.mark.parametrize("window", [(1, 5), (3, 2), (2, 1, 4)])
 @pytest.mark.parametrize("together", [2, 3, 7])
 def test_neighbours_computed_together_are_those_of_the_native_convolution(monkeypatch, window, together):
     """Also where the last row of outputs is not full, and where inputs are left over."""
-    monkeypatch.setattr(_turned, "_columns_together", lambda axis, features: together)
+    monkeypatch.setattr(convolution, "_columns_together", lambda axis, features: together)
     shape, kwargs = (2, 5, 6, 11)[: len(window)], {"stride": (2, 2, 1)[-len(window) :]}
     shape, found = (*shape, 10, 3), []
     with jax.enable_x64(True):
@@ -226,43 +208,6 @@ def test_lanes_of_kernels_are_no_grouped_convolution(params_in_lanes):
     automatic = "stablehlo.convolution" in convolutions_in(params_in_lanes, "auto")
     assert automatic == (jax.default_backend() != "cpu")
     assert "stablehlo.convolution" in convolutions_in(params_in_lanes, "native")
-
-
-@pytest.fixture
-def accelerator(monkeypatch):
-    """What "auto" takes where JAX computes on something else than a CPU."""
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-
-
-@pytest.mark.parametrize(
-    ("factory", "kwargs", "shape"),
-    [case[1:] for case in CONVOLUTIONS if case[0] in ("everything", "depthwise", "transposed, everything")],
-)
-def test_both_lowerings_stand_behind_auto(accelerator, factory, kwargs, shape):
-    """A single run keeps XLA's convolution and lanes of kernels none, values and curvature being the same."""
-
-    def program(lowering, *, lanes):
-        layer, params, x = built(factory, {**kwargs, "lowering": lowering}, shape)
-
-        def gradient(params, x):
-            return jax.grad(lambda params, x: jnp.sum(jnp.sin(applied(layer, params, x))), (0, 1))(params, x)
-
-        def curvature(params, x):
-            ones = jax.tree.map(jnp.ones_like, (params, x))
-            return jax.jvp(gradient, (params, x), ones)
-
-        if lanes:
-            params = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
-            curvature = jax.vmap(curvature, (0, None))
-        compiled = jax.jit(curvature).lower(params, x).compile()
-        return compiled.as_text(), compiled(params, x)
-
-    (single, got), (_, expected) = program("auto", lanes=False), program("native", lanes=False)
-    assert " convolution(" in single and " conditional(" not in single
-    jax.tree.map(np.testing.assert_array_equal, got, expected)
-    (several, got), (_, expected) = program("auto", lanes=True), program("patches", lanes=True)
-    assert " convolution(" not in several and " conditional(" not in several
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), got, expected)
 
 
 def test_patches_that_would_be_too_large_are_not_made():

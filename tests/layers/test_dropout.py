@@ -4,10 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.random import threefry_2x32
 
-from jaxopt_nn import layers
-from jaxopt_nn.layers import _bits
+from jaxopt_nn import _ops, layers
 
 SIZE = 200_000
 
@@ -54,19 +52,9 @@ def test_gradient_passes_through_kept_units_only():
     np.testing.assert_allclose(gradient, np.where(dropped(0.2, key, x) == 0, 0, 1 / 0.8), rtol=1e-5)
 
 
-def test_the_generator_is_threefry():
-    """Against JAX's own: the same words, in another order."""
-    for key in (jax.random.key(7), jax.random.PRNGKey(7)):
-        ours = _bits.random_uint16(key, (5, 3))  # 15 units, four of a hash of two words
-        counts = jnp.array([_bits._STREAM] * 4 + [0, 1, 2, 3], jnp.uint32)
-        words = np.asarray(threefry_2x32(jax.random.PRNGKey(7), counts)).reshape(2, 4).T
-        quarters = np.stack([words & 0xFFFF, words >> 16], 2).reshape(4, 4).T.reshape(-1)[:15].reshape(5, 3)
-        np.testing.assert_array_equal(ours, quarters)
-
-
 def test_bits_are_uniform_and_not_those_of_jax_random():
     key = jax.random.key(3)
-    bits = np.asarray(_bits.random_uint16(key, (2**20,)))
+    bits = np.asarray(_ops.random_uint16(key, (2**20,)))
     high, low = np.bincount(bits >> 8, minlength=256), np.bincount(bits & 255, minlength=256)
     for counts in (high, low):  # chi-squared with 255 degrees of freedom: mean 255, deviation 22.6
         assert 255 - 5 * 22.6 < np.sum((counts - 4096.0) ** 2 / 4096) < 255 + 5 * 22.6

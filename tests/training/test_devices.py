@@ -8,7 +8,7 @@ LANES = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, PartitionSpec as P
 from jaxopt_nn import layers, losses, metrics, optimizers, training
-from jaxopt_nn._cpu import one_cpu
+from jaxopt_nn import _ops
 from jaxopt_nn.types import Batch
 
 def recipe(hp):
@@ -23,7 +23,7 @@ train, valid = Batch(x, jnp.arange(40) % 4), Batch(x[:9], jnp.arange(9) % 4)
 where = []
 
 def run(keys, rate, train, valid):
-    where.append(one_cpu())
+    where.append(_ops._is_for_single_cpu(train.x))
     return training.make_run(recipe)(keys, rate, train, valid)
 
 lanes = jax.vmap(run, (training.RunKeys(0, None, 0), 0, None, None))

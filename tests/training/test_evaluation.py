@@ -46,8 +46,8 @@ def test_passes_are_equal_and_within_the_limit(problem, trained, copies, limit, 
 
     examples = jax.tree.map(lambda leaf: np.concatenate([leaf] * copies), problem.train)
     training.evaluate(watched, problem.hparams, trained, examples)
-    # By default at most 512 of the 1,120 on a CPU, 1,024 elsewhere.
-    assert sizes == {size or (374 if jax.default_backend() == "cpu" else 560)}
+    # By default at most 1,024.
+    assert sizes == {size or 560}
 
 
 def test_weights_of_examples_count(problem, trained):

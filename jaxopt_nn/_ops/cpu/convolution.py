@@ -1,7 +1,8 @@
-"""Convolution with the batch for the innermost axis: how XLA computes it fast on a CPU.
+"""Convolution and its transpose as matrix products of patches.
 
-Patches are copied in pieces as long as a row of the input times the batch, and the product of the kernel's matrix and
-the patches, ``[F, window · C]`` by ``[window · C, out · N]``, goes to all cores.
+Of images, patches are copied in pieces as long as a row of the input times the batch, and the product of the kernel's
+matrix and the patches, ``[F, window · C]`` by ``[window · C, out · N]``, goes to all cores. Sequences keep the order
+that other layers of sequences have.
 """
 
 import functools
@@ -13,29 +14,54 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxopt_nn._cpu import in_a_branch, one_cpu
-from jaxopt_nn.layers._windows import Axis, pad_spatial
+from jaxopt_nn._ops.cpu.apart import compute_apart
+from jaxopt_nn._ops.windows import Axis, pad_spatial, slices
 from jaxopt_nn.types import Array
 
-__all__ = ["convolve_turned"]
+__all__ = ["convolve", "convolve_transposed"]
 
 _MAKING = 30.0
 """What a number of a patch costs, forward and backward, in multiplications of the product."""
 
 
-def convolve_turned(x: Array, kernel: Array, bias: Array | None, axes: Sequence[Axis], groups: int) -> Array:
-    """``y[f, o, n] = bias[f] + Σ_{w, c} x[c, o·stride + w·dilation − before, n] · kernel[w, c, f]``, in groups.
+@functools.partial(jax.jit, static_argnames=("axes", "groups"))
+def convolve(x: Array, kernel: Array, bias: Array | None, axes: tuple[Axis, ...], groups: int) -> Array:
+    """As :func:`jaxopt_nn._ops.plain.convolve`."""
+    if x.ndim > 3 or groups > 1:
+        return jnp.swapaxes(_convolve_batch_last(jnp.swapaxes(x, 0, -1), kernel, bias, axes, groups), 0, -1)
+    patches = slices(pad_spatial(x, axes, 0), axes, lambda parts: jnp.concatenate(parts, -1))
+    y = patches @ kernel.reshape(math.prod(kernel.shape[:-1]), kernel.shape[-1])
+    return y if bias is None else y + jnp.broadcast_to(bias, y.shape)
 
-    Args:
-        x: ``[C, *spatial, N]``.
-        kernel: ``[*window, C / groups, F]``; group g maps the g-th part of C to the g-th part of F.
-        bias: ``[F]``, or None for zeros.
-        axes: the windows.
-        groups: number of groups.
 
-    Returns:
-        ``[F, *out, N]``.
-    """
+@functools.partial(jax.jit, static_argnames=("axes", "groups"))
+def convolve_transposed(x: Array, kernel: Array, bias: Array | None, axes: tuple[Axis, ...], groups: int) -> Array:
+    """As :func:`jaxopt_nn._ops.plain.convolve_transposed`: a product, whose parts are added where the window is."""
+    spatial, features = len(axes), kernel.shape[-1]
+    window = math.prod(kernel.shape[:spatial])
+    if groups == 1:
+        y = x @ jnp.moveaxis(kernel, -2, 0).reshape(x.shape[-1], window * features)
+    else:
+        inputs = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
+        parted = kernel.reshape(window, kernel.shape[-2], groups, features // groups)
+        y = jnp.einsum("n...gc,kcgf->n...kgf", inputs, parted)
+    y = y.reshape(*x.shape[:-1], *kernel.shape[:spatial], features)
+    for position, axis in enumerate(axes, start=1):  # the window's axes follow the spatial ones: this one is first
+        total = (axis.size - 1) * axis.stride + axis.span - axis.before - axis.after
+        parts: list[Array] = []
+        for entry in range(axis.window):
+            part = lax.index_in_dim(y, entry, 1 + spatial, keepdims=False)
+            low = entry * axis.dilation - axis.before
+            high = total - low - ((axis.size - 1) * axis.stride + 1)
+            amounts = [(0, 0, 0)] * part.ndim
+            amounts[position] = (low, high, axis.stride - 1)
+            parts.append(lax.pad(part, jnp.zeros((), y.dtype), amounts))
+        y = sum(parts[1:], parts[0])
+    return y if bias is None else y + jnp.broadcast_to(bias, y.shape)
+
+
+def _convolve_batch_last(x: Array, kernel: Array, bias: Array | None, axes: Sequence[Axis], groups: int) -> Array:
+    """The convolution of ``[C, *spatial, N]`` to ``[F, *out, N]``."""
     x = pad_spatial(x, axes, 0)
     if groups == 1:
         y = _product(x, kernel, axes)
@@ -53,7 +79,7 @@ def _product(x: Array, kernel: Array, axes: Sequence[Axis]) -> Array:
     *others, axis = axes
     together = _columns_together(axis, kernel.shape[-1])
     if together == 1:
-        return _times(kernel.reshape(-1, kernel.shape[-1]), _patches(x, axes))
+        return _times(kernel.reshape(math.prod(kernel.shape[:-1]), kernel.shape[-1]), _patches(x, axes))
     blocks, rows = -(-(axis.window + together - 1) // together), -(-axis.out // together)
     missing = (rows + blocks - 1) * together - x.shape[-2]  # negative: what no output reads is cut off
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 2) + [(0, missing, 0), (0, 0, 0)])
@@ -61,7 +87,7 @@ def _product(x: Array, kernel: Array, axes: Sequence[Axis]) -> Array:
     x = jnp.moveaxis(x, -2, 0)
     x = x.reshape(together * x.shape[1], *x.shape[2:])
     patches = _patches(x, (*others, axis._replace(window=blocks, out=rows)))
-    y = _dealt(_times(_wide(kernel, blocks, together), patches), together)
+    y = _interleave(_times(_shifted_kernels(kernel, blocks, together), patches), together)
     return y.reshape(*y.shape[:-3], rows * together, y.shape[-1])[..., : axis.out, :]
 
 
@@ -71,11 +97,8 @@ def _times(matrix: Array, patches: Array) -> Array:
 
 
 def _as_matrix(patches: Array) -> Array:
-    """``[K, *out, N]`` as ``[K, out · N]`` for one CPU: a product with more axes has a gradient that copies them.
-
-    Of several devices that share the batch, N stays an axis of its own.
-    """
-    return patches.reshape(len(patches), math.prod(patches.shape[1:])) if one_cpu() else patches
+    """``[K, *out, N]`` as ``[K, out · N]``: a product with more axes has a gradient that copies them."""
+    return patches.reshape(len(patches), math.prod(patches.shape[1:]))
 
 
 def _columns_together(axis: Axis, features: int) -> int:
@@ -98,7 +121,7 @@ def _columns_together(axis: Axis, features: int) -> int:
     return best if cost(best) < 0.75 * cost(1) else 1
 
 
-def _wide(kernel: Array, blocks: int, together: int) -> Array:
+def _shifted_kernels(kernel: Array, blocks: int, together: int) -> Array:
     """The matrix that makes ``together`` neighbours, ``[others · blocks · together · C, together · F]``."""
     *window, channels, features = kernel.shape
     # Output j of a column reads the inputs from j on: the kernel, shifted by j.
@@ -110,17 +133,15 @@ def _wide(kernel: Array, blocks: int, together: int) -> Array:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _dealt(y: Array, together: int) -> Array:
+def _interleave(y: Array, together: int) -> Array:
     """``[together · F, *out, N]`` as ``[F, *out, together, N]``."""
     return jnp.moveaxis(y.reshape(together, len(y) // together, *y.shape[1:]), 0, -2)
 
 
-@_dealt.defjvp
+@_interleave.defjvp
 def _(together: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    dealt = _dealt(*primals, together)
-    found = jax.ShapeDtypeStruct(dealt.shape, dealt.dtype)
     # The gradient is a copy by itself: fused with others it would be made number by number.
-    return dealt, in_a_branch(lambda tangent: _dealt(tangent, together), found, *tangents)
+    return _interleave(*primals, together), compute_apart(lambda tangent: _interleave(tangent, together), *tangents)
 
 
 def _patches(x: Array, axes: Sequence[Axis]) -> Array:
@@ -134,7 +155,7 @@ def _patches(x: Array, axes: Sequence[Axis]) -> Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _stacked(x: Array, position: int, axis: Axis) -> Array:
     """What each entry of a window along one axis reads, one after another along the first axis."""
-    if axis.stride > 1 or not one_cpu():
+    if axis.stride > 1:
         return _slices(x, position, axis)
     before, (size, *after) = x.shape[1:position], x.shape[position:]
     # In rows as long as can be: copied in two to three times less time.
@@ -146,11 +167,10 @@ def _stacked(x: Array, position: int, axis: Axis) -> Array:
 
 @_stacked.defjvp
 def _(position: int, axis: Axis, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    stacked = _stacked(*primals, position, axis)
-    found = jax.ShapeDtypeStruct(stacked.shape, stacked.dtype)
-    # In a branch the gradient is one sum of padded parts; among others XLA would make each padded part by itself. Of
-    # long rows it would ask of each number which parts it has.
-    return stacked, in_a_branch(lambda tangent: _slices(tangent, position, axis), found, *tangents)
+    # Apart, the gradient is one sum of padded parts; among others XLA would make each padded part by itself. Of long
+    # rows it would ask of each number which parts it has.
+    tangent = compute_apart(lambda tangent: _slices(tangent, position, axis), *tangents)
+    return _stacked(*primals, position, axis), tangent
 
 
 def _slices(x: Array, position: int, axis: Axis) -> Array:
@@ -171,7 +191,7 @@ def _grouped(x: Array, kernel: Array, axes: Sequence[Axis], groups: int) -> Arra
 def _depthwise(x: Array, kernel: Array, axes: Sequence[Axis]) -> Array:
     """Each channel by itself: a sum of shifted, weighted inputs."""
     features = kernel.shape[-1]
-    weights = kernel.reshape(-1, len(x), features // len(x))
+    weights = kernel.reshape(math.prod(kernel.shape[:-2]), len(x), features // len(x))
     total: Array | None = None
     for weight, offsets in zip(weights, np.ndindex(*(axis.window for axis in axes)), strict=True):
         part = x

@@ -1,0 +1,37 @@
+"""Results that XLA computes once, by themselves."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxopt_nn.types import Array
+
+__all__ = ["compute_apart"]
+
+
+def compute_apart(function: Callable[..., Any], *arrays: Array) -> Any:
+    """``function(*arrays)`` in a branch that is always taken, though XLA cannot know it.
+
+    XLA for CPUs computes a thing anew inside of each kernel that uses it, for each number that this reads: the place of
+    a maximum by divisions, a sum of padded parts by asking for each number which parts it has. An optimization barrier
+    does not keep it from that. It cannot move anything out of a branch, where it is computed once, as vectors.
+    """
+    like = jax.eval_shape(function, *arrays)
+    # Under shard_map both branches have to vary over the same axes of the mesh.
+    varying = frozenset[str]().union(*(getattr(jax.typeof(array), "vma", frozenset()) for array in arrays))
+
+    def zeros(*arrays: Array) -> Any:
+        del arrays
+        return jax.tree.map(lambda form: _vary(jnp.zeros(form.shape, form.dtype), varying), like)
+
+    return lax.cond(lax.optimization_barrier(jnp.asarray(True)), function, zeros, *arrays)
+
+
+def _vary(x: Array, axes: frozenset[str]) -> Array:
+    if not axes:
+        return x
+    cast = getattr(lax, "pcast", None)  # lax.pvary in versions of JAX before 0.9
+    return lax.pvary(x, tuple(axes)) if cast is None else cast(x, tuple(axes), to="varying")
