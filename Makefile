@@ -1,8 +1,11 @@
 # Each target sets up what it needs, once, in an environment of its own beside this file; from then on it needs no network.
 # PYTHON=/path/to/python chooses the interpreter. ARGS="..." is passed on: make test ARGS="-k adam", make bench ARGS="--quick".
+# Which Python and which pins a target takes is in CONTRIBUTING.md.
 
 PYTHON :=
 ARGS :=
+NEWEST := 3.13 3.12 3.11
+OLDEST := 3.11 3.12 3.13
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
@@ -14,16 +17,19 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help demo test test-peers test-lowest golden lint bench docs pins clean clean-environments FORCE
+.PHONY: help demo test test-python3.11 test-peers test-lowest golden lint bench docs pins clean clean-environments FORCE
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/demo.stamp ## train on the digits, compare optimizers, check a gradient; curves go to out/
 	@.venv/bin/python examples/demo.py $(ARGS)
 
 test: .venv/dev.stamp ## run the whole test suite
 	@.venv/bin/python -m pytest -q -n 2 --dist worksteal $(ARGS)
+
+test-python3.11: .venv-python3.11/test.stamp ## run the suite, but for slow tests, on Python 3.11
+	@.venv-python3.11/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 test-peers: .venv-peers/peers.stamp ## compare with other libraries as they run (torch, keras, flax, equinox)
 	@.venv-peers/bin/python -m pytest -q -n 2 --dist worksteal tests/peers $(ARGS)
@@ -49,51 +55,70 @@ docs: .venv/docs.stamp ## build the documentation into out/docs
 	@.venv/bin/python -m sphinx -q -W --keep-going -b html docs out/docs
 	@echo "built out/docs/index.html"
 
-pins: ## resolve constraints/dev.txt and peers.txt anew (needs Python 3.11 and the network)
+pins: ## resolve constraints anew, but for lowest.txt (needs Python 3.13, Python 3.11 and the network)
 	@rm -rf out/pins && mkdir -p out/pins
-	$(call freeze,dev,".[dev$(comma)docs]")
-	$(call freeze,peers,".[peers]" $(TORCH) -c constraints/dev.txt)
+	$(call freeze,dev,3.13,".[dev$(comma)docs]")
+	$(call freeze,python3.11,3.11,".[dev$(comma)docs]")
+	$(call freeze,peers,3.11,".[peers]" $(TORCH) -c constraints/python3.11.txt)
 
 clean: ## remove what the targets made, except for the environments
 	@rm -rf out build dist .pytest_cache .ruff_cache .hypothesis docs/api
 	@find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-environments: ## remove the environments; the next target installs anew
-	@rm -rf .venv .venv-lowest .venv-peers
+	@rm -rf .venv .venv-python3.11 .venv-lowest .venv-peers
 
 # What is installed, as stamps. One that was moved with its tree is made anew: it would point to the old place.
 moved = $(shell grep -qxF "$(CURDIR)" $(1)/root 2>/dev/null || echo FORCE)
 FORCE:
 
-.venv/demo.stamp: WANTED = ".[data,plots,progress]" -c constraints/dev.txt
-.venv/dev.stamp: WANTED = ".[dev]" -c constraints/dev.txt
+PINS := constraints/dev.txt constraints/python3.11.txt
+.venv/demo.stamp: WANTED = ".[data,plots,progress]" -c $(pins_of)
+.venv/dev.stamp: WANTED = ".[dev]" -c $(pins_of)
 .venv/dev.stamp: INCLUDED = .venv/demo.stamp
-.venv/docs.stamp: WANTED = ".[docs]" -c constraints/dev.txt
-.venv/demo.stamp .venv/dev.stamp .venv/docs.stamp: pyproject.toml constraints/dev.txt $(call moved,.venv)
+.venv/docs.stamp: WANTED = ".[docs]" -c $(pins_of)
+.venv/demo.stamp .venv/dev.stamp .venv/docs.stamp: PYTHONS = $(NEWEST)
+.venv/demo.stamp .venv/dev.stamp .venv/docs.stamp: pyproject.toml $(PINS) $(call moved,.venv)
+	$(environment)
+	$(install)
+
+.venv-python3.11/test.stamp: WANTED = ".[test]" -c $(pins_of)
+.venv-python3.11/test.stamp: PYTHONS = $(OLDEST)
+.venv-python3.11/test.stamp: pyproject.toml $(PINS) $(call moved,.venv-python3.11)
 	$(environment)
 	$(install)
 
 .venv-lowest/test.stamp: WANTED = ".[test]" -c $(@D)/pins.txt
-.venv-lowest/test.stamp: pyproject.toml constraints/dev.txt constraints/lowest.txt $(call moved,.venv-lowest)
+.venv-lowest/test.stamp: PYTHONS = $(OLDEST)
+.venv-lowest/test.stamp: pyproject.toml $(PINS) constraints/lowest.txt $(call moved,.venv-lowest)
 	$(environment)
-	@awk -F == 'NR == FNR { low[$$1] } NR == FNR || !($$1 in low)' constraints/lowest.txt constraints/dev.txt > $(@D)/pins.txt
+	@awk -F == 'NR == FNR { low[$$1] } NR == FNR || !($$1 in low)' constraints/lowest.txt $(pins_of) > $(@D)/pins.txt
 	$(install)
 
 .venv-peers/peers.stamp: WANTED = ".[peers]" -c constraints/peers.txt
+.venv-peers/peers.stamp: PYTHONS = $(OLDEST)
 .venv-peers/peers.stamp: pyproject.toml constraints/peers.txt $(call moved,.venv-peers)
 	$(environment)
 	$(install)
 	@$(@D)/bin/python -m pip install -q $(TORCH) -c constraints/peers.txt >> $(@D)/install.log 2>&1 || \
 	  echo "$(TORCH) could not be installed: its rows will read 'absent' (see $(@D)/install.log)"
 
-# An environment that works, in the stamp's folder, from the first Python >= 3.11 that can make one.
+# The newest JAX leaves Python 3.11 behind: there other versions are the newest.
+pins_of = constraints/$$($(@D)/bin/python -c 'import sys; print("python3.11" if sys.version_info < (3, 12) else "dev")').txt
+
+# Prints where the Python called $$name is, if it is there and new enough. That of pyenv answers only if its version is chosen.
+find = { "$$name" -c '$(where)' || PYENV_VERSION="$${name\#python}" "$$name" -c '$(where)'; } 2>/dev/null
+where = import sys; print(sys.executable) if sys.version_info >= (3, 11) else sys.exit(1)
+
+# An environment that works, in the stamp's folder, from the first of $(PYTHONS) that can make one.
 define environment
 @if ! $(@D)/bin/python -c 'import pip' 2>/dev/null; then \
   incomplete=; \
-  for python in $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3.13 python3); do \
-    name=`"$$python" -c 'import sys; v = sys.version_info; v < (3, 11) or print("python%d.%d" % v[:2])' 2>/dev/null`; \
-    [ -n "$$name" ] || continue; \
+  for name in $(if $(PYTHON),"$(PYTHON)",$(PYTHONS:%=python%) python3); do \
+    python=`$(find)` || continue; \
     if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then incomplete="$$name"; continue; fi; \
+    case "$$name" in python$(firstword $(PYTHONS)) | "$(PYTHON)") ;; *) \
+      echo "python$(firstword $(PYTHONS)) was not found, or cannot make environments: $(@D) is made with $$name";; esac; \
     "$$python" -m venv --clear $(@D) && exit; \
   done; \
   if [ -n "$$incomplete" ]; then \
@@ -117,9 +142,10 @@ define install
 @touch $@ $(INCLUDED)
 endef
 
-# constraints/NAME.txt, from an empty environment; a build's local tag (+cpu) is left out.
+# constraints/NAME.txt, of an empty environment of Python VERSION; a build's local tag (+cpu) is left out.
 comma := ,
 define freeze
-@python3.11 -m venv out/pins/$(1) && out/pins/$(1)/bin/python -m pip install -q $(2)
+@name=python$(2); python=`$(find)` || { echo "missing: python$(2)" >&2; exit 1; }; \
+  "$$python" -m venv out/pins/$(1) && out/pins/$(1)/bin/python -m pip install -q $(3)
 @out/pins/$(1)/bin/python -m pip freeze --exclude jaxopt-nn | sed 's/+.*//' > constraints/$(1).txt
 endef
