@@ -215,7 +215,8 @@ def test_the_dtype_of_a_traced_number_is_known():
 
 ARGUMENTS = {
     "base": optimizers.sgd(0.1), "optimizer": optimizers.sgd(0.1), "key": jax.random.PRNGKey(0), "features": 3,
-    "widths": [3, 2], "window": 2, "num_heads": 2, "num_embeddings": 5, "fan_in": 3, "mode": "fan_in", "distribution": "normal",
+    "widths": [3, 2], "window": 2, "num_heads": 2, "num_embeddings": 5, "fan_in": 3,
+    "mode": "fan_in", "distribution": "normal",
     "logits": np.zeros((2, 3), "f4"), "labels": np.array([0, 1]), "outputs": np.ones((2, 3), "f4"),
     "targets": np.ones((2, 3), "f4"), "patterns": ["*"], "steps_per_epoch": 3, "boundaries": [3],
 }  # fmt: skip

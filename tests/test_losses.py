@@ -443,14 +443,34 @@ MANY = np.arange(1000) % 3
             jnp.where(jnp.arange(1000) < 999, MANY, 7),
             r"labels\[999\]: expected a class label in \[0, 3\), got 7",
         ),
-        (lambda o, t: losses.softmax_cross_entropy(o["a"], t["a"]), {"a": ONE_ROW}, {"a": MANY - 1}, r"labels\[0\]: .* -1"),
-        (lambda o, t: 2 * losses.softmax_cross_entropy(o, t[:, 0]), ONE_ROW, MANY[:, None] * 2, r"labels\[2\]: .* got 4"),
-        (losses.softmax_cross_entropy, ONE_ROW, np.eye(3)[MANY] * 2, r"labels\[0\]: expected probabilities that sum to 1"),
+        (
+            lambda o, t: losses.softmax_cross_entropy(o["a"], t["a"]),
+            {"a": ONE_ROW},
+            {"a": MANY - 1},
+            r"labels\[0\]: .* -1",
+        ),
+        (
+            lambda o, t: 2 * losses.softmax_cross_entropy(o, t[:, 0]),
+            ONE_ROW,
+            MANY[:, None] * 2,
+            r"labels\[2\]: .* got 4",
+        ),
+        (
+            losses.softmax_cross_entropy,
+            ONE_ROW,
+            np.eye(3)[MANY] * 2,
+            r"labels\[0\]: expected probabilities that sum to 1",
+        ),
         (losses.sigmoid_cross_entropy, ONE_OUTPUT, (MANY > 0)[:, None] * 2 - 1, r"targets\[0, 0\]: .*\[0, 1\], got -1"),
         (lambda o, t: losses.sigmoid_cross_entropy(o, t[:, None]), ONE_OUTPUT, MANY - 1, r"targets\[0, 0\]: .* got -1"),
-        (losses.mean_squared_error, ONE_OUTPUT, np.full((9, 1), 1e300), r"targets\[0, 0\]: .* fit float32, got 1e\+300"),
+        (
+            losses.mean_squared_error,
+            ONE_OUTPUT,
+            np.full((9, 1), 1e300),
+            r"targets\[0, 0\]: .* fit float32, got 1e\+300",
+        ),
     ],
-)  # fmt: skip
+)
 def test_targets_are_checked_by_what_the_loss_says(loss, outputs, targets, message):
     with pytest.raises(ValueError, match=rf"^train\.y, as the loss takes it: {message}"):
         losses.check_targets("train.y", loss, outputs, targets)
