@@ -203,7 +203,7 @@ def confusion_matrix(
     if weight is not None:
         weight = plain_array("weight", weight)
         check_weight("weight", weight, np.shape(labels)[0])
-        known = [concrete_array(each) for each in (labels, predictions, weight)]
+        known = concrete_array(labels), concrete_array(predictions), concrete_array(weight)
         if all(each is not None for each in known):
             return _weigh_on_host(*known, num_classes)
     rows, columns = _indices(labels), _indices(predictions)
