@@ -1,7 +1,7 @@
 """Adam, and AdamW: Adam with decoupled weight decay."""
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 import optax
@@ -18,6 +18,7 @@ from jaxopt_nn.optimizers._numbers import (
 )
 from jaxopt_nn.optimizers._transform import Convention, check_convention, map_leaves, moments_like, transform
 from jaxopt_nn.schedules import Schedule
+from jaxopt_nn.schedules._steps import check_flag
 from jaxopt_nn.trees import Mask, kernels_only
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
@@ -96,7 +97,7 @@ def adamw(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
     eps: ArrayLike | None = None,
-    weight_decay: ArrayLike | None = None,
+    weight_decay: ArrayLike | Literal["convention"] | None = "convention",
     *,
     mask: Mask = kernels_only,
     amsgrad: bool = False,
@@ -112,13 +113,13 @@ def adamw(
         b1: β₁, in [0, 1); may be traced.
         b2: β₂, in [0, 1); may be traced.
         eps: ε > 0, may be traced; None for 1e-8 (keras: 1e-7).
-        weight_decay: λ >= 0, may be traced; None for 1e-4 (torch: 1e-2, keras: 4e-3).
+        weight_decay: λ >= 0, may be traced; None (static) for none; "convention" for 1e-4 (torch: 1e-2, keras: 4e-3).
         mask: static; the leaves that decay, see :mod:`jaxopt_nn.trees`.
         amsgrad: static; whether to keep the maximum.
         convention: static; whose formula, as in :func:`adam`.
 
     Returns:
-        The optimizer. Its ``update`` needs ``params``.
+        The optimizer. Its ``update`` needs ``params`` if there is weight decay.
 
     Raises:
         ValueError: a number is out of its range, or the convention is unknown; at ``init``, the mask selects no leaf.
@@ -139,11 +140,13 @@ def adamw(
         Loshchilov and Hutter, Decoupled weight decay regularization, ICLR 2019, algorithm 2.
     """
     check_convention(convention)
-    if weight_decay is None:
+    if isinstance(weight_decay, str):
+        if weight_decay != "convention":
+            raise TypeError(f'weight_decay: expected a number, "convention" or None, got {weight_decay!r}')
         weight_decay = {"optax": 1e-4, "torch": 1e-2, "keras": 4e-3}[convention]
     return optax.chain(
         scale_by_adam(b1, b2, eps, amsgrad=amsgrad, convention=convention),
-        add_decayed_weights(weight_decay, mask=mask),
+        *([] if weight_decay is None else [add_decayed_weights(weight_decay, mask=mask)]),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -174,6 +177,7 @@ def scale_by_adam(
         -1.0
     """
     check_convention(convention)
+    check_flag("amsgrad", amsgrad)
     first, second = as_decay("b1", b1), as_decay("b2", b2)
     epsilon = as_number("eps", (1e-7 if convention == "keras" else 1e-8) if eps is None else eps, open_low=True)
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from jaxopt_nn.optimizers._inside import as_optimizer, extra_for
 from jaxopt_nn.optimizers._transform import transform_extra
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Array, Params, PyTree
@@ -25,17 +27,19 @@ def flatten(optimizer: optax.GradientTransformation, *, at_most: int = 4096) -> 
 
     Inside, the parameters are a dict: the paths of the large leaves, and ``"flattened float32"`` (or another dtype)
     for the vector. So what looks at paths or at leaves stays outside: masks of decay, trust ratios, clipping by a
-    leaf's norm, Muon, Adafactor; and SAM and Sophia, since their gradients are trees. A global norm is the same inside.
+    leaf's norm, Muon, Adafactor. What asks for the norm of the whole gradient, for ``value_fn`` or for ``grad_fn``
+    (SAM, L-BFGS) is the same inside.
 
     Args:
         optimizer: any optimizer of the optax protocol that treats each number by itself.
         at_most: static, >= 0; the largest size, in numbers, of a leaf that counts as small. 0 joins none.
 
     Returns:
-        The optimizer. Of the extra arguments only ``value`` reaches the one inside.
+        The optimizer.
 
     Raises:
         ValueError: ``at_most`` is negative.
+        TypeError: ``optimizer`` is none, or ``at_most`` no integer.
 
     Example:
         >>> from jaxopt_nn import optimizers
@@ -51,19 +55,21 @@ def flatten(optimizer: optax.GradientTransformation, *, at_most: int = 4096) -> 
 
     Differs from ``optax.flatten`` in that large leaves and other dtypes are not joined with the rest.
     """
+    if isinstance(at_most, bool) or not isinstance(at_most, (int, np.integer)):
+        raise TypeError(f"at_most: expected an int, got {at_most!r}")
     if at_most < 0:
         raise ValueError(f"at_most: expected 0 or more, got {at_most}")
-    inner = optax.with_extra_args_support(optimizer)
+    inner = as_optimizer("optimizer", optimizer)
 
     def init(params: Params) -> Any:
         return inner.init(_joined(params, at_most)[0])
 
     def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
         joined, separate = _joined(updates, at_most)
-        seen = None if params is None else _joined(params, at_most)[0]
-        value = {"value": extra["value"]} if "value" in extra else {}
+        seen, outward = (None, separate) if params is None else _joined(params, at_most)
+        told = extra_for(extra, lambda tree: _joined(tree, at_most)[0], outward)
         answer: Any
-        answer, state = inner.update(joined, state, seen, **value)
+        answer, state = inner.update(joined, state, seen, **told)
         return separate(answer), state
 
     return transform_extra(init, update)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
+from jaxopt_nn.optimizers._inside import as_optimizer
 from jaxopt_nn.optimizers._numbers import as_number, to
 from jaxopt_nn.optimizers._second_weights import copy_of, moved, require_params, update_to
 from jaxopt_nn.optimizers._transform import map_leaves, transform_extra
@@ -65,7 +66,7 @@ def lookahead(
     References:
         Zhang, Lucas, Hinton and Ba, Lookahead optimizer: k steps forward, 1 step back, NeurIPS 2019, algorithm 1.
     """
-    inner = optax.with_extra_args_support(optimizer)
+    inner = as_optimizer("optimizer", optimizer)
     period = as_number("sync_period", sync_period, 1.0, whole=True)
     alpha = as_number("slow_step_size", slow_step_size, 0.0, 1.0)
 
@@ -79,7 +80,7 @@ def lookahead(
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra)
         fast = moved(params, updates)
         steps = state.steps_since_sync + 1
-        sync = steps >= to(jnp.float32, period)
+        sync = steps.astype(jnp.float32) >= to(jnp.float32, period)
 
         def leaf(theta: Array, phi: Array) -> tuple[Any, ...]:
             return (jnp.where(sync, phi + to(phi.dtype, alpha) * (theta - phi), phi),)

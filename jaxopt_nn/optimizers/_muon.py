@@ -10,11 +10,14 @@ import optax
 from jaxopt_nn._arguments import check_positive_int
 from jaxopt_nn.optimizers._adam import adam
 from jaxopt_nn.optimizers._decay import add_decayed_weights
+from jaxopt_nn.optimizers._groups import partition
+from jaxopt_nn.optimizers._inside import as_optimizer
 from jaxopt_nn.optimizers._learning_rate import scale_by_learning_rate
 from jaxopt_nn.optimizers._numbers import as_decay, as_number, bias_correction, next_count, safe_sqrt, to
 from jaxopt_nn.optimizers._transform import Convention, check_convention, map_leaves, moments_like, transform
 from jaxopt_nn.schedules import Schedule
-from jaxopt_nn.trees import Mask, every_leaf, named_leaves, select
+from jaxopt_nn.schedules._steps import check_flag
+from jaxopt_nn.trees import Mask, check_mask, every_leaf, named_leaves, select
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
 __all__ = ["MuonState", "muon", "scale_by_muon"]
@@ -90,17 +93,19 @@ def muon(
         Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024.
         Liu et al., Muon is scalable for LLM training, 2025, section 2.2 (rms).
     """
-    rest = adam(learning_rate) if others is None else others
+    rest = as_optimizer("others", adam(learning_rate) if others is None else others)
     scale = scale_by_muon(momentum, eps, rms=rms, nesterov=nesterov, steps=steps, convention=convention)
     decays = [] if weight_decay is None else [add_decayed_weights(weight_decay, mask=every_leaf)]
     chain = optax.chain(scale, *decays, scale_by_learning_rate(learning_rate))
+    if matrices is not None:
+        check_mask("matrices", matrices)
 
-    def labels(params: Params) -> PyTree:
-        leaves, treedef = jax.tree.flatten(params)
-        chosen = [jnp.ndim(x) == 2 for x in leaves] if matrices is None else select("matrices", matrices, params)
-        return treedef.unflatten(["matrices" if matrix else "others" for matrix in chosen])
+    def label(tree: PyTree) -> list[str]:
+        leaves = jax.tree.leaves(tree)
+        chosen = [jnp.ndim(x) == 2 for x in leaves] if matrices is None else select("matrices", matrices, tree)
+        return ["matrices" if matrix else "others" for matrix in chosen]
 
-    return optax.partition({"matrices": chain, "others": rest}, labels)
+    return partition({"matrices": chain, "others": rest}, label)
 
 
 def scale_by_muon(
@@ -151,6 +156,7 @@ def scale_by_muon(
     """
     check_convention(convention)
     check_positive_int("steps", steps)
+    check_flag("nesterov", nesterov)
     beta = as_decay("momentum", momentum)
     epsilon = as_number("eps", (1e-8 if convention == "optax" else 1e-7) if eps is None else eps, open_low=True)
     size = None if rms is None else as_number("rms", rms)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxopt_nn._arguments import check_one_number
 from jaxopt_nn.optimizers._transform import Convention, check_convention
+from jaxopt_nn.schedules._steps import check_flag
 from jaxopt_nn.types import Array, ArrayLike
 
 __all__ = ["Plateau", "PlateauState", "reduce_on_plateau"]
@@ -110,6 +111,7 @@ def reduce_on_plateau(
     if mode not in ("min", "max"):
         raise ValueError(f'mode: expected "min" or "max", got {mode!r}')
     check_convention(convention)
+    check_flag("signed_threshold", signed_threshold)
     rtol = (0.0 if convention == "keras" else 1e-4) if rtol is None else rtol
     atol = (1e-4 if convention == "keras" else 0.0) if atol is None else atol
     check_one_number("factor", factor, 0.0, 1.0, open_low=True, open_high=True)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxopt_nn._arguments import check_key
+from jaxopt_nn.optimizers._inside import as_optimizer
 from jaxopt_nn.optimizers._transform import transform_extra
 from jaxopt_nn.trees import named_leaves, select
 from jaxopt_nn.types import Array, Key, Params, PyTree
@@ -75,7 +76,7 @@ def store_state(
             raise TypeError(f"dtypes[{pattern}]: expected a floating-point dtype, got {jnp.dtype(dtype).name}")
     if key is not None:
         check_key("key", key)
-    inner = optax.with_extra_args_support(optimizer)
+    inner = as_optimizer("optimizer", optimizer)
 
     def init(params: Params) -> StoredState:
         exact = inner.init(params)

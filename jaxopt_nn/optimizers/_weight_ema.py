@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
+from jaxopt_nn.optimizers._inside import as_optimizer
 from jaxopt_nn.optimizers._numbers import as_decay, bias_correction, next_count, to
 from jaxopt_nn.optimizers._second_weights import copy_of, moved, require_params
 from jaxopt_nn.optimizers._transform import Convention, check_convention, map_leaves, transform_extra
@@ -68,7 +69,7 @@ def weight_ema(
         Kingma and Ba, Adam, ICLR 2015, section 7.2 (the debiased moving average).
     """
     check_convention(convention)
-    inner, rate = optax.with_extra_args_support(optimizer), as_decay("decay", decay)
+    inner, rate = as_optimizer("optimizer", optimizer), as_decay("decay", decay)
 
     def init(params: Params) -> WeightEmaState:
         return WeightEmaState(jnp.zeros((), jnp.int32), copy_of(params), inner.init(params))

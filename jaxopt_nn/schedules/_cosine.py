@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_nn._arguments import check_one_number, concrete_number
-from jaxopt_nn.schedules._steps import Schedule, as_float, done_and_left
+from jaxopt_nn.schedules._steps import Schedule, as_float, check_steps, done_and_left
 from jaxopt_nn.types import Array, ArrayLike
 
 __all__ = ["cosine_decay", "cosine_restarts", "one_cycle"]
@@ -41,7 +41,7 @@ def cosine_decay(learning_rate: ArrayLike, decay_steps: ArrayLike, *, alpha: Arr
         Loshchilov and Hutter, SGDR, 2017, equation 5 (one period, without restarts).
     """
     check_one_number("learning_rate", learning_rate, 0.0)
-    check_one_number("decay_steps", decay_steps, 0.0, open_low=True)
+    check_steps("decay_steps", decay_steps)
     check_one_number("alpha", alpha, 0.0, 1.0)
 
     def schedule(count: ArrayLike) -> Array:
@@ -91,7 +91,7 @@ def cosine_restarts(
         Loshchilov and Hutter, SGDR, 2017, equation 5.
     """
     check_one_number("learning_rate", learning_rate, 0.0)
-    check_one_number("period", period, 0.0, open_low=True)
+    check_steps("period", period)
     check_one_number("t_mult", t_mult, 1.0)
     check_one_number("m_mult", m_mult, 0.0, open_low=True)
     check_one_number("alpha", alpha, 0.0, 1.0)
@@ -153,7 +153,7 @@ def one_cycle(
         Smith and Topin, Super-convergence, 2018, section 3.
     """
     check_one_number("peak", peak, 0.0)
-    check_one_number("total_steps", total_steps, 0.0, open_low=True)
+    check_steps("total_steps", total_steps)
     check_one_number("warmup_fraction", warmup_fraction, 0.0, 1.0)
     if final_fraction is not None:
         check_one_number("final_fraction", final_fraction, 0.0, 1.0)

@@ -8,10 +8,13 @@ import jax.numpy as jnp
 from jaxopt_nn._arguments import check_one_number
 from jaxopt_nn.schedules._steps import (
     Schedule,
+    alike,
     as_float,
     as_list,
     as_steps,
     boundary_list,
+    check_flag,
+    check_steps,
     done_and_left,
     whole_periods,
 )
@@ -71,7 +74,7 @@ def step_decay(learning_rate: ArrayLike, step_size: ArrayLike, factor: ArrayLike
 
     Equal to ``torch.optim.lr_scheduler.StepLR``, there usually by epoch: ``by_epoch(step_decay(...), ...)``.
     """
-    check_one_number("step_size", step_size, 0.0, open_low=True)
+    check_steps("step_size", step_size)
     return exponential_decay(learning_rate, step_size, factor, staircase=True)
 
 
@@ -115,7 +118,8 @@ def multi_step_decay(
         count = as_steps(count)
         rate = jnp.broadcast_to(as_float(learning_rate), count.shape)
         for boundary, each in zip(steps, factors, strict=True):
-            rate = jnp.where(count < as_steps(boundary), rate, rate * as_float(each))
+            now, end = alike(count, boundary)
+            rate = jnp.where(now < end, rate, rate * as_float(each))
         return rate
 
     return schedule
@@ -156,8 +160,9 @@ def exponential_decay(
     ``torch.optim.lr_scheduler.ExponentialLR``.
     """
     check_one_number("learning_rate", learning_rate, 0.0)
-    check_one_number("decay_steps", decay_steps, 0.0, open_low=True)
+    check_steps("decay_steps", decay_steps)
     check_one_number("factor", factor, 0.0, open_low=True)
+    check_flag("staircase", staircase)
     if end_value is not None:
         check_one_number("end_value", end_value, 0.0)
 
@@ -200,7 +205,7 @@ def polynomial_decay(
     ``torch.optim.lr_scheduler.PolynomialLR``.
     """
     check_one_number("learning_rate", learning_rate, 0.0)
-    check_one_number("decay_steps", decay_steps, 0.0, open_low=True)
+    check_steps("decay_steps", decay_steps)
     check_one_number("power", power, 0.0, open_low=True)
     check_one_number("end_value", end_value, 0.0)
 
@@ -239,7 +244,7 @@ def linear(init_value: ArrayLike, end_value: ArrayLike, steps: ArrayLike) -> Sch
     """
     check_one_number("init_value", init_value, 0.0)
     check_one_number("end_value", end_value, 0.0)
-    check_one_number("steps", steps, 0.0)
+    check_steps("steps", steps, or_zero=True)
 
     def schedule(count: ArrayLike) -> Array:
         done, left = done_and_left(count, steps)
@@ -275,5 +280,5 @@ def inverse_sqrt_decay(learning_rate: ArrayLike, timescale: ArrayLike) -> Schedu
         Vaswani et al., Attention is all you need, 2017, equation 3.
     """
     check_one_number("learning_rate", learning_rate, 0.0)
-    check_one_number("timescale", timescale, 0.0, open_low=True)
+    check_steps("timescale", timescale)
     return lambda count: as_float(learning_rate) / jnp.sqrt(1.0 + as_float(count) / as_float(timescale))
