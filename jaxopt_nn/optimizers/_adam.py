@@ -140,9 +140,7 @@ def adamw(
         Loshchilov and Hutter, Decoupled weight decay regularization, ICLR 2019, algorithm 2.
     """
     check_convention(convention)
-    if isinstance(weight_decay, str):
-        if weight_decay != "convention":
-            raise TypeError(f'weight_decay: expected a number, "convention" or None, got {weight_decay!r}')
+    if isinstance(weight_decay, str) and weight_decay == "convention":
         weight_decay = {"optax": 1e-4, "torch": 1e-2, "keras": 4e-3}[convention]
     return optax.chain(
         scale_by_adam(b1, b2, eps, amsgrad=amsgrad, convention=convention),

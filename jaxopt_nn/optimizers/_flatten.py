@@ -23,7 +23,7 @@ def flatten(optimizer: optax.GradientTransformation, *, at_most: int = 4096) -> 
     An optimizer that treats each number by itself (SGD, Adam and their kin) computes the same. But a program of 1,000
     small leaves has 3,000 kernels, and a call of it hands over 8,000 buffers, which takes longer than the arithmetic;
     with two moments of all leaves in a vector each it is a third of both. Larger leaves stay as they are: joining them
-    would cost a copy, and gain nothing.
+    would cost a copy, and gain nothing. So do leaves whose type says that they are sharded.
 
     Inside, the parameters are a dict: the paths of the large leaves, and ``"flattened float32"`` (or another dtype)
     for the vector. So what looks at paths or at leaves stays outside: masks of decay, trust ratios, clipping by a
@@ -78,17 +78,18 @@ def flatten(optimizer: optax.GradientTransformation, *, at_most: int = 4096) -> 
 def _joined(tree: PyTree, at_most: int) -> tuple[dict[str, Array], Callable[[dict[str, Array]], PyTree]]:
     """The tree as the optimizer sees it, and the function that makes a tree of what it answers."""
     leaves = [(path, jnp.asarray(leaf)) for path, leaf in named_leaves(tree)]
-    names = [f"flattened {leaf.dtype.name}" if leaf.size <= at_most else path for path, leaf in leaves]
+    joins = [leaf.size <= at_most and not _is_sharded(leaf) for _, leaf in leaves]
+    names = [f"flattened {leaf.dtype.name}" if join else path for join, (path, leaf) in zip(joins, leaves, strict=True)]
     parts: dict[str, list[Array]] = {}
-    for name, (_, leaf) in zip(names, leaves, strict=True):
-        parts.setdefault(name, []).append(leaf.ravel() if leaf.size <= at_most else leaf)
+    for name, join, (_, leaf) in zip(names, joins, leaves, strict=True):
+        parts.setdefault(name, []).append(leaf.ravel() if join else leaf)
     joined = {name: found[0] if len(found) == 1 else jnp.concatenate(found) for name, found in parts.items()}
 
     def separate(answer: dict[str, Array]) -> PyTree:
         start = dict.fromkeys(answer, 0)
         separated: list[Array] = []
-        for name, (_, leaf) in zip(names, leaves, strict=True):
-            if leaf.size > at_most:
+        for name, join, (_, leaf) in zip(names, joins, leaves, strict=True):
+            if not join:
                 separated.append(answer[name])
                 continue
             end = start[name] + math.prod(leaf.shape)
@@ -97,3 +98,8 @@ def _joined(tree: PyTree, at_most: int) -> tuple[dict[str, Array], Callable[[dic
         return jax.tree.structure(tree).unflatten(separated)
 
     return joined, separate
+
+
+def _is_sharded(leaf: Array) -> bool:
+    """Whether JAX's types say so, as they do on a mesh of explicit axes: then it fits in no vector with others."""
+    return any(part is not None for part in jax.typeof(leaf).sharding.spec)

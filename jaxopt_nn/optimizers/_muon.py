@@ -195,14 +195,25 @@ def scale_by_muon(
                 u = kept * m + new * exact
             elif convention == "optax":
                 u = m / bias_correction(beta, count, dtype)
-            matrix = u.reshape(-1, g.shape[-1])
+            matrix = _gathered(u).reshape(-1, g.shape[-1])
             fan_in, fan_out = matrix.shape
             factor = to(dtype, math.sqrt(max(1.0, fan_out / fan_in)))
             if size is not None:
                 factor = to(dtype, size) * to(dtype, math.sqrt(max(fan_in, fan_out)))
-            return (factor * orthogonal(matrix)).reshape(g.shape).astype(g.dtype), m
+            return _sharded_as(g, (factor * orthogonal(matrix)).reshape(g.shape).astype(g.dtype)), m
 
         updates, mean = map_leaves(leaf, 2, updates, state.mean)
         return updates, MuonState(count, mean)
 
     return transform(init, update)
+
+
+def _gathered(matrix: Array) -> Array:
+    """Whole on each device, where its type says that it is not: its product with its transpose has no other type."""
+    spec = jax.typeof(matrix).sharding.spec
+    return matrix if all(part is None for part in spec) else jax.reshard(matrix, jax.P(*[None] * len(spec)))
+
+
+def _sharded_as(other: Array, matrix: Array) -> Array:
+    spec = jax.typeof(other).sharding.spec
+    return matrix if all(part is None for part in spec) else jax.reshard(matrix, spec)

@@ -55,7 +55,7 @@ def store_state(
 
     Raises:
         ValueError: at ``init``, a pattern matches no floating-point array of the state.
-        TypeError: a dtype is not of floating point.
+        TypeError: a dtype is not of floating point, ``optimizer`` is none, or ``dtypes`` no mapping.
 
     Example:
         >>> import jax.numpy as jnp
@@ -71,12 +71,14 @@ def store_state(
     References:
         Gupta et al., Deep learning with limited numerical precision, 2015, section 3 (stochastic rounding).
     """
+    inner = as_optimizer("optimizer", optimizer)
+    if not isinstance(dtypes, Mapping):
+        raise TypeError(f"dtypes: expected a mapping, {{pattern of paths: dtype}}, got {dtypes!r}")
     for pattern, dtype in dtypes.items():
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(f"dtypes[{pattern}]: expected a floating-point dtype, got {jnp.dtype(dtype).name}")
     if key is not None:
         check_key("key", key)
-    inner = as_optimizer("optimizer", optimizer)
 
     def init(params: Params) -> StoredState:
         exact = inner.init(params)

@@ -50,8 +50,9 @@ def transform(init: Callable[..., Any], update: Callable[..., tuple[PyTree, Any]
     """
 
     def checked_init(params: Params) -> Any:
+        state = init(params)  # which may know better what it takes
         check_real("params", params, or_complex=True)
-        return init(params)
+        return state
 
     def checked_update(updates: PyTree, state: Any, params: Params | None = None) -> tuple[PyTree, Any]:
         if params is not None:
