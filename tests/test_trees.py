@@ -146,7 +146,11 @@ def test_without_numbers_patterns_are_those_of_a_shell(pattern, path):
     ("mask", "error", "message"),
     [
         ([], ValueError, r"^frozen: expected a pattern of paths, got none, \[\], which selects nothing"),
-        (lambda params: params, TypeError, r"^frozen: expected a function \(path, leaf\) -> bool, got one of other arg"),
+        (
+            lambda params: params,
+            TypeError,
+            r"^frozen: expected a function \(path, leaf\) -> bool, got one of other arg",
+        ),
         ("dense", ValueError, r"^frozen: expected a pattern that matches one of \['dense_0/bias'\], got 'dense'"),
         (["*", "Dense_0/*"], ValueError, r"^frozen: .*, got 'Dense_0/\*'"),
         (

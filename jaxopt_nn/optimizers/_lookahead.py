@@ -36,6 +36,10 @@ def lookahead(
     The parameters are the fast weights θ. After every k-th update of theirs the slow weights φ follow,
     ``φ ← φ + α·(θ - φ)``, and the fast ones go on from there, ``θ ← φ``. Both begin at the initial parameters.
 
+    Where a model has running statistics of its activations (BatchNorm), those are of the fast weights, and do not fit
+    the slow ones: before you evaluate, pass the training data through the model with the slow weights and
+    ``train=True``, and take the state that comes out.
+
     Args:
         optimizer: the fast one, any of the optax protocol. Its state goes on over a synchronization. What changes its
             updates belongs inside, not behind it.

@@ -51,6 +51,9 @@ def schedule_free(
     the optimizer inside and c is the last of the weights ``γ_max^r`` over their sum, γ_max the largest learning rate
     so far (``1/t`` if it is constant). All begin at the initial parameters.
 
+    Where a model has running statistics of its activations (BatchNorm), those are of y, and do not fit x: before you
+    evaluate, pass the training data through the model with x and ``train=True``, and take the state that comes out.
+
     Args:
         optimizer: any optimizer of the optax protocol, without momentum and without a decaying learning rate:
             ``sgd(lr)``, ``adam(lr, b1=0.0)``; a warm-up is good. Its weight decay sees y. What changes its updates
@@ -61,8 +64,7 @@ def schedule_free(
             the optimizer inside records, as those of this library do.
 
     Returns:
-        The optimizer. Its ``update`` needs ``params``; :func:`evaluation_params` gives x. Where a model has running
-        statistics of its activations (BatchNorm), those are of y.
+        The optimizer. Its ``update`` needs ``params``; :func:`evaluation_params` gives x.
 
     Raises:
         ValueError: a number is out of its range; at ``init``, there is no record of a learning rate.

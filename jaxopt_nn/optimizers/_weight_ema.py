@@ -40,6 +40,10 @@ def weight_ema(
     zero-debiased average, in which θ_i counts in proportion to ``d^(t-i)``. "torch" and "keras": ``w = 1-d``, but 1 at
     the first update. So the initial weights never count, and ``a`` is θ after the first update in each of them.
 
+    Where a model has running statistics of its activations (BatchNorm), those are of the weights that are trained, and
+    do not fit the average: before you evaluate, pass the training data through the model with the average and
+    ``train=True``, and take the state that comes out.
+
     Args:
         optimizer: any optimizer of the optax protocol. What changes its updates belongs inside, not behind it: the
             average is of the parameters plus the updates that come out of here.

@@ -64,7 +64,10 @@ def test_promotions_are_said_where_jax_asks_for_that(factory, numbers):
 
 def _params(sharding):
     kernel = jnp.linspace(-1, 1, 32).reshape(4, 8)
-    return {"layer": {"kernel": kernel if sharding is None else jax.device_put(kernel, sharding)}, "scale": jnp.float32(0.5)}
+    return {
+        "layer": {"kernel": kernel if sharding is None else jax.device_put(kernel, sharding)},
+        "scale": jnp.float32(0.5),
+    }
 
 
 def _types(tree):
