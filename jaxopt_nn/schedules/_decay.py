@@ -103,7 +103,7 @@ def multi_step_decay(
         [1.0, 1.0, 0.5, 0.5, 0.25]
 
     Equal to ``torch.optim.lr_scheduler.MultiStepLR`` and, with one factor a boundary, to
-    ``optax.piecewise_constant_schedule``. Differs from Keras's ``PiecewiseConstantDecay``, which has the lower rate from
+    ``optax.piecewise_constant_schedule``. Differs from Keras's ``PiecewiseConstantDecay``, where the rate is lower from
     one step later on.
     """
     check_one_number("learning_rate", learning_rate, 0.0)

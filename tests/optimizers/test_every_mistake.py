@@ -94,9 +94,7 @@ def test_trees_that_do_not_fit_are_refused_with_the_path(factory, numbers):
     with pytest.raises(ValueError, match=r"^updates\[scale\]: expected shape \(\), got \(3,\)"):
         transform.update(gradients | {"scale": jnp.ones(3)}, state, params)
     for dtype in (jnp.int32, jnp.complex64):
-        with pytest.raises(
-            TypeError, match=rf"^params\[scale\]: expected real .*floating-point .* got {dtype.__name__}"
-        ):
+        with pytest.raises(TypeError, match=rf"^params\[scale\]: expected real .* got {dtype.__name__}"):
             transform.init(params | {"scale": jnp.ones((), dtype)})
 
 
