@@ -74,6 +74,7 @@ def partition(
     def update(
         updates: PyTree, state: optax.PartitionState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, optax.PartitionState]:
+        before: Mapping[Any, Any] = state.inner_states
         states: dict[Any, Any] = {}
         result = updates
         for name, chosen in chosen_by(updates).items():
@@ -85,7 +86,7 @@ def partition(
                 return filled(part, params, chosen)
 
             seen = None if params is None else inward(params)
-            told, inner_state = extra_for(extra, inward, outward), state.inner_states[name].inner_state
+            told, inner_state = extra_for(extra, inward, outward), before[name].inner_state
             new, inner_state = optimizers[name].update(inward(updates), inner_state, seen, **told)
             result, states[name] = filled(new, result, chosen), optax.MaskedState(inner_state)
         return result, optax.PartitionState(states)

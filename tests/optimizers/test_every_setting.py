@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -50,16 +51,16 @@ def test_after_the_first_call_nothing_is_compiled_without_jit(factory, numbers, 
 
 @each
 def test_promotions_are_said_where_jax_asks_for_that(factory, numbers):
-    def updates_of(given, dtype):
+    def updates(given, dtype):
         transform = factory(**given)
         state = transform.init(params_of(dtype))
         return transform.update(gradients_of(dtype), state, params_of(dtype))[0]
 
     for dtype in (jnp.bfloat16, np.float32):
         with jax.numpy_dtype_promotion("strict"):
-            jax.eval_shape(lambda: updates_of(numbers, dtype))
+            jax.eval_shape(partial(updates, numbers, dtype))
             given = {name: jnp.float32(number) for name, number in numbers.items()}
-            jax.eval_shape(lambda given: updates_of(given, dtype), given)
+            jax.eval_shape(partial(updates, dtype=dtype), given)
 
 
 def _params(sharding):
@@ -75,7 +76,7 @@ def _types(tree):
 
 
 def check_explicit_mesh():
-    """In a process of four devices: types, and numbers where something had to be done for them, are as on one device."""
+    """In a process of four devices: types, and the numbers of what looks at shardings, are as on one device."""
     mesh, whole = jax.make_mesh((4,), ("d",)), _params(None)  # its axes are explicit
 
     def make_train(name, factory, numbers):

@@ -53,7 +53,7 @@ def test_a_group_that_asks_for_functions_gets_those_of_its_part():
         params = optax.apply_updates(params, updates)
         moved = {}
         for name, factory in make.items():
-            gradient, told = extra(lambda part, name=name: _loss(alone | {name: part}), alone[name])
+            gradient, told = extra(lambda part, name=name, alone=alone: _loss(alone | {name: part}), alone[name])
             updates, states[name] = factory().update(gradient, states[name], alone[name], **told)
             moved[name] = optax.apply_updates(alone[name], updates)
         alone = moved

@@ -178,8 +178,8 @@ def test_a_part_of_a_step_is_no_number_of_steps(make, name):
 def test_promotions_are_said_where_jax_asks_for_that(factory, numbers, closed):
     with jax.numpy_dtype_promotion("strict"):
         for count in (jnp.int32(3), np.int64(3), jnp.float32(3), 3):
-            jax.eval_shape(lambda given: factory(**given)(count), numbers)
-            jax.eval_shape(lambda count: factory(**numbers)(count), count)
+            jax.eval_shape(lambda given, count=count: factory(**given)(count), numbers)
+            jax.eval_shape(factory(**numbers), count)
 
 
 def test_what_is_no_number_is_named():
