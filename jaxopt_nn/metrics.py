@@ -6,7 +6,8 @@ is averaged over the axes behind it, and nothing broadcasts. A row with a NaN ou
 
 The second kind take the truth first, as scikit-learn does, and go with what ``predict`` returns.
 
-Integer classes out of range raise ``ValueError``; in a compiled program they are never correct, and counted nowhere.
+Targets that are no classes raise ``ValueError``: integers out of range, and numbers of a regression, which have no
+accuracy. In a compiled program they are never correct, and counted nowhere.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxopt_nn._arguments import check_class_labels, check_number, check_positive_int, check_same_shape, check_weight
+from jaxopt_nn._arguments import (
+    check_class_labels,
+    check_distributions,
+    check_number,
+    check_positive_int,
+    check_probabilities,
+    check_same_shape,
+    check_weight,
+    concrete_array,
+    is_distribution,
+    is_probability,
+    plain_array,
+)
+from jaxopt_nn._scale import power_of_two
 from jaxopt_nn.types import Array, ArrayLike
 
 __all__ = [
@@ -35,12 +49,15 @@ __all__ = [
 Metric = Callable[[Array, Array], Array]
 """``metric(outputs, targets) -> [N]``."""
 
+_LARGEST_SUMS = 2**22  # numbers: 16 MiB in float32
+
 
 def accuracy(outputs: ArrayLike, labels: ArrayLike) -> Array:
     """1 where the largest output is that of the true class, else 0. Of equal outputs the first counts as the largest.
 
     Args:
-        outputs: ``[N, ..., C]``: logits or probabilities.
+        outputs: ``[N, ..., C]`` with C >= 2: logits or probabilities. One output is the largest whatever it says: for
+            two classes told by one output use :func:`binary_accuracy`.
         labels: integer classes ``[N, ...]``, or one-hot rows or distributions ``[N, ..., C]``, of which the largest
             (the first of equals) is the true class.
 
@@ -49,7 +66,8 @@ def accuracy(outputs: ArrayLike, labels: ArrayLike) -> Array:
 
     Raises:
         TypeError: classes are not integers.
-        ValueError: shapes do not match, or a concrete class is out of range.
+        ValueError: fewer than two outputs; shapes that do not match; a concrete class is out of range, or a concrete
+            row no distribution.
 
     >>> accuracy(jnp.array([[1.0, 3.0], [2.0, 2.0]]), jnp.array([1, 1])).tolist()
     [1.0, 0.0]
@@ -61,7 +79,7 @@ def top_k_accuracy(outputs: ArrayLike, labels: ArrayLike, *, k: int = 5) -> Arra
     """1 where the true class is among the k largest outputs, else 0. Of equal outputs the first rank higher.
 
     Args:
-        outputs: ``[N, ..., C]``: logits or probabilities.
+        outputs: ``[N, ..., C]`` with C >= 2: logits or probabilities.
         labels: as for :func:`accuracy`.
         k: in [1, C]; static.
 
@@ -69,17 +87,18 @@ def top_k_accuracy(outputs: ArrayLike, labels: ArrayLike, *, k: int = 5) -> Arra
         ``[N]`` float32.
 
     Raises:
-        TypeError: classes are not integers.
-        ValueError: shapes do not match, a concrete class is out of range, or k is not in [1, C].
+        TypeError: as :func:`accuracy`.
+        ValueError: as :func:`accuracy`, or k is not in [1, C].
 
     Differs from ``sklearn.metrics.top_k_accuracy_score`` in ties: there the last rank higher.
 
     >>> top_k_accuracy(jnp.array([[1.0, 3.0, 2.0]]), jnp.array([2]), k=2).tolist()
     [1.0]
     """
-    o = jnp.asarray(outputs)
-    if o.ndim < 2:
-        raise ValueError(f"outputs: expected [N, ..., C], got {list(o.shape)}")
+    o = jnp.asarray(plain_array("outputs", outputs))
+    if o.ndim < 2 or o.shape[-1] < 2:
+        hint = "; for one output and two classes use binary_accuracy, with threshold=0.5 if it is a probability"
+        raise ValueError(f"outputs: expected [N, ..., C] with at least two classes, got {list(o.shape)}{hint}")
     check_positive_int("k", k, high=o.shape[-1])
     classes, defined = _true_classes(labels, o)
     index, true_index = lax.broadcasted_iota(classes.dtype, o.shape, o.ndim - 1), classes[..., None]
@@ -101,14 +120,16 @@ def binary_accuracy(logits: ArrayLike, targets: ArrayLike, *, threshold: ArrayLi
         ``[N]`` float32.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: shapes differ, or a concrete target lies outside [0, 1].
 
     >>> binary_accuracy(jnp.array([2.0, -1.0]), jnp.array([1, 1])).tolist()
     [1.0, 0.0]
     """
     check_number("threshold", threshold)
     z, t = _pair("logits", logits, targets)
-    return _mean_of_trailing(((z > jnp.asarray(threshold, z.dtype)) == (t > 0.5)) & ~jnp.isnan(z) & ~jnp.isnan(t))
+    check_probabilities("targets", plain_array("targets", targets), or_nan=True)
+    right = (z > jnp.asarray(threshold, z.dtype)) == (t > 0.5)
+    return _mean_of_trailing(right & ~jnp.isnan(z) & is_probability(t))
 
 
 def absolute_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
@@ -173,21 +194,36 @@ def confusion_matrix(
     [[1, 1], [0, 1]]
     """
     check_positive_int("num_classes", num_classes)
+    labels, predictions = plain_array("labels", labels), plain_array("predictions", predictions)
     check_class_labels("labels", labels, num_classes)
     check_class_labels("predictions", predictions, num_classes)
     check_same_shape("predictions", predictions, "labels", labels)
     if np.ndim(labels) != 1:
         raise ValueError(f"labels: expected [N], got {list(np.shape(labels))}")
+    if weight is not None:
+        weight = plain_array("weight", weight)
+        check_weight("weight", weight, np.shape(labels)[0])
+        known = concrete_array(labels), concrete_array(predictions), concrete_array(weight)
+        if all(each is not None for each in known):
+            return _weigh_on_host(*known, num_classes)
     rows, columns = _indices(labels), _indices(predictions)
-    if weight is None:
-        amount = jnp.ones(rows.shape, jnp.int32)
-    else:
-        check_weight("weight", weight, rows.size)
-        amount = jnp.asarray(weight)
-        amount = amount.astype(jnp.promote_types(amount.dtype, jnp.float32))
     # JAX takes a negative index as one from the end; one that is too large it drops.
     rows, columns = jnp.where(rows >= 0, rows, num_classes), jnp.where(columns >= 0, columns, num_classes)
-    return jnp.zeros((num_classes, num_classes), amount.dtype).at[rows, columns].add(amount, mode="drop")
+    if weight is None:
+        return jnp.zeros((num_classes, num_classes), jnp.int32).at[rows, columns].add(1, mode="drop")
+    amount = jnp.asarray(weight)
+    amount = amount.astype(jnp.promote_types(amount.dtype, jnp.float32))
+    # Added one by one, float32 ones stop at 2^24: many rows go to several sums, which are added up at the end.
+    sums = max(1, min(rows.size // 2**12, _LARGEST_SUMS // num_classes**2))
+    which = jnp.arange(rows.size) % sums
+    totals = jnp.zeros((sums, num_classes, num_classes), amount.dtype)
+    return totals.at[which, rows, columns].add(amount, mode="drop").sum(0)
+
+
+def _weigh_on_host(labels: Any, predictions: Any, weight: Any, num_classes: int) -> Array:
+    cells = labels.astype(np.int64) * num_classes + predictions.astype(np.int64)
+    sums = np.bincount(cells, weight.astype(np.float64), num_classes**2).reshape(num_classes, num_classes)
+    return jnp.asarray(sums, jnp.promote_types(weight.dtype, jnp.float32))
 
 
 class ClassScores(NamedTuple):
@@ -216,21 +252,22 @@ def precision_recall_f1(confusion: ArrayLike) -> ClassScores:
         ``[C]`` scores of the classes, in float32 or wider. The accuracy is ``trace(confusion) / sum(confusion)``.
 
     Raises:
-        ValueError: not a square matrix.
+        ValueError: not a square matrix; a count that does not fit int32.
 
     >>> scores = precision_recall_f1(jnp.array([[1, 1], [0, 1]]))
     >>> scores.precision.tolist(), scores.recall.tolist()
     ([1.0, 0.5], [0.5, 1.0])
     """
-    counts = jnp.asarray(confusion)
+    counts = jnp.asarray(plain_array("confusion", confusion))
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
         raise ValueError(f"confusion: expected a square matrix [C, C], got {list(counts.shape)}")
-    hits, predicted, support = jnp.diagonal(counts), counts.sum(0), counts.sum(1)
+    floats = counts.astype(jnp.promote_types(counts.dtype, jnp.float32))  # twice an integer count may not fit
+    hits, predicted, support = jnp.diagonal(floats), floats.sum(0), floats.sum(1)
     return ClassScores(
         precision=_ratio(hits, predicted),
         recall=_ratio(hits, support),
-        f1=_ratio(2 * hits, predicted + support),
-        support=support,
+        f1=_ratio(hits, (predicted + support) / 2),
+        support=counts.sum(1),
     )
 
 
@@ -260,27 +297,37 @@ def r2_score(targets: ArrayLike, outputs: ArrayLike, weight: ArrayLike | None = 
     if weight is None:
         w = jnp.ones((o.shape[0], 1), o.dtype)
     else:
+        weight = plain_array("weight", weight)
         check_weight("weight", weight, o.shape[0])
-        w = jnp.asarray(weight, o.dtype)[:, None]
+        w = jnp.asarray(weight)
+        w = w.astype(jnp.promote_types(w.dtype, jnp.float32))
+        w = (w / power_of_two(jnp.max(w))).astype(o.dtype)[:, None]
         o, t = jnp.where(w > 0, o, 0), jnp.where(w > 0, t, 0)
-    error = jnp.sum(w * jnp.square(t - o), axis=0)
-    t = t - t[jnp.argmax(w[:, 0] > 0)][None]  # so that constant targets have the variance 0 exactly
-    mean = jnp.sum(w * t, axis=0) / jnp.sum(w)
-    spread = jnp.sum(w * jnp.square(t - mean[None]), axis=0)
+    both = jnp.maximum(_scaled(o)[1], _scaled(t)[1])
+    error = t / both - o / both
+    # Squares leave the range of float32 long before their quotient does: they are taken of numbers up to 2.
+    t, t_scale = _scaled(t)
+    t_off = jnp.where(w > 0, t - t[jnp.argmax(w[:, 0] > 0)][None], 0)  # of constant targets exactly 0
+    spread, spread_scale = _scaled(t_off - (jnp.sum(w * t_off, axis=0) / jnp.sum(w))[None])
+    error, error_scale = _scaled(error)
+    scale = (both / t_scale * (error_scale / spread_scale))[0]
+    error, spread = jnp.sum(w * jnp.square(error), axis=0), jnp.sum(w * jnp.square(spread), axis=0)
     constant = spread == 0
-    score = 1 - error / jnp.where(constant, 1, spread)
+    score = 1 - error * scale / jnp.where(constant, 1, spread) * scale  # its square alone might not be finite
     return jnp.mean(jnp.where(constant & (error > 0), 0, score))
 
 
 def _true_classes(labels: ArrayLike, outputs: Array) -> tuple[Array, Array]:
     """Class indices ``[N, ...]`` from labels of either form, and where they are defined (hold no NaN)."""
+    labels = plain_array("labels", labels)
     num_classes, shape = outputs.shape[-1], np.shape(labels)
     if shape == outputs.shape[:-1]:
         check_class_labels("labels", labels, num_classes)
         return _indices(labels), jnp.ones(shape, bool)
     if shape == outputs.shape:
-        rows = jnp.asarray(labels)
-        return jnp.argmax(rows, axis=-1), ~jnp.isnan(rows).any(-1)
+        check_distributions("labels", labels, or_nan=True)
+        rows = _reals("labels", labels)
+        return jnp.argmax(rows, axis=-1), is_distribution(rows)
     raise ValueError(
         f"labels: expected classes {list(outputs.shape[:-1])} or rows {list(outputs.shape)} "
         f"for outputs {list(outputs.shape)}, got {list(shape)}"
@@ -289,12 +336,25 @@ def _true_classes(labels: ArrayLike, outputs: Array) -> tuple[Array, Array]:
 
 def _pair(name: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array]:
     """Outputs and targets of one shape ``[N, ...]``, as floats of one dtype, float32 or wider."""
-    o = jnp.asarray(outputs)
+    o, t = _reals(name, outputs), _reals("targets", targets)
     if o.ndim < 1:
         raise ValueError(f"{name}: expected [N, ...], got a scalar")
-    check_same_shape("targets", targets, name, outputs)
-    dtype = jnp.promote_types(o.dtype, jnp.float32)
-    return o.astype(dtype), jnp.asarray(targets).astype(dtype)
+    check_same_shape("targets", t, name, o)
+    return o, t.astype(o.dtype)
+
+
+def _reals(name: str, value: ArrayLike) -> Array:
+    """As an array of floats, float32 or wider."""
+    array = jnp.asarray(plain_array(name, value))
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise TypeError(f"{name}: expected real numbers, got {array.dtype}{list(array.shape)}")
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def _scaled(columns: Array) -> tuple[Array, Array]:
+    """Columns ``[N, C]`` of numbers up to 2 in size, and the powers of two ``[1, C]`` they were divided by."""
+    scale = power_of_two(jnp.max(jnp.abs(columns), axis=0, keepdims=True))
+    return columns / scale, scale
 
 
 def _indices(classes: ArrayLike) -> Array:

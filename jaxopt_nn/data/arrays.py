@@ -7,19 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from jaxopt_nn._arguments import check_positive_int
+from jaxopt_nn._arguments import check_positive_int, refuse_masked
 from jaxopt_nn.data.checks import (
-    check_batch,
+    blurred_feature,
     check_concrete,
     check_finite,
     check_labels,
     check_real,
+    check_weights,
     first_where,
     is_integer,
+    num_examples,
 )
 from jaxopt_nn.types import Batch
 
-__all__ = ["Task", "from_arrays"]
+__all__ = ["Task", "float32_or_64", "from_arrays"]
 
 Task = Literal["classification", "regression"]
 
@@ -31,7 +33,7 @@ def from_arrays(
     *,
     task: Task | None = None,
     num_classes: int | None = None,
-    dtype: DTypeLike = np.float32,
+    dtype: DTypeLike | None = None,
 ) -> Batch:
     """A data set from NumPy or JAX arrays, lists, or anything ``numpy.asarray`` takes.
 
@@ -43,16 +45,18 @@ def from_arrays(
         task: ``"classification"`` demands integer labels, ``"regression"`` makes any numbers float32. None reads it off
             ``y``: integers are class labels and floats are targets, also floats that are whole numbers.
         num_classes: if given, labels have to be below it.
-        dtype: of the features in the result; ``numpy.int32`` keeps token ids integer.
+        dtype: of the features in the result; ``numpy.int32`` keeps token ids integer. None is float32, or float64 where
+            float32 would run numbers together, such as timestamps of one hour: it moves one of them by more than a
+            thousandth of the range of its feature. Scale such features before training, or ``fit`` refuses them.
 
     Returns:
-        Batch of NumPy arrays: ``x`` of ``dtype``, ``y`` int32 or float32, ``weight`` float32 or None. An array that has
-        its dtype already is not copied.
+        Batch of NumPy arrays: ``x`` of ``dtype``, ``y`` int32 or float32 (or float64, likewise), ``weight`` float32 or
+        None. An array that has its dtype already is not copied.
 
     Raises:
         TypeError: text, object or complex arrays; float labels where a classification is asked for.
-        ValueError: different lengths, no rows, ragged rows, values that are not finite or do not fit the dtype, labels
-            out of range.
+        ValueError: different lengths, no rows, ragged rows, values that are not finite, that do not fit the dtype asked
+            for or run together in it, labels out of range.
 
     Example:
         >>> batch = from_arrays([[0.5, 1.0], [2.0, 3.0]], [True, False])
@@ -68,7 +72,7 @@ def from_arrays(
     if task == "regression" or (task is None and not is_integer(targets.dtype)):
         if num_classes is not None:
             raise ValueError(f"num_classes: expected None as y holds targets of a regression, got {num_classes}")
-        targets = _convert("y", targets, np.float32)
+        targets = _measured("y", targets, None)
     else:
         targets = _labels(targets, num_classes, task)
     batch = Batch(
@@ -76,18 +80,21 @@ def from_arrays(
         y=targets,
         weight=None if weight is None else _convert("weight", _as_array("weight", weight), np.float32),
     )
-    check_batch("", batch)
+    num_examples("", batch)
+    if batch.weight is not None:
+        check_weights("weight", batch.weight)
     return batch
 
 
-def _features(name: str, x: Any, dtype: DTypeLike) -> Any:
+def _features(name: str, x: Any, dtype: DTypeLike | None) -> Any:
     if isinstance(x, Mapping):
         branches = cast("Mapping[str, Any]", x)
         return {key: _features(f"{name}[{key}]", branch, dtype) for key, branch in branches.items()}
-    return _convert(name, _as_array(name, x), dtype)
+    return _measured(name, _as_array(name, x), dtype)
 
 
 def _as_array(name: str, value: Any) -> NDArray[Any]:
+    refuse_masked(name, value)
     try:
         array = np.asarray(value)
     except ValueError as error:  # NumPy's word for a ragged list is "inhomogeneous shape"
@@ -102,6 +109,26 @@ def _as_array(name: str, value: Any) -> NDArray[Any]:
         raise TypeError(f"{name}: expected an array of real numbers, got text (dtype {array.dtype}){hint}")
     check_real(name, array)
     return array
+
+
+def float32_or_64(name: str, array: NDArray[Any]) -> np.dtype[Any]:
+    """float32, or float64 where features would not be themselves any more in float32."""
+    if blurred_feature(array, np.float32) is None:
+        return np.dtype(np.float32)
+    blurred = blurred_feature(array, np.float64)
+    if blurred is not None:
+        raise ValueError(f"{name}: expected numbers that stay apart, got such {blurred}: subtract the smallest first")
+    return np.dtype(np.float64)
+
+
+def _measured(name: str, array: NDArray[Any], dtype: DTypeLike | None) -> NDArray[Any]:
+    """Features or targets in ``dtype``, and none that would not be themselves any more."""
+    if dtype is None:
+        check_finite(name, array)
+        dtype = float32_or_64(name, array)
+    elif np.dtype(dtype) == np.float32 and (blurred := blurred_feature(array, np.float32)) is not None:
+        raise ValueError(f"{name}: expected numbers that stay apart in float32, got such {blurred}: use dtype=None")
+    return _convert(name, array, dtype)
 
 
 def _convert(name: str, array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:

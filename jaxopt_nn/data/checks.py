@@ -12,16 +12,18 @@ import numpy as np
 from jax.core import Tracer
 from numpy.typing import NDArray
 
-from jaxopt_nn._arguments import check_positive_int
+from jaxopt_nn._arguments import check_positive_int, refuse_masked
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Batch
 
 __all__ = [
+    "blurred_feature",
     "check_batch",
     "check_concrete",
     "check_finite",
     "check_labels",
     "check_real",
+    "check_weights",
     "first_where",
     "is_integer",
     "is_traced",
@@ -37,6 +39,8 @@ def check_batch(name: str, batch: Any, num_outputs: int | None = None) -> None:
             ``weight``.
         batch: ``Batch(x, y, weight)``. ``x`` and ``y`` are arrays or pytrees of arrays, all of ``N >= 1`` rows and of
             finite values; ``weight`` is None or ``[N]``, finite, non-negative and not all zero. Arrays may be traced.
+            Where JAX will hold 64-bit numbers in 32 bits they have to fit, and to stay apart: float32 may move no
+            number by more than a thousandth of the range of its feature.
         num_outputs: static: integer labels have to be in ``[0, num_outputs)``. One output is a binary classifier's
             logit, so 1 permits the labels 0 and 1. With None any integers pass.
 
@@ -54,13 +58,16 @@ def check_batch(name: str, batch: Any, num_outputs: int | None = None) -> None:
     for part, tree in (("x", batch.x), ("y", batch.y)):
         for leaf_name, leaf in _leaves(_part(name, part), tree):
             check_finite(leaf_name, leaf)
+            _check_held(leaf_name, leaf)
     if num_outputs is not None:
         check_positive_int("num_outputs", num_outputs)
         for leaf_name, leaf in _leaves(_part(name, "y"), batch.y):
             if is_integer(leaf.dtype) and not is_traced(leaf):
                 check_labels(leaf_name, np.asarray(leaf), max(num_outputs, 2))
     if batch.weight is not None and not is_traced(batch.weight):
-        _check_weight(_part(name, "weight"), np.asarray(batch.weight))
+        _check_held(_part(name, "weight"), batch.weight)
+        weight = np.asarray(batch.weight)
+        check_weights(_part(name, "weight"), weight.astype(jax.dtypes.canonicalize_dtype(weight.dtype), copy=False))
 
 
 def num_examples(name: str, batch: Any) -> int:
@@ -99,6 +106,7 @@ def check_real(name: str, leaf: Any) -> None:
         raise TypeError(
             f"{name}: expected a NumPy or JAX array, got a {type(leaf).__name__}; data.from_arrays converts lists"
         )
+    refuse_masked(name, leaf)
     dtype: Any = leaf.dtype
     if not (is_integer(dtype) or jnp.issubdtype(dtype, np.floating)):
         raise TypeError(f"{name}: expected an array of real numbers, got dtype {dtype}")
@@ -118,6 +126,8 @@ def check_labels(name: str, labels: NDArray[Any], num_classes: int, hint: str = 
     """Raises ``ValueError`` naming the first of the integer ``labels`` that is not in ``[0, num_classes)``."""
     outside = (labels < 0) | (labels >= num_classes)
     if outside.any():
+        if labels.min() == 1 and labels.max() == num_classes:
+            hint = f"; classes count from 0: subtract 1{hint}"
         raise ValueError(
             f"{name}: expected integer labels in [0, {num_classes}), got {first_where(labels, outside)}{hint}"
         )
@@ -128,6 +138,39 @@ def first_where(values: NDArray[Any], mask: NDArray[np.bool_]) -> str:
     index = tuple(int(i) for i in np.unravel_index(np.argmax(mask), mask.shape))
     place = f" (at {list(index)})" if len(index) > 1 else ""
     return f"{values[index]} in row {index[0]}{place}" if index else f"{values[index]}"
+
+
+def blurred_feature(values: NDArray[Any], dtype: Any) -> str | None:
+    """The first feature that is not itself any more in ``dtype``, float32 or float64, in words; None if none is.
+
+    That is one of which a number moves by more than a thousandth of the feature's range, such as timestamps of one
+    hour in float32. Floats that differ by no more than the rounding of their own computation do not count.
+    """
+    if values.ndim == 0 or len(values) == 0 or not _may_blur(values.dtype, np.finfo(dtype).nmant + 1):
+        return None
+    columns, step = values.reshape(len(values), -1), np.finfo(dtype).eps / 2
+    low, high = columns.min(axis=0), columns.max(axis=0)
+    size = np.maximum(np.abs(low.astype(np.float64)), np.abs(high.astype(np.float64)))
+    if is_integer(values.dtype):
+        spread = (high.astype(np.uint64) - low.astype(np.uint64)).astype(np.float64)  # exact, whatever the signs
+        differ = spread > 0
+    else:
+        spread = high.astype(np.float64) - low.astype(np.float64)
+        differ = spread > 1e-12 * size
+    for column in np.flatnonzero(differ & (size * step > 1e-3 * spread)):
+        exact = columns[:, column]
+        with np.errstate(over="ignore"):
+            moved = exact.astype(dtype)
+        # Whole numbers too large for float64 have steps of many there; the others are compared.
+        off = np.abs(exact.astype(np.float64) - moved.astype(np.float64)).max()
+        if off > 1e-3 * spread[column] or (is_integer(values.dtype) and size[column] > 2**53):
+            index = [int(i) for i in np.unravel_index(column, values.shape[1:])]
+            before, after = len(np.unique(exact)), len(np.unique(moved))
+            return (
+                f"from {exact.min()} to {exact.max()}{f' in feature {index}' if index else ''}, "
+                f"of which {np.dtype(dtype)} leaves {after} of {before} different numbers"
+            )
+    return None
 
 
 def check_concrete(name: str, tree: Any) -> None:
@@ -149,12 +192,47 @@ def is_traced(leaf: Any) -> bool:
     return isinstance(leaf, (Tracer, jax.ShapeDtypeStruct))
 
 
-def _check_weight(name: str, weight: NDArray[Any]) -> None:
+def _may_blur(dtype: Any, digits: int) -> bool:
+    """Whether a dtype has numbers of more binary digits than so many."""
+    if is_integer(dtype):
+        return dtype.itemsize * 8 > digits
+    return bool(dtype.itemsize > 2 and np.finfo(dtype).nmant + 1 > digits)
+
+
+def _check_held(name: str, leaf: Any) -> None:
+    """Raises for concrete numbers that are not themselves any more when JAX holds them."""
+    if not isinstance(leaf, np.ndarray):
+        return
+    if not leaf.dtype.isnative:
+        raise TypeError(
+            f"{name}: expected numbers in the byte order of this machine, got dtype {leaf.dtype.str}; "
+            f"data.from_arrays converts them, and so does .astype({leaf.dtype.name!r})"
+        )
+    held = jax.dtypes.canonicalize_dtype(leaf.dtype)
+    if held == leaf.dtype:
+        return
+    with np.errstate(over="ignore"):
+        narrow = leaf.astype(held)
+    lost = narrow != leaf if is_integer(held) else ~np.isfinite(narrow) & np.isfinite(leaf)
+    if lost.any():
+        raise ValueError(f"{name}: expected numbers that fit {held}, got {first_where(leaf, lost)}")
+    blurred = None if is_integer(held) else blurred_feature(leaf, held)
+    if blurred is not None:
+        raise ValueError(
+            f"{name}: expected numbers that stay apart in {held}, got such {blurred}: scale them first, "
+            f"as with data.fit_standard_scaler, or subtract a number from them"
+        )
+
+
+def check_weights(name: str, weight: NDArray[Any]) -> None:
+    """Raises ``ValueError`` naming the first weight that is not finite or negative, or if all are 0."""
     wrong = ~(np.isfinite(weight) & (weight >= 0))
     if wrong.any():
         raise ValueError(f"{name}: expected finite weights >= 0, got {first_where(weight, wrong)}")
     if not (weight > 0).any():
-        raise ValueError(f"{name}: expected a positive sum, got {len(weight)} weights of 0: no row counts")
+        raise ValueError(
+            f"{name}: expected a positive sum, got {len(weight)} weights of 0 in {weight.dtype}: no row counts"
+        )
 
 
 def _leaves(name: str, tree: Any) -> list[tuple[str, Any]]:

@@ -6,6 +6,9 @@ A :class:`Scaler` is a pytree of arrays with one entry for each feature, which i
 statistics are computed on the host in float64, in two passes, and rounded once, to the features' dtype. Columns without
 spread are divided by 1: a constant column becomes exactly ``offset``, and comes back exactly. :func:`transform` and
 :func:`inverse_transform` may be traced, vmapped and differentiated, with respect to the scaler too.
+
+Integers too large for float32, such as timestamps, keep their differences: their ``shift`` is an integer, which is
+subtracted before anything is rounded. Back in float32 they are as near as float32 has them.
 """
 
 from collections.abc import Callable
@@ -17,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxopt_nn._arguments import check_number
-from jaxopt_nn.data.checks import check_concrete, check_finite, check_real, num_examples
+from jaxopt_nn.data.checks import check_concrete, check_finite, check_real, is_integer, num_examples
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Batch, PyTree
 
@@ -41,7 +44,7 @@ class Scaler(NamedTuple):
 
     Attributes:
         shift: ``[...]``, the shape of one example, in the features' unit; float64 if the fitted features are, else
-            float32.
+            float32. Of integers beyond 2^24 the whole number next to it, as int32 or int64; ``offset`` has the rest.
         scale: ``[...]``, positive, in the features' unit.
         offset: ``[...]``, without unit: what ``shift`` is mapped to.
     """
@@ -166,7 +169,7 @@ def transform(scaler: Scaler, x: PyTree) -> PyTree:
         >>> float(jax.grad(lambda x: transform(scaler, x).sum())(jnp.array([3.0]))[0])
         0.25
     """
-    return _apply("transform", lambda v, shift, scale, offset: (v - shift) / scale + offset, scaler, x)
+    return _apply("transform", _forward, scaler, x)
 
 
 def inverse_transform(scaler: Scaler, x: PyTree) -> PyTree:
@@ -189,7 +192,7 @@ def inverse_transform(scaler: Scaler, x: PyTree) -> PyTree:
         >>> inverse_transform(scaler, transform(scaler, x)).tolist()
         [[1.0, 5.0], [3.0, 5.0]]
     """
-    return _apply("inverse_transform", lambda v, shift, scale, offset: (v - offset) * scale + shift, scaler, x)
+    return _apply("inverse_transform", _backward, scaler, x)
 
 
 def _mean_and_deviation(values: NDArray[Any]) -> _Statistics:
@@ -220,15 +223,19 @@ def _fit(x: PyTree, statistics: Callable[[NDArray[Any]], _Statistics], offset: f
     leaves, tree = jax.tree.flatten(x)
     if not leaves:
         raise TypeError(f"x: expected an array, got {x!r}")
-    fitted = [_fit_leaf(f"x[{path}]" if path else "x", leaf, counted, statistics) for path, leaf in named_leaves(x)]
-    shift, scale = ([pair[i] for pair in fitted] for i in (0, 1))
-    offsets = [np.full_like(leaf, offset) for leaf in shift]
-    return Scaler(*(jax.tree.unflatten(tree, part) for part in (shift, scale, offsets)))
+    fitted = [
+        _fit_leaf(f"x[{path}]" if path else "x", leaf, counted, statistics, offset) for path, leaf in named_leaves(x)
+    ]
+    return Scaler(*(jax.tree.unflatten(tree, part) for part in zip(*fitted, strict=True)))
 
 
 def _fit_leaf(
-    name: str, leaf: Any, counted: NDArray[np.bool_] | None, statistics: Callable[[NDArray[Any]], _Statistics]
-) -> _Statistics:
+    name: str,
+    leaf: Any,
+    counted: NDArray[np.bool_] | None,
+    statistics: Callable[[NDArray[Any]], _Statistics],
+    offset: float,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     check_real(name, leaf)
     check_concrete(name, leaf)
     values = np.asarray(leaf)
@@ -240,13 +247,14 @@ def _fit_leaf(
     check_finite(name, values)
     dtype = np.dtype(np.float64 if values.dtype == np.float64 else np.float32)
     columns = values.reshape(len(values), -1)
-    shift, scale = np.empty(columns.shape[1], dtype), np.empty(columns.shape[1], dtype)
+    first = _large_integers(columns)
+    shift, scale = (np.empty(columns.shape[1], np.float64 if first is not None else dtype) for _ in range(2))
     # Block by block: the float64 copy of a large data set would not fit where the data set does.
     width = max(1, _BLOCK_VALUES // len(columns))
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, columns.shape[1], width):
             block = slice(start, start + width)
-            part = columns[:, block]
+            part = columns[:, block] if first is None else columns[:, block].astype(np.int64) - first[block]
             shift[block], scale[block] = statistics(part.astype(np.float64))
             # The mean of equal numbers may differ from them in the last bit: take the number itself.
             shift[block] = np.where((part == part[0]).all(axis=0), part[0], shift[block])
@@ -256,7 +264,30 @@ def _fit_leaf(
         raise ValueError(f"{name}: expected features whose spread fits {dtype}, got an overflow in feature {feature}")
     # A spread that underflows, or is flushed to zero on a device, would be divided by.
     scale[scale < np.finfo(dtype).tiny] = 1.0
-    return shift.reshape(values.shape[1:]), scale.reshape(values.shape[1:])
+    offsets = np.full(shift.shape, offset, dtype)
+    if first is not None:
+        whole = np.rint(shift).astype(np.int64)
+        offsets = (offset + (whole - shift) / scale).astype(dtype)
+        shift, scale = first + whole, scale.astype(dtype)
+        fits = np.iinfo(np.int32)
+        if len(shift) and fits.min <= shift.min() and shift.max() <= fits.max:
+            shift = shift.astype(np.int32)  # which passes through a compiled program of 32 bits
+    return (
+        shift.reshape(values.shape[1:]),
+        scale.reshape(values.shape[1:]),
+        offsets.reshape(values.shape[1:]),
+    )
+
+
+def _large_integers(columns: NDArray[Any]) -> NDArray[np.int64] | None:
+    """The first row of integers that float32 cannot hold, to measure the others from; None for all other numbers."""
+    if not is_integer(columns.dtype) or columns.size == 0:
+        return None
+    low, high = columns.min(axis=0), columns.max(axis=0)
+    lowest, highest = int(low.min()), int(high.max())
+    if max(-lowest, highest) <= 2**24 or highest - lowest >= 2**62 or highest >= 2**63:
+        return None
+    return columns[0].astype(np.int64)
 
 
 def _apply(caller: str, formula: Callable[..., Any], scaler: Scaler, x: PyTree) -> PyTree:
@@ -282,7 +313,30 @@ def _apply_leaf(formula: Callable[..., Any], name: str, values: Any, *parts: Any
     if not on_host:
         # Broadcast by name: JAX may be told to refuse the implicit kind.
         arrays = tuple(jnp.broadcast_to(jnp.asarray(each), shape) for each in arrays)
-    fitted: Any = arrays[1].dtype
+    fitted: Any = arrays[2].dtype
     dtype: Any = arrays[0].dtype if jnp.issubdtype(arrays[0].dtype, np.floating) else fitted
     working = np.promote_types(dtype, fitted) if on_host else jnp.promote_types(dtype, fitted)
-    return formula(*(each.astype(working, copy=False) for each in arrays)).astype(dtype, copy=False)
+    if on_host and is_integer(arrays[1].dtype) and not is_integer(values.dtype):
+        working = np.float64  # the shift does not fit float32
+    return formula(working, *arrays).astype(dtype, copy=False)
+
+
+def _forward(dtype: Any, x: Any, shift: Any, scale: Any, offset: Any) -> Any:
+    return _minus(x, shift, dtype) / scale.astype(dtype) + offset.astype(dtype)
+
+
+def _backward(dtype: Any, z: Any, shift: Any, scale: Any, offset: Any) -> Any:
+    return (z.astype(dtype) - offset.astype(dtype)) * scale.astype(dtype) + shift.astype(dtype)
+
+
+def _minus(x: Any, shift: Any, dtype: Any) -> Any:
+    """``x - shift`` in ``dtype``: of two integers exact before it is rounded."""
+    rounded = x.astype(dtype) - shift.astype(dtype)
+    if not (is_integer(x.dtype) and is_integer(shift.dtype)):
+        return rounded
+    on_host = isinstance(rounded, (np.ndarray, np.generic))
+    whole = np.dtype(np.int64) if on_host else jax.dtypes.canonicalize_dtype(np.int64)
+    exact = (x.astype(whole) - shift.astype(whole)).astype(dtype)
+    # Integers may be too far apart for an integer to say how far. Then the rounding is small beside it.
+    near = abs(rounded) < 2.0 ** (8 * whole.itemsize - 2)
+    return np.where(near, exact, rounded) if on_host else jnp.where(near, exact, rounded)

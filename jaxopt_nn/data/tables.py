@@ -6,13 +6,15 @@ Nothing is guessed about broken data: an empty cell, a ``nan`` or a word among n
 import csv
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from jaxopt_nn.data.arrays import Task
+from jaxopt_nn.data.arrays import Task, float32_or_64
 from jaxopt_nn.types import Batch
 
 __all__ = ["CsvData", "load_csv"]
@@ -25,9 +27,11 @@ class CsvData(NamedTuple):
     """What :func:`load_csv` reads.
 
     Attributes:
-        batch: NumPy arrays: ``x [N, features]`` float32; ``y [N]`` int32 class indices, or float32 targets.
+        batch: NumPy arrays: ``x [N, features]`` float32; ``y [N]`` int32 class indices, or float32 targets. Float64 in
+            place of float32 where that would run numbers of a column together, as :func:`from_arrays` has it.
         feature_names: the columns of ``x``.
-        classes: the text of each class: label ``i`` stands for ``classes[i]``. None for a regression.
+        classes: the text of each class: label ``i`` stands for ``classes[i]``. None for a regression. Of classes that
+            are whole numbers written with a decimal point, ``1.0`` is called ``"1"``.
     """
 
     batch: Batch
@@ -55,11 +59,24 @@ def load_csv(
 
     Class labels become ``0..K-1`` in the order of ``classes``: sorted, as numbers where all are whole numbers.
 
+    Whether the target is a class or a number is read off its column, unless ``task`` says it:
+
+    ======================================================================  ==============
+    the column holds                                                        it is
+    ======================================================================  ==============
+    words only                                                              classes
+    whole numbers only, all written without a decimal point: ``3``          classes
+    whole numbers only, some written with one, ``1.0``, and they are two    classes
+    as before, and they are 0, 1, 2, ... or 1, 2, 3, ... without a gap,
+    each at least twice                                                     classes
+    any other numbers: ``151.0``, ``0.5``                                   a regression
+    words and numbers                                                       an error
+    ======================================================================  ==============
+
     Args:
         path: the file.
         target: the target column's name, or its index; ``-1`` is the last.
-        task: ``"classification"`` or ``"regression"``. None reads it off the target column: all whole numbers, or all
-            no numbers, are classes; all numbers with a fraction among them are a regression; a mixture is an error.
+        task: ``"classification"`` or ``"regression"``; None reads it off the target column, by the table above.
         classes: the classes and their order, to read a second file as the first: ``classes=train.classes``.
         ignore: names or indices of columns to leave out, such as an identifier.
         header: whether the first line names the columns; if not, they are called ``column 0``, ``column 1``, ... None
@@ -94,7 +111,7 @@ def load_csv(
     features = [column for column in range(len(names)) if column not in left_out]
     if not features:
         raise ValueError(f"{path}: expected at least one feature column besides the target, got the columns {names}")
-    x = np.array([[_number(row, column, names, path) for column in features] for row in rows], np.float32)
+    x = _narrow(f"{path}, features", [[_number(row, column, names, path) for column in features] for row in rows])
     y, found = _targets(rows, target_column, names, path, task, classes)
     return CsvData(Batch(x, y), tuple(names[column] for column in features), found)
 
@@ -160,6 +177,28 @@ def _parse(cell: str) -> float | None:
     return number if "_" not in cell and abs(number) <= _FLOAT32_MAX else None
 
 
+def _is_whole(cell: str) -> bool:
+    number = _parse(cell)
+    return number is not None and number.is_integer()
+
+
+def _short(whole: str) -> str:
+    return str(int(float(whole)))
+
+
+def _are_labels(numbers: list[float]) -> bool:
+    """Whether whole numbers are rather classes than measurements: two, or a count from 0 or 1 of which all recur."""
+    counts = Counter(numbers)
+    first = int(min(counts))
+    counted = first in (0, 1) and sorted(counts) == list(range(first, first + len(counts)))
+    return len(counts) == 2 or (len(counts) > 2 and counted and min(counts.values()) > 1)
+
+
+def _narrow(name: str, numbers: Any) -> NDArray[Any]:
+    array = np.array(numbers, np.float64)
+    return array.astype(float32_or_64(name, array))
+
+
 def _number(row: _Row, column: int, names: list[str], path: str | os.PathLike[str]) -> float:
     number = _parse(row.cells[column])
     if number is None:
@@ -178,7 +217,7 @@ def _targets(
     classes: Sequence[str] | None,
 ) -> tuple[Any, tuple[str, ...] | None]:
     cells = [row.cells[column] for row in rows]
-    whole = all(_INTEGER.fullmatch(cell) for cell in cells)
+    whole, plain = all(_is_whole(cell) for cell in cells), all(_INTEGER.fullmatch(cell) for cell in cells)
     where = f'column "{names[column]}"'
     if task is None and classes is None:
         numeric = [_parse(cell) is not None for cell in cells]
@@ -188,13 +227,16 @@ def _targets(
                 f"{path}, line {row.line}, {where}: expected all numbers or all words, got {row.cells[column]!r} after "
                 f'{cells[0]!r}; use task="classification" if these are classes'
             )
-        task = "classification" if whole or not all(numeric) else "regression"
+        classified = plain or not any(numeric) or (whole and _are_labels([float(cell) for cell in cells]))
+        task = "classification" if classified else "regression"
     if task == "regression":
-        return np.array([_number(row, column, names, path) for row in rows], np.float32), None
+        return _narrow(f"{path}, {where}", [_number(row, column, names, path) for row in rows]), None
+    if whole and not plain:
+        cells = [_short(cell) for cell in cells]
     found = [str(name) for name in classes] if classes is not None else sorted(set(cells), key=int if whole else None)
     index = {name: i for i, name in enumerate(found)}
-    for row in rows:
-        cell = row.cells[column]
+    index = {_short(name): i for name, i in index.items() if _is_whole(name)} | index  # 1 and 1.0 are one class
+    for row, cell in zip(rows, cells, strict=True):
         if not cell or cell not in index:
             expected = f"one of the classes {found}" if classes is not None else "a class"
             raise ValueError(f"{path}, line {row.line}, {where}: expected {expected}, got {cell!r}")
