@@ -15,7 +15,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxopt_nn._arguments import check_one_number
+from jaxopt_nn._arguments import check_number
 from jaxopt_nn.trees import Mask, check_mask, kernels_only, named_leaves, select
 from jaxopt_nn.types import Array, ArrayLike, Params
 
@@ -154,7 +154,7 @@ def orthogonality(strength: ArrayLike, mask: Mask = kernels_only) -> Penalty:
 
 
 def _check(name: str, strength: ArrayLike, mask: Mask) -> None:
-    check_one_number(name, strength, 0.0)
+    check_number(name, strength, 0.0)
     check_mask("mask", mask)
 
 
@@ -173,6 +173,8 @@ def _abs(w: Array) -> Array:
 
 
 def _leaf(path: str, leaf: Any, axes: int) -> Array:
+    if not hasattr(leaf, "dtype") and not isinstance(leaf, (int, float)):
+        raise TypeError(f"params[{path}]: expected a float dtype to penalize, got {leaf!r}")
     dtype = jnp.result_type(leaf)
     if jnp.ndim(leaf) < axes:
         raise ValueError(f"params[{path}]: expected two axes or more, got shape {list(jnp.shape(leaf))}")

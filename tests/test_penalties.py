@@ -187,6 +187,11 @@ def test_orthogonality_takes_a_traced_strength_and_names_bad_input():
 def test_what_is_no_strength_or_no_mask_is_refused_at_once(make):
     with pytest.raises(ValueError, match=r"^strength: expected one number, got an array of shape \(2,\)"):
         make(np.ones(2))
+    for bad in ("0.1", np.str_("0.1"), 1j, True):
+        with pytest.raises(TypeError, match=r"^strength: expected a number, got "):
+            make(bad)
+    with pytest.raises(TypeError, match=r"^params\[name\]: expected a float dtype to penalize, got 'dense'"):
+        make(0.1, mask="name")({"name": "dense"})
     with pytest.raises(ValueError, match=r"^mask: expected a pattern of paths, got none"):
         make(0.1, mask=[])
     with pytest.raises(TypeError, match=r"^mask: expected a pattern of paths, several"):

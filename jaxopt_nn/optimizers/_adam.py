@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 import optax
 
+from jaxopt_nn._arguments import check_bool
 from jaxopt_nn.optimizers._decay import add_decayed_weights
 from jaxopt_nn.optimizers._learning_rate import scale_by_learning_rate
 from jaxopt_nn.optimizers._numbers import (
@@ -18,7 +19,6 @@ from jaxopt_nn.optimizers._numbers import (
 )
 from jaxopt_nn.optimizers._transform import Convention, check_convention, map_leaves, moments_like, transform
 from jaxopt_nn.schedules import Schedule
-from jaxopt_nn.schedules._steps import check_flag
 from jaxopt_nn.trees import Mask, kernels_only
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
@@ -175,7 +175,7 @@ def scale_by_adam(
         -1.0
     """
     check_convention(convention)
-    check_flag("amsgrad", amsgrad)
+    check_bool("amsgrad", amsgrad)
     first, second = as_decay("b1", b1), as_decay("b2", b2)
     epsilon = as_number("eps", (1e-7 if convention == "keras" else 1e-8) if eps is None else eps, open_low=True)
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn._arguments import check_positive_int
+from jaxopt_nn._arguments import check_bool, check_positive_int
 from jaxopt_nn.optimizers._adam import adam
 from jaxopt_nn.optimizers._decay import add_decayed_weights
 from jaxopt_nn.optimizers._groups import partition
@@ -16,7 +16,6 @@ from jaxopt_nn.optimizers._learning_rate import scale_by_learning_rate
 from jaxopt_nn.optimizers._numbers import as_decay, as_number, bias_correction, next_count, safe_sqrt, to
 from jaxopt_nn.optimizers._transform import Convention, check_convention, map_leaves, moments_like, transform
 from jaxopt_nn.schedules import Schedule
-from jaxopt_nn.schedules._steps import check_flag
 from jaxopt_nn.trees import Mask, check_mask, every_leaf, named_leaves, select
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
@@ -156,7 +155,7 @@ def scale_by_muon(
     """
     check_convention(convention)
     check_positive_int("steps", steps)
-    check_flag("nesterov", nesterov)
+    check_bool("nesterov", nesterov)
     beta = as_decay("momentum", momentum)
     epsilon = as_number("eps", (1e-8 if convention == "optax" else 1e-7) if eps is None else eps, open_low=True)
     size = None if rms is None else as_number("rms", rms)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_nn._arguments import check_one_number
+from jaxopt_nn._arguments import check_number
 from jaxopt_nn.types import Array, ArrayLike
 
 __all__ = [
@@ -58,7 +58,7 @@ def as_number(
     whole: bool = False,
 ) -> Number:
     """Checks that ``value`` is one number within the range (0 or more, unless told), and prepares it."""
-    check_one_number(name, value, low, high, open_low=open_low, open_high=open_high, whole=whole)
+    check_number(name, value, low, high, open_low=open_low, open_high=open_high, whole=whole)
     if isinstance(value, jax.Array):
         return value.astype(promoted(value.dtype, jnp.float32))
     return float(cast(float, value))

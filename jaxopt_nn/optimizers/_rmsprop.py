@@ -4,12 +4,12 @@ from typing import Any, NamedTuple
 
 import optax
 
+from jaxopt_nn._arguments import check_bool
 from jaxopt_nn.optimizers._learning_rate import scale_by_learning_rate
 from jaxopt_nn.optimizers._numbers import as_decay, as_number, safe_divide, safe_rsqrt, safe_sqrt, to
 from jaxopt_nn.optimizers._sgd import add_momentum
 from jaxopt_nn.optimizers._transform import Convention, check_convention, map_leaves, moments_like, transform
 from jaxopt_nn.schedules import Schedule
-from jaxopt_nn.schedules._steps import check_flag
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
 __all__ = ["RmsState", "rmsprop", "scale_by_rms"]
@@ -77,7 +77,7 @@ def rmsprop(
         Graves, Generating sequences with recurrent neural networks, 2013, equation 40 (centered).
     """
     scaled = scale_by_rms(decay, eps, centered=centered, convention=convention)
-    check_flag("nesterov", nesterov)
+    check_bool("nesterov", nesterov)
     if nesterov and momentum is None:
         raise ValueError("nesterov: expected False without momentum, got True")
     if nesterov and convention != "optax":
@@ -116,7 +116,7 @@ def scale_by_rms(
         2.0
     """
     check_convention(convention)
-    check_flag("centered", centered)
+    check_bool("centered", centered)
     rho = as_decay("decay", (0.99 if convention == "torch" else 0.9) if decay is None else decay)
     epsilon = as_number("eps", (1e-7 if convention == "keras" else 1e-8) if eps is None else eps)
 

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxopt_nn._arguments import check_bool
 from jaxopt_nn.optimizers._inside import as_optimizer
 from jaxopt_nn.optimizers._numbers import as_number, promoted, safe_sqrt, to
 from jaxopt_nn.optimizers._second_weights import gradient_fn, require_params
 from jaxopt_nn.optimizers._transform import check_match, check_real, transform_extra, wide
-from jaxopt_nn.schedules._steps import check_flag
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
 __all__ = ["sam"]
@@ -57,7 +57,7 @@ def sam(
         Foret et al., Sharpness-aware minimization, ICLR 2021, algorithm 1.
         Kwon et al., ASAM, ICML 2021, algorithm 1 (adaptive, without η).
     """
-    check_flag("adaptive", adaptive)
+    check_bool("adaptive", adaptive)
     inner, radius = as_optimizer("optimizer", optimizer), as_number("rho", rho)
 
     def uphill(params: Params, gradients: PyTree) -> Params:

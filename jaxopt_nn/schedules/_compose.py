@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from jaxopt_nn._arguments import check_one_number
+from jaxopt_nn._arguments import check_bool, check_number
 from jaxopt_nn.schedules._decay import constant
 from jaxopt_nn.schedules._steps import (
     Schedule,
@@ -12,7 +12,6 @@ from jaxopt_nn.schedules._steps import (
     as_float,
     as_steps,
     boundary_list,
-    check_flag,
     check_schedule,
     check_steps,
     done_and_left,
@@ -55,7 +54,7 @@ def warmup(learning_rate: ArrayLike | Schedule, warmup_steps: ArrayLike, init_va
     """
     after = _as_schedule(learning_rate)
     check_steps("warmup_steps", warmup_steps, or_zero=True)
-    check_one_number("init_value", init_value, 0.0)
+    check_number("init_value", init_value, 0.0)
 
     def schedule(count: ArrayLike) -> Array:
         count, steps = alike(count, warmup_steps)
@@ -143,7 +142,7 @@ def by_epoch(schedule: ArrayLike | Schedule, steps_per_epoch: ArrayLike, *, stai
     """
     part = _as_schedule(schedule)
     check_steps("steps_per_epoch", steps_per_epoch)
-    check_flag("staircase", staircase)
+    check_bool("staircase", staircase)
 
     def by_step(count: ArrayLike) -> Array:
         if staircase:

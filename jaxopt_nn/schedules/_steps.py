@@ -13,7 +13,7 @@ import jax.errors
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_nn._arguments import check_one_number, concrete_number
+from jaxopt_nn._arguments import check_number, concrete_number
 from jaxopt_nn.trees import takes
 from jaxopt_nn.types import Array, ArrayLike
 
@@ -24,7 +24,6 @@ __all__ = [
     "as_list",
     "as_steps",
     "boundary_list",
-    "check_flag",
     "check_schedule",
     "check_steps",
     "done_and_left",
@@ -38,19 +37,13 @@ Schedule = Callable[[Any], Any]
 
 def check_steps(name: str, value: Any, *, or_zero: bool = False) -> None:
     """Raises unless ``value`` is one number of steps: 1 or more (or 0, where that is told), or traced."""
-    check_one_number(name, value, 0.0, open_low=not or_zero)
+    check_number(name, value, 0.0, open_low=not or_zero)
     number = concrete_number(value)
     if number is not None and 0 < number < 1:
         raise ValueError(
             f"{name}: expected a number of steps, {'0 or ' if or_zero else ''}1 or more, got {number:g}: multiply a "
             f"fraction of a training by its steps; a learning rate is another argument"
         )
-
-
-def check_flag(name: str, value: Any) -> None:
-    """Raises unless ``value`` is True or False: a string such as "no" would count as True."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected True or False, got {value!r}")
 
 
 def check_schedule(name: str, schedule: Callable[..., Any]) -> None:

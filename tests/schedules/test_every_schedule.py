@@ -183,8 +183,11 @@ def test_promotions_are_said_where_jax_asks_for_that(factory, numbers, closed):
 
 
 def test_what_is_no_number_is_named():
-    with pytest.raises(TypeError, match=r"^factor: expected a number, got 'fast'"):
-        schedules.exponential_decay(0.1, 10, "fast")  # pyright: ignore
+    for bad in ("fast", np.str_("0.5"), np.complex64(0.5), True, None, [0.5]):
+        with pytest.raises(TypeError, match=r"^factor: expected a number, got "):
+            schedules.exponential_decay(0.1, 10, bad)  # pyright: ignore
+        with pytest.raises(TypeError, match=r"^decay_steps: expected a number, got "):
+            schedules.cosine_decay(0.1, bad)  # pyright: ignore
 
 
 @pytest.mark.parametrize(
