@@ -16,7 +16,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxopt_nn._arguments import check_number
-from jaxopt_nn.trees import Mask, kernels_only, named_leaves, select
+from jaxopt_nn.trees import Mask, check_mask, kernels_only, named_leaves, select
 from jaxopt_nn.types import Array, ArrayLike, Params
 
 __all__ = ["Penalty", "elastic_net", "l1", "l2", "orthogonality"]
@@ -43,7 +43,7 @@ def l1(strength: ArrayLike, mask: Mask = kernels_only) -> Penalty:
     >>> float(penalty({"kernel": jnp.array([1.0, -3.0]), "bias": jnp.array([100.0])}))
     2.0
     """
-    check_number("strength", strength, 0.0)
+    _check("strength", strength, mask)
 
     def penalty(params: Params) -> Array:
         return _sum(_abs, params, mask, strength)
@@ -72,7 +72,7 @@ def l2(strength: ArrayLike, mask: Mask = kernels_only) -> Penalty:
     >>> float(penalty({"kernel": jnp.array([1.0, -3.0]), "bias": jnp.array([100.0])}))
     5.0
     """
-    check_number("strength", strength, 0.0)
+    _check("strength", strength, mask)
 
     def penalty(params: Params) -> Array:
         return _sum(jnp.square, params, mask, strength)
@@ -104,8 +104,8 @@ def elastic_net(l1_strength: ArrayLike, l2_strength: ArrayLike, mask: Mask = ker
     >>> float(penalty({"kernel": jnp.array([1.0, -3.0])}))
     9.0
     """
-    check_number("l1_strength", l1_strength, 0.0)
-    check_number("l2_strength", l2_strength, 0.0)
+    _check("l1_strength", l1_strength, mask)
+    _check("l2_strength", l2_strength, mask)
 
     def penalty(params: Params) -> Array:
         return _sum(_abs, params, mask, l1_strength) + _sum(jnp.square, params, mask, l2_strength)
@@ -140,7 +140,7 @@ def orthogonality(strength: ArrayLike, mask: Mask = kernels_only) -> Penalty:
     >>> float(penalty({"kernel": jnp.eye(2) * 2.0})), float(penalty({"kernel": jnp.eye(3, 2)}))
     (9.0, 0.0)
     """
-    check_number("strength", strength, 0.0)
+    _check("strength", strength, mask)
 
     def distance(w: Array) -> Array:
         w = w.reshape((-1, w.shape[-1]))
@@ -153,14 +153,19 @@ def orthogonality(strength: ArrayLike, mask: Mask = kernels_only) -> Penalty:
     return penalty
 
 
+def _check(name: str, strength: ArrayLike, mask: Mask) -> None:
+    check_number(name, strength, 0.0)
+    check_mask("mask", mask)
+
+
 def _sum(size: Callable[[Array], Array], params: Params, mask: Mask, strength: ArrayLike, *, axes: int = 0) -> Array:
     """``strength·Σ size(w)`` over the selected leaves, each of so many axes at least."""
     chosen = zip(named_leaves(params), select("mask", mask, params), strict=True)
     selected = [_leaf(path, leaf, axes) for (path, leaf), counts in chosen if counts]
     if not selected:
         raise ValueError("params: expected some to penalize, got a tree without leaves")
-    total = sum(jnp.sum(size(leaf)) for leaf in selected)
-    return jnp.asarray(strength, jnp.result_type(total)) * total
+    dtype = jnp.float64 if any(leaf.dtype == jnp.float64 for leaf in selected) else jnp.float32
+    return jnp.asarray(strength, dtype) * sum(jnp.sum(size(leaf)).astype(dtype) for leaf in selected)
 
 
 def _abs(w: Array) -> Array:
@@ -168,9 +173,11 @@ def _abs(w: Array) -> Array:
 
 
 def _leaf(path: str, leaf: Any, axes: int) -> Array:
+    if not hasattr(leaf, "dtype") and not isinstance(leaf, (int, float)):
+        raise TypeError(f"params[{path}]: expected a float dtype to penalize, got {leaf!r}")
     dtype = jnp.result_type(leaf)
     if jnp.ndim(leaf) < axes:
         raise ValueError(f"params[{path}]: expected two axes or more, got shape {list(jnp.shape(leaf))}")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"params[{path}]: expected a float dtype to penalize, got {dtype}")
-    return jnp.asarray(leaf).astype(jnp.promote_types(dtype, jnp.float32))
+    return jnp.asarray(leaf).astype(jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype)

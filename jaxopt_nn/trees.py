@@ -1,12 +1,19 @@
 """Leaves of pytrees by readable path: ``{"dense_0": {"kernel": k}}`` holds ``k`` at ``"dense_0/kernel"``.
 
-Masks select leaves. A mask is a shell pattern of paths (``"dense_0/*"``; ``*`` also matches slashes), several of them
-(a leaf is selected if any matches), or a function ``(path, leaf) -> bool``.
+Masks select leaves. A mask is a pattern of paths, several of them (a leaf is selected if any matches), or a function
+``(path, leaf) -> bool``. A pattern matches a whole path, case included:
+
+- ``*`` matches any characters or none, slashes too, but never a part of a number. So ``"dense_1*"`` and ``"dense_1/*"``
+  select what is in ``dense_1`` and nothing in ``dense_10``, and ``"*0/bias"`` does not select ``dense_10/bias``.
+- ``?`` matches any one character, ``[1-3]`` one of those and ``[!1-3]`` one of the others. ``"dense_[0-9]*"`` selects
+  ``dense_0`` to ``dense_9``, ``"dense_1?/*"`` what begins with 1 and has two digits.
 """
 
+import inspect
+import re
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
-from typing import Any
+from fnmatch import translate
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -15,6 +22,7 @@ from jaxopt_nn.types import PyTree
 
 __all__ = [
     "Mask",
+    "check_mask",
     "check_same_structure",
     "every_leaf",
     "kernels_only",
@@ -25,6 +33,9 @@ __all__ = [
 ]
 
 Mask = str | Sequence[str] | Callable[[str, Any], bool]
+
+_WILD = re.compile(r"\*+|\[!?\]?[^\]]*\]|.", re.DOTALL)
+_NOT_WITHIN_A_NUMBER = "(?:(?<![0-9])|(?![0-9]))"
 
 
 def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
@@ -76,6 +87,22 @@ def no_biases_no_norms(path: str, leaf: Any) -> bool:
     return np.ndim(leaf) >= 2 and path.rsplit("/", 1)[-1] not in ("bias", "scale", "gamma", "beta")
 
 
+def check_mask(name: str, mask: Mask) -> None:
+    """Raises ``TypeError`` or ``ValueError``, naming the argument, unless ``mask`` is one.
+
+    >>> check_mask("mask", ["*/bias", "*/scale"])
+    """
+    if callable(mask):
+        if not takes(mask, "", None):
+            raise TypeError(f"{name}: expected a function (path, leaf) -> bool, got one of other arguments, {mask!r}")
+        return
+    patterns = [mask] if isinstance(mask, str) else mask
+    if not isinstance(patterns, Sequence) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(f"{name}: expected a pattern of paths, several, or (path, leaf) -> bool, got {mask!r}")
+    if not patterns:
+        raise ValueError(f"{name}: expected a pattern of paths, got none, {mask!r}, which selects nothing")
+
+
 def select(name: str, mask: Mask, tree: PyTree) -> list[bool]:
     """Which leaves of ``tree`` the mask selects, in the order of ``jax.tree.leaves``.
 
@@ -85,12 +112,13 @@ def select(name: str, mask: Mask, tree: PyTree) -> list[bool]:
         tree: any pytree. Of one without leaves, nothing is selected.
 
     Raises:
-        ValueError: the mask, or one of its patterns, selects no leaf.
+        ValueError: the mask, or one of its patterns, selects no leaf; there is no pattern.
         TypeError: it is no mask.
 
     >>> select("mask", "dense_0/*", {"dense_0": {"bias": 0.0, "kernel": 1.0}, "scale": 2.0})
     [True, True, False]
     """
+    check_mask(name, mask)
     leaves = named_leaves(tree)
     if callable(mask):
         chosen = [bool(mask(path, leaf)) for path, leaf in leaves]
@@ -101,14 +129,13 @@ def select(name: str, mask: Mask, tree: PyTree) -> list[bool]:
             )
         return chosen
     patterns = [mask] if isinstance(mask, str) else mask
-    if not isinstance(patterns, Sequence) or not all(isinstance(pattern, str) for pattern in patterns):
-        raise TypeError(f"{name}: expected a pattern of paths, several, or (path, leaf) -> bool, got {mask!r}")
-    for pattern in patterns:
-        if leaves and not any(fnmatchcase(path, pattern) for path, _ in leaves):
+    matches = [[_matches(pattern, path) for path, _ in leaves] for pattern in patterns]
+    for pattern, matched in zip(patterns, matches, strict=True):
+        if leaves and not any(matched):
             raise ValueError(
                 f"{name}: expected a pattern that matches one of {[path for path, _ in leaves]}, got {pattern!r}"
             )
-    return [any(fnmatchcase(path, pattern) for pattern in patterns) for path, _ in leaves]
+    return [any(of_leaf) for of_leaf in zip(*matches, strict=True)]
 
 
 def check_same_structure(name: str, expected: PyTree, got: PyTree) -> None:
@@ -122,6 +149,25 @@ def check_same_structure(name: str, expected: PyTree, got: PyTree) -> None:
         a, b = jax.typeof(leaf), jax.typeof(have[path])
         if a.shape != b.shape or a.dtype != b.dtype:
             raise ValueError(f"{name}[{path}]: expected {a.dtype}{list(a.shape)}, got {b.dtype}{list(b.shape)}")
+
+
+def takes(fn: Callable[..., Any], *args: Any) -> bool:
+    """Whether a function may be called with these arguments, as far as its signature says."""
+    try:
+        inspect.signature(fn).bind(*args)
+    except TypeError:
+        return False
+    except ValueError:  # of some built-in functions there is no signature
+        return True
+    return True
+
+
+def _matches(pattern: str, path: str) -> bool:
+    """Whether the pattern matches the whole path: as ``fnmatch`` has it, but that a ``*`` splits no number."""
+    star = f"{_NOT_WITHIN_A_NUMBER}.*{_NOT_WITHIN_A_NUMBER}"
+    # The last two characters of a translated pattern are the end of the text.
+    parts = (star if part.startswith("*") else translate(part)[:-2] for part in cast(list[str], _WILD.findall(pattern)))
+    return re.fullmatch("".join(parts), path, re.DOTALL) is not None
 
 
 def _is_flax_variable(node: Any) -> bool:

@@ -181,3 +181,26 @@ def test_orthogonality_takes_a_traced_strength_and_names_bad_input():
         penalties.orthogonality(1.0, every_leaf)(PARAMS)
     with pytest.raises(ValueError, match=r"^strength: expected a finite number in \[0, inf\), got -1"):
         penalties.orthogonality(-1.0)
+
+
+@pytest.mark.parametrize("make", [penalties.l1, penalties.l2, penalties.orthogonality])
+def test_what_is_no_strength_or_no_mask_is_refused_at_once(make):
+    with pytest.raises(ValueError, match=r"^strength: expected one number, got an array of shape \(2,\)"):
+        make(np.ones(2))
+    for bad in ("0.1", np.str_("0.1"), 1j, True):
+        with pytest.raises(TypeError, match=r"^strength: expected a number, got "):
+            make(bad)
+    with pytest.raises(TypeError, match=r"^params\[name\]: expected a float dtype to penalize, got 'dense'"):
+        make(0.1, mask="name")({"name": "dense"})
+    with pytest.raises(ValueError, match=r"^mask: expected a pattern of paths, got none"):
+        make(0.1, mask=[])
+    with pytest.raises(TypeError, match=r"^mask: expected a pattern of paths, several"):
+        make(0.1, mask=0.5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_promotions_are_said_where_jax_asks_for_that(dtype):
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), PARAMS)
+    with jax.numpy_dtype_promotion("strict"):
+        for penalty in (penalties.l1(0.1), penalties.elastic_net(0.1, 0.2), penalties.orthogonality(0.1)):
+            assert jax.eval_shape(penalty, params).dtype == jnp.float32

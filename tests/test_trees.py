@@ -1,9 +1,12 @@
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxopt_nn import trees
 
@@ -111,8 +114,43 @@ def test_patterns_select_leaves_by_path():
 
 
 @pytest.mark.parametrize(
+    ("pattern", "numbers"),
+    [
+        ("dense_1*", {1}),
+        ("dense_1/*", {1}),
+        ("dense_?/*", set(range(10))),
+        ("dense_[0-9]*", set(range(10))),
+        ("dense_1?/*", {10, 11}),
+        ("dense_1[1-9]*", {11}),
+        ("*0/kernel", {0}),
+        ("*1*", {1}),
+        ("*_*", set(range(12))),
+    ],
+)
+def test_a_star_splits_no_number(pattern, numbers):
+    tree = {f"dense_{i}": {"kernel": 1.0} for i in range(12)}
+    chosen = zip(trees.named_leaves(tree), trees.select("mask", pattern, tree), strict=True)
+    assert {path for (path, _), is_in in chosen if is_in} == {f"dense_{i}/kernel" for i in numbers}
+
+
+@given(pattern=st.text("ab/*?[]!-.^\\", max_size=6), path=st.text("ab/*?[]!-.^\\", max_size=5))
+def test_without_numbers_patterns_are_those_of_a_shell(pattern, path):
+    if fnmatchcase(path, pattern):
+        assert trees.select("mask", pattern, {path: 1.0}) == [True]
+    else:
+        with pytest.raises(ValueError, match=r"^mask: expected a pattern that matches one of"):
+            trees.select("mask", pattern, {path: 1.0})
+
+
+@pytest.mark.parametrize(
     ("mask", "error", "message"),
     [
+        ([], ValueError, r"^frozen: expected a pattern of paths, got none, \[\], which selects nothing"),
+        (
+            lambda params: params,
+            TypeError,
+            r"^frozen: expected a function \(path, leaf\) -> bool, got one of other arg",
+        ),
         ("dense", ValueError, r"^frozen: expected a pattern that matches one of \['dense_0/bias'\], got 'dense'"),
         (["*", "Dense_0/*"], ValueError, r"^frozen: .*, got 'Dense_0/\*'"),
         (

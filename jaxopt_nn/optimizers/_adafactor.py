@@ -8,7 +8,7 @@ import optax
 
 from jaxopt_nn.optimizers._decay import add_decayed_weights
 from jaxopt_nn.optimizers._learning_rate import scale_by_learning_rate
-from jaxopt_nn.optimizers._numbers import Number, as_decay, as_number, next_count, safe_sqrt, to
+from jaxopt_nn.optimizers._numbers import Number, as_decay, as_number, next_count, promoted, safe_sqrt, to
 from jaxopt_nn.optimizers._second_weights import require_params
 from jaxopt_nn.optimizers._sgd import MomentumState
 from jaxopt_nn.optimizers._transform import (
@@ -153,7 +153,8 @@ def scale_by_factored_rms(
             if sum(size >= min_size_to_factor for size in moment.shape) < 2:
                 return moment
             second, first = _large_axes_of(moment.shape)
-            return FactoredMoment(jnp.zeros_like(moment.take(0, first)), jnp.zeros_like(moment.take(0, second)))
+            # Sums of zeros: they have the shardings that the moments' means will have, on any mesh.
+            return FactoredMoment(jnp.sum(moment, axis=first), jnp.sum(moment, axis=second))
 
         return AdafactorState(jnp.zeros((), jnp.int32), jax.tree.map(leaf, moments_like(params)))
 
@@ -228,7 +229,7 @@ def _scale_by_size(least: Number) -> optax.GradientTransformation:
     """Multiplies each leaf by the root mean square of its parameters, or by ``least`` if that is more."""
 
     def leaf(u: Any, param: Any) -> tuple[Array]:
-        u, dtype = jnp.asarray(u), jnp.promote_types(wide(u), wide(param))
+        u, dtype = jnp.asarray(u), promoted(wide(u), wide(param))
         size = jnp.maximum(_root_mean_square(jnp.asarray(param, dtype)), to(dtype, least))
         return ((size * u.astype(dtype)).astype(u.dtype),)
 

@@ -9,6 +9,7 @@ from jaxopt_nn.optimizers._learning_rate import scale_by_learning_rate
 from jaxopt_nn.optimizers._numbers import as_number, safe_divide, safe_rsqrt, safe_sqrt, to
 from jaxopt_nn.optimizers._transform import Convention, check_convention, map_leaves, moments_like, transform
 from jaxopt_nn.schedules import Schedule, constant
+from jaxopt_nn.schedules._steps import check_schedule, rate_of
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
 __all__ = ["AdagradState", "adagrad", "scale_by_adagrad"]
@@ -121,10 +122,12 @@ def scale_by_adagrad(
 
 def _decayed(learning_rate: ArrayLike | Schedule, lr_decay: ArrayLike) -> Schedule:
     decay = as_number("lr_decay", lr_decay)
+    if callable(learning_rate):
+        check_schedule("learning_rate", learning_rate)
     rate = learning_rate if callable(learning_rate) else constant(as_number("learning_rate", learning_rate))
 
     def schedule(count: Any) -> Any:
-        first = jnp.asarray(rate(count))
+        first = jnp.asarray(rate_of("learning_rate", rate, count))
         return first / (1.0 + to(first.dtype, decay) * count)
 
     return schedule

@@ -1,11 +1,12 @@
 """Adam, and AdamW: Adam with decoupled weight decay."""
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 import optax
 
+from jaxopt_nn._arguments import check_bool
 from jaxopt_nn.optimizers._decay import add_decayed_weights
 from jaxopt_nn.optimizers._learning_rate import scale_by_learning_rate
 from jaxopt_nn.optimizers._numbers import (
@@ -96,7 +97,7 @@ def adamw(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
     eps: ArrayLike | None = None,
-    weight_decay: ArrayLike | None = None,
+    weight_decay: ArrayLike | Literal["convention"] | None = "convention",
     *,
     mask: Mask = kernels_only,
     amsgrad: bool = False,
@@ -112,13 +113,13 @@ def adamw(
         b1: β₁, in [0, 1); may be traced.
         b2: β₂, in [0, 1); may be traced.
         eps: ε > 0, may be traced; None for 1e-8 (keras: 1e-7).
-        weight_decay: λ >= 0, may be traced; None for 1e-4 (torch: 1e-2, keras: 4e-3).
+        weight_decay: λ >= 0, may be traced; None (static) for none; "convention" for 1e-4 (torch: 1e-2, keras: 4e-3).
         mask: static; the leaves that decay, see :mod:`jaxopt_nn.trees`.
         amsgrad: static; whether to keep the maximum.
         convention: static; whose formula, as in :func:`adam`.
 
     Returns:
-        The optimizer. Its ``update`` needs ``params``.
+        The optimizer. Its ``update`` needs ``params`` if there is weight decay.
 
     Raises:
         ValueError: a number is out of its range, or the convention is unknown; at ``init``, the mask selects no leaf.
@@ -139,11 +140,11 @@ def adamw(
         Loshchilov and Hutter, Decoupled weight decay regularization, ICLR 2019, algorithm 2.
     """
     check_convention(convention)
-    if weight_decay is None:
+    if isinstance(weight_decay, str) and weight_decay == "convention":
         weight_decay = {"optax": 1e-4, "torch": 1e-2, "keras": 4e-3}[convention]
     return optax.chain(
         scale_by_adam(b1, b2, eps, amsgrad=amsgrad, convention=convention),
-        add_decayed_weights(weight_decay, mask=mask),
+        *([] if weight_decay is None else [add_decayed_weights(weight_decay, mask=mask)]),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -174,6 +175,7 @@ def scale_by_adam(
         -1.0
     """
     check_convention(convention)
+    check_bool("amsgrad", amsgrad)
     first, second = as_decay("b1", b1), as_decay("b2", b2)
     epsilon = as_number("eps", (1e-7 if convention == "keras" else 1e-8) if eps is None else eps, open_low=True)
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numbers import as_number, safe_sqrt, to
+from jaxopt_nn.optimizers._numbers import as_number, promoted, safe_sqrt, to
 from jaxopt_nn.optimizers._second_weights import require_params
 from jaxopt_nn.optimizers._transform import (
     Convention,
@@ -243,13 +243,23 @@ def _unit_norms(array: Array) -> Array:
 
 def _norm(arrays: list[Array]) -> Array:
     """The Euclidean norm of all elements; right also where the squares overflow and the norm does not."""
+    norm = _root_of_squares(arrays)
+    # Functions of the module: of closures made anew, a call without jit would compile each anew.
+    return jax.lax.cond(jnp.isfinite(norm), _first, _rescaled_norm, norm, arrays)
 
-    def root_of_squares(terms: list[Array]) -> Array:
-        return safe_sqrt(reduce(add, [jnp.sum(term * term) for term in terms]))
 
-    def rescaled(terms: list[Array]) -> Array:
-        largest = reduce(jnp.maximum, [jnp.max(jnp.abs(term), initial=0.0) for term in terms])
-        return largest * root_of_squares([term / largest for term in terms])
+def _root_of_squares(terms: list[Array]) -> Array:
+    dtype = promoted(*(term.dtype for term in terms))
+    return safe_sqrt(reduce(add, [jnp.sum(term * term).astype(dtype) for term in terms]))
 
-    norm = root_of_squares(arrays)
-    return jax.lax.cond(jnp.isfinite(norm), lambda _: norm, rescaled, arrays)
+
+def _first(norm: Array, terms: list[Array]) -> Array:
+    del terms
+    return norm
+
+
+def _rescaled_norm(norm: Array, terms: list[Array]) -> Array:
+    del norm
+    dtype = promoted(*(term.dtype for term in terms))
+    largest = reduce(jnp.maximum, [jnp.max(jnp.abs(term), initial=0.0).astype(dtype) for term in terms])
+    return largest * _root_of_squares([term.astype(dtype) / largest for term in terms])

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numbers import as_number, to
+from jaxopt_nn.optimizers._numbers import as_number, promoted, to
 from jaxopt_nn.optimizers._second_weights import require_params
 from jaxopt_nn.optimizers._transform import check_match, check_real, transform, wide
-from jaxopt_nn.trees import Mask, kernels_only, select
+from jaxopt_nn.trees import Mask, check_mask, kernels_only, select
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
 __all__ = ["add_decayed_weights"]
@@ -42,6 +42,7 @@ def add_decayed_weights(weight_decay: ArrayLike, *, mask: Mask = kernels_only) -
     Differs from ``optax.add_decayed_weights`` in the mask: of paths, by default kernels only.
     """
     decay = as_number("weight_decay", weight_decay)
+    check_mask("mask", mask)
 
     def init(params: Params) -> optax.EmptyState:
         select("mask", mask, params)
@@ -56,7 +57,7 @@ def add_decayed_weights(weight_decay: ArrayLike, *, mask: Mask = kernels_only) -
         leaves, treedef = jax.tree.flatten(updates)
 
         def decayed(u: Any, param: Any) -> Array:
-            u, dtype = jnp.asarray(u), jnp.promote_types(wide(u), wide(param))
+            u, dtype = jnp.asarray(u), promoted(wide(u), wide(param))
             return (u.astype(dtype) + to(dtype, decay) * jnp.asarray(param, dtype)).astype(u.dtype)
 
         chosen = zip(leaves, jax.tree.leaves(params), select("mask", mask, params), strict=True)

@@ -16,6 +16,9 @@ __all__ = ["evaluation_params"]
 def evaluation_params(opt_state: PyTree, params: Params) -> Params:
     """The weights to evaluate with, as an optimizer's state holds them.
 
+    They are weights alone. Running statistics of activations (BatchNorm) are of the weights that are trained: they do
+    not fit these, and with them a good average can look like a bad one.
+
     Args:
         opt_state: the state of any optimizer; inside chains and wrappers as well.
         params: the parameters that are trained.

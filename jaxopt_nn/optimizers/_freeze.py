@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxopt_nn.optimizers._inside import as_optimizer, extra_for, filled, part_of
 from jaxopt_nn.optimizers._transform import transform_extra
-from jaxopt_nn.trees import Mask, named_leaves, select
+from jaxopt_nn.trees import Mask, check_mask, named_leaves, select
 from jaxopt_nn.types import Params, PyTree
 
 __all__ = ["FrozenState", "freeze", "frozen_paths"]
@@ -44,15 +45,20 @@ def freeze(optimizer: optax.GradientTransformation, frozen: Mask) -> optax.Gradi
     A frozen leaf has no optimizer state, is neither decayed nor carried on by momentum, and counts in no norm. A
     :func:`~jaxopt_nn.training.make_step` does not even compute its gradient. Put it around the whole optimizer.
 
+    Parameters alone are frozen. The running statistics of a BatchNorm are no parameters but model state, which a
+    forward pass in training moves and no optimizer sees: with ``"batch_norm_0/*"`` frozen they still follow the data.
+
     Args:
-        optimizer: any optimizer of the optax protocol.
+        optimizer: any optimizer of the optax protocol. One that asks for ``value_fn`` or ``grad_fn`` (L-BFGS, a line
+            search, :func:`sam`, :func:`sophia`) gets that of the other leaves, with the frozen ones as they are.
         frozen: static; the leaves to freeze, see :mod:`jaxopt_nn.trees`: ``"dense_0/*"``, or ``["embed*", "*/scale"]``.
 
     Returns:
         The optimizer. The updates of frozen leaves are -0, the number that changes no other when it is added.
 
     Raises:
-        ValueError: at ``init``, a pattern matches no path, or everything is frozen.
+        ValueError: there is no pattern; at ``init``, a pattern matches no path, or everything is frozen.
+        TypeError: ``optimizer`` is none, or ``frozen`` is no mask.
 
     Example:
         >>> import jax.numpy as jnp
@@ -63,27 +69,29 @@ def freeze(optimizer: optax.GradientTransformation, frozen: Mask) -> optax.Gradi
         >>> updates["encoder"]["kernel"].tolist(), [round(u, 4) for u in updates["head"]["kernel"].tolist()]
         ([-0.0, -0.0, -0.0], [-0.1, -0.1])
     """
-    inner = optax.with_extra_args_support(optimizer)
+    inner = as_optimizer("optimizer", optimizer)
+    check_mask("frozen", frozen)
 
     def init(params: Params) -> FrozenState:
         chosen = select("frozen", frozen, params)
         if chosen and all(chosen):
             raise ValueError(f"frozen: expected to leave a leaf to train, freezes all: {frozen!r}")
         paths = tuple(path for (path, _), is_frozen in zip(named_leaves(params), chosen, strict=True) if is_frozen)
-        return FrozenState(Frozen(paths), inner.init(_without(paths, params)))
+        return FrozenState(Frozen(paths), inner.init(part_of(params, [not is_frozen for is_frozen in chosen])))
 
     def update(
         updates: PyTree, state: FrozenState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, FrozenState]:
-        paths = state.frozen.paths
-        trained = None if params is None else _without(paths, params)
-        new, inner_state = inner.update(_without(paths, updates), state.inner, trained, **extra)
-        found = iter(jax.tree.leaves(new))
-        leaves = [
-            jnp.full(jnp.shape(leaf), -0.0, jnp.result_type(leaf)) if path in paths else next(found)
-            for path, leaf in named_leaves(updates)
-        ]
-        return jax.tree.structure(updates).unflatten(leaves), FrozenState(state.frozen, inner_state)
+        trained = [path not in state.frozen.paths for path, _ in named_leaves(updates)]
+
+        def inward(tree: PyTree) -> PyTree:
+            return part_of(tree, trained)
+
+        seen = None if params is None else inward(params)
+        told = extra_for(extra, inward, lambda part: filled(part, params, trained))
+        new, inner_state = inner.update(inward(updates), state.inner, seen, **told)
+        still = jax.tree.map(lambda leaf: jnp.full(jnp.shape(leaf), -0.0, jnp.result_type(leaf)), updates)
+        return filled(new, still, trained), FrozenState(state.frozen, inner_state)
 
     return transform_extra(init, update)
 
@@ -99,9 +107,3 @@ def frozen_paths(opt_state: PyTree) -> frozenset[str]:
     states = [node for node in nodes if isinstance(node, FrozenState)]
     inner = [frozen_paths(state.inner) for state in states]
     return frozenset[str]().union(*[state.frozen.paths for state in states], *inner)
-
-
-def _without(paths: tuple[str, ...], tree: PyTree) -> PyTree:
-    """The tree with None, which is no leaf, in the place of the frozen ones."""
-    leaves = [None if path in paths else leaf for path, leaf in named_leaves(tree)]
-    return jax.tree.structure(tree).unflatten(leaves)

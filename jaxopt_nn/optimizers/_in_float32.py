@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxopt_nn.optimizers._inside import as_optimizer, extra_for
 from jaxopt_nn.optimizers._second_weights import copy_of
 from jaxopt_nn.optimizers._transform import transform_extra, wide
 from jaxopt_nn.types import Array, Params, PyTree
@@ -35,7 +36,7 @@ def in_float32(optimizer: optax.GradientTransformation) -> optax.GradientTransfo
         >>> state[0].nu.dtype.name, optimizer.update(params, state, params)[0].dtype.name
         ('float32', 'bfloat16')
     """
-    inner = optax.with_extra_args_support(optimizer)
+    inner = as_optimizer("optimizer", optimizer)
 
     def widened(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda leaf: jnp.asarray(leaf, wide(leaf)), tree)
@@ -44,7 +45,8 @@ def in_float32(optimizer: optax.GradientTransformation) -> optax.GradientTransfo
         def narrowed(exact: Any, update: Any) -> Array:
             return jnp.asarray(exact, jnp.result_type(update))
 
-        exact, state = inner.update(widened(updates), state, None if params is None else widened(params), **extra)
+        told = extra_for(extra, widened, lambda exact: jax.tree.map(narrowed, exact, params))
+        exact, state = inner.update(widened(updates), state, None if params is None else widened(params), **told)
         return jax.tree.map(narrowed, exact, updates), state
 
     return transform_extra(lambda params: inner.init(copy_of(params)), update)

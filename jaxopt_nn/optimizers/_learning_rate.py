@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxopt_nn._arguments import check_number
-from jaxopt_nn.optimizers._numbers import as_number, next_count, to
+from jaxopt_nn.optimizers._numbers import as_number, next_count, promoted, to
 from jaxopt_nn.optimizers._transform import check_real, transform, wide
 from jaxopt_nn.schedules import Schedule
+from jaxopt_nn.schedules._steps import check_schedule, rate_of
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
 __all__ = ["LearningRateState", "current_learning_rate", "scale_by_learning_rate", "scale_learning_rate"]
@@ -46,6 +47,7 @@ def scale_by_learning_rate(learning_rate: ArrayLike | Schedule) -> optax.Gradien
 
     Raises:
         ValueError: the learning rate is negative or not finite.
+        TypeError: it is no number and no function of the count alone; while tracing, a schedule computes in Python.
 
     Example:
         >>> import jax.numpy as jnp
@@ -58,6 +60,7 @@ def scale_by_learning_rate(learning_rate: ArrayLike | Schedule) -> optax.Gradien
     multiplied in float32.
     """
     if callable(learning_rate):
+        check_schedule("learning_rate", learning_rate)
         return _scale_by_schedule(learning_rate)
     rate = as_number("learning_rate", learning_rate)
 
@@ -152,7 +155,7 @@ def scale_learning_rate(opt_state: PyTree, scale: ArrayLike) -> PyTree:
 
 def _scale_by_schedule(schedule: Schedule) -> optax.GradientTransformation:
     def rate_at(count: Array) -> Array:
-        rate = jnp.asarray(schedule(count))
+        rate = jnp.asarray(rate_of("learning_rate", schedule, count))
         if rate.ndim != 0:
             raise ValueError(f"learning_rate: expected a schedule that returns a scalar, got shape {rate.shape}")
         return rate
@@ -184,7 +187,7 @@ def _unit() -> Array:
 
 def _effective(dtype: Any, rate: Any, scale: Array) -> Any:
     """The learning rate that is used, rounded to ``dtype`` once."""
-    exact = jnp.promote_types(dtype, scale.dtype)
+    exact = promoted(dtype, scale.dtype)
     return (to(exact, rate) * scale.astype(exact)).astype(dtype)
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
+from jaxopt_nn.optimizers._inside import as_optimizer
 from jaxopt_nn.optimizers._numbers import as_number, to
 from jaxopt_nn.optimizers._second_weights import copy_of, moved, require_params, update_to
 from jaxopt_nn.optimizers._transform import map_leaves, transform_extra
@@ -34,6 +35,10 @@ def lookahead(
 
     The parameters are the fast weights θ. After every k-th update of theirs the slow weights φ follow,
     ``φ ← φ + α·(θ - φ)``, and the fast ones go on from there, ``θ ← φ``. Both begin at the initial parameters.
+
+    Where a model has running statistics of its activations (BatchNorm), those are of the fast weights, and do not fit
+    the slow ones: before you evaluate, pass the training data through the model with the slow weights and
+    ``train=True``, and take the state that comes out.
 
     Args:
         optimizer: the fast one, any of the optax protocol. Its state goes on over a synchronization. What changes its
@@ -65,7 +70,7 @@ def lookahead(
     References:
         Zhang, Lucas, Hinton and Ba, Lookahead optimizer: k steps forward, 1 step back, NeurIPS 2019, algorithm 1.
     """
-    inner = optax.with_extra_args_support(optimizer)
+    inner = as_optimizer("optimizer", optimizer)
     period = as_number("sync_period", sync_period, 1.0, whole=True)
     alpha = as_number("slow_step_size", slow_step_size, 0.0, 1.0)
 
@@ -79,7 +84,7 @@ def lookahead(
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra)
         fast = moved(params, updates)
         steps = state.steps_since_sync + 1
-        sync = steps >= to(jnp.float32, period)
+        sync = steps.astype(jnp.float32) >= to(jnp.float32, period)
 
         def leaf(theta: Array, phi: Array) -> tuple[Any, ...]:
             return (jnp.where(sync, phi + to(phi.dtype, alpha) * (theta - phi), phi),)

@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn._arguments import check_positive_int
+from jaxopt_nn._arguments import check_bool, check_positive_int
 from jaxopt_nn.optimizers._adam import adam
 from jaxopt_nn.optimizers._decay import add_decayed_weights
+from jaxopt_nn.optimizers._groups import partition
+from jaxopt_nn.optimizers._inside import as_optimizer
 from jaxopt_nn.optimizers._learning_rate import scale_by_learning_rate
 from jaxopt_nn.optimizers._numbers import as_decay, as_number, bias_correction, next_count, safe_sqrt, to
 from jaxopt_nn.optimizers._transform import Convention, check_convention, map_leaves, moments_like, transform
 from jaxopt_nn.schedules import Schedule
-from jaxopt_nn.trees import Mask, every_leaf, named_leaves, select
+from jaxopt_nn.trees import Mask, check_mask, every_leaf, named_leaves, select
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
 __all__ = ["MuonState", "muon", "scale_by_muon"]
@@ -90,17 +92,19 @@ def muon(
         Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024.
         Liu et al., Muon is scalable for LLM training, 2025, section 2.2 (rms).
     """
-    rest = adam(learning_rate) if others is None else others
+    rest = as_optimizer("others", adam(learning_rate) if others is None else others)
     scale = scale_by_muon(momentum, eps, rms=rms, nesterov=nesterov, steps=steps, convention=convention)
     decays = [] if weight_decay is None else [add_decayed_weights(weight_decay, mask=every_leaf)]
     chain = optax.chain(scale, *decays, scale_by_learning_rate(learning_rate))
+    if matrices is not None:
+        check_mask("matrices", matrices)
 
-    def labels(params: Params) -> PyTree:
-        leaves, treedef = jax.tree.flatten(params)
-        chosen = [jnp.ndim(x) == 2 for x in leaves] if matrices is None else select("matrices", matrices, params)
-        return treedef.unflatten(["matrices" if matrix else "others" for matrix in chosen])
+    def label(tree: PyTree) -> list[str]:
+        leaves = jax.tree.leaves(tree)
+        chosen = [jnp.ndim(x) == 2 for x in leaves] if matrices is None else select("matrices", matrices, tree)
+        return ["matrices" if matrix else "others" for matrix in chosen]
 
-    return optax.partition({"matrices": chain, "others": rest}, labels)
+    return partition({"matrices": chain, "others": rest}, label)
 
 
 def scale_by_muon(
@@ -151,6 +155,7 @@ def scale_by_muon(
     """
     check_convention(convention)
     check_positive_int("steps", steps)
+    check_bool("nesterov", nesterov)
     beta = as_decay("momentum", momentum)
     epsilon = as_number("eps", (1e-8 if convention == "optax" else 1e-7) if eps is None else eps, open_low=True)
     size = None if rms is None else as_number("rms", rms)
@@ -189,14 +194,25 @@ def scale_by_muon(
                 u = kept * m + new * exact
             elif convention == "optax":
                 u = m / bias_correction(beta, count, dtype)
-            matrix = u.reshape(-1, g.shape[-1])
+            matrix = _gathered(u).reshape(-1, g.shape[-1])
             fan_in, fan_out = matrix.shape
             factor = to(dtype, math.sqrt(max(1.0, fan_out / fan_in)))
             if size is not None:
                 factor = to(dtype, size) * to(dtype, math.sqrt(max(fan_in, fan_out)))
-            return (factor * orthogonal(matrix)).reshape(g.shape).astype(g.dtype), m
+            return _sharded_as(g, (factor * orthogonal(matrix)).reshape(g.shape).astype(g.dtype)), m
 
         updates, mean = map_leaves(leaf, 2, updates, state.mean)
         return updates, MuonState(count, mean)
 
     return transform(init, update)
+
+
+def _gathered(matrix: Array) -> Array:
+    """Whole on each device, where its type says that it is not: its product with its transpose has no other type."""
+    spec = jax.typeof(matrix).sharding.spec
+    return matrix if all(part is None for part in spec) else jax.reshard(matrix, jax.P(*[None] * len(spec)))
+
+
+def _sharded_as(other: Array, matrix: Array) -> Array:
+    spec = jax.typeof(other).sharding.spec
+    return matrix if all(part is None for part in spec) else jax.reshard(matrix, spec)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_nn._arguments import check_one_number
+from jaxopt_nn._arguments import check_number
 from jaxopt_nn.types import Array, ArrayLike
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "as_number",
     "bias_correction",
     "next_count",
+    "promoted",
     "safe_divide",
     "safe_rsqrt",
     "safe_sqrt",
@@ -57,9 +58,9 @@ def as_number(
     whole: bool = False,
 ) -> Number:
     """Checks that ``value`` is one number within the range (0 or more, unless told), and prepares it."""
-    check_one_number(name, value, low, high, open_low=open_low, open_high=open_high, whole=whole)
+    check_number(name, value, low, high, open_low=open_low, open_high=open_high, whole=whole)
     if isinstance(value, jax.Array):
-        return value.astype(jnp.promote_types(value.dtype, jnp.float32))
+        return value.astype(promoted(value.dtype, jnp.float32))
     return float(cast(float, value))
 
 
@@ -76,6 +77,12 @@ def as_decay(name: str, value: ArrayLike) -> Decay:
 def to(dtype: Any, number: Number) -> Any:
     """``number`` as a scalar of ``dtype``: a constant of the program, or an array."""
     return np.asarray(number, dtype) if isinstance(number, float) else number.astype(dtype)
+
+
+def promoted(*dtypes: Any) -> Any:
+    """The dtype that holds all of them: this library says its promotions, so JAX's "strict" mode is no matter."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*dtypes)
 
 
 def bias_correction(decay: Decay, count: Array, dtype: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxopt_nn._arguments import check_one_number
+from jaxopt_nn._arguments import check_bool, check_number
 from jaxopt_nn.optimizers._transform import Convention, check_convention
 from jaxopt_nn.types import Array, ArrayLike
 
@@ -113,17 +113,18 @@ def reduce_on_plateau(
     if mode not in (None, "min", "max"):
         raise ValueError(f'mode: expected "min" or "max", got {mode!r}')
     check_convention(convention)
+    check_bool("signed_threshold", signed_threshold)
     rtol = (0.0 if convention == "keras" else 1e-4) if rtol is None else rtol
     atol = (1e-4 if convention == "keras" else 0.0) if atol is None else atol
-    check_one_number("factor", factor, 0.0, 1.0, open_low=True, open_high=True)
-    check_one_number("patience", patience, 0, whole=True)
-    check_one_number("rtol", rtol, 0.0, 1.0)
-    check_one_number("atol", atol, 0.0)
-    check_one_number("cooldown", cooldown, 0, whole=True)
-    check_one_number("min_scale", min_scale, 0.0, 1.0)
+    check_number("factor", factor, 0.0, 1.0, open_low=True, open_high=True)
+    check_number("patience", patience, 0, whole=True)
+    check_number("rtol", rtol, 0.0, 1.0)
+    check_number("atol", atol, 0.0)
+    check_number("cooldown", cooldown, 0, whole=True)
+    check_number("min_scale", min_scale, 0.0, 1.0)
     for name, value in (("min_lr", min_lr), ("min_change", min_change)):
         if value is not None:
-            check_one_number(name, value, 0.0)
+            check_number(name, value, 0.0)
     absolute = min_lr is not None or min_change is not None
     sign = -1.0 if mode == "max" else 1.0
 

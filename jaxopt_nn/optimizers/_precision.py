@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxopt_nn._arguments import check_key
+from jaxopt_nn.optimizers._inside import as_optimizer
 from jaxopt_nn.optimizers._transform import transform_extra
 from jaxopt_nn.trees import named_leaves, select
 from jaxopt_nn.types import Array, Key, Params, PyTree
@@ -54,7 +55,7 @@ def store_state(
 
     Raises:
         ValueError: at ``init``, a pattern matches no floating-point array of the state.
-        TypeError: a dtype is not of floating point.
+        TypeError: a dtype is not of floating point, ``optimizer`` is none, or ``dtypes`` no mapping.
 
     Example:
         >>> import jax.numpy as jnp
@@ -70,12 +71,14 @@ def store_state(
     References:
         Gupta et al., Deep learning with limited numerical precision, 2015, section 3 (stochastic rounding).
     """
+    inner = as_optimizer("optimizer", optimizer)
+    if not isinstance(dtypes, Mapping):
+        raise TypeError(f"dtypes: expected a mapping, {{pattern of paths: dtype}}, got {dtypes!r}")
     for pattern, dtype in dtypes.items():
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(f"dtypes[{pattern}]: expected a floating-point dtype, got {jnp.dtype(dtype).name}")
     if key is not None:
         check_key("key", key)
-    inner = optax.with_extra_args_support(optimizer)
 
     def init(params: Params) -> StoredState:
         exact = inner.init(params)

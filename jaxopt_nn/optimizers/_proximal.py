@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxopt_nn.optimizers._inside import as_optimizer
 from jaxopt_nn.optimizers._learning_rate import current_learning_rate
-from jaxopt_nn.optimizers._numbers import as_number, safe_sqrt, to
+from jaxopt_nn.optimizers._numbers import as_number, promoted, safe_sqrt, to
 from jaxopt_nn.optimizers._second_weights import require_params
 from jaxopt_nn.optimizers._transform import check_match, check_real, transform, transform_extra, wide
-from jaxopt_nn.trees import Mask, kernels_only, select
+from jaxopt_nn.trees import Mask, check_mask, kernels_only, select
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
 __all__ = ["constrain_max_norm", "proximal_elastic_net", "proximal_l1"]
@@ -100,10 +101,11 @@ def proximal_elastic_net(
     References:
         Parikh and Boyd, Proximal algorithms, 2014, section 6.5.3.
     """
-    inner = optax.with_extra_args_support(optimizer)
+    inner = as_optimizer("optimizer", optimizer)
     l1 = as_number("strength" if l2_strength is None else "l1_strength", l1_strength)
     l2 = None if l2_strength is None else as_number("l2_strength", l2_strength)
     given = None if learning_rate is None else as_number("learning_rate", learning_rate)
+    check_mask("mask", mask)
 
     def rate_of(state: PyTree) -> Any:
         rate = current_learning_rate(state) if given is None else given
@@ -167,6 +169,7 @@ def constrain_max_norm(max_norm: ArrayLike, *, mask: Mask = kernels_only) -> opt
         Srivastava et al., Dropout, 2014, section 5.1; Srebro and Shraibman, Rank, trace-norm and max-norm, 2005.
     """
     bound = as_number("max_norm", max_norm, open_low=True)
+    check_mask("mask", mask)
 
     def init(params: Params) -> optax.EmptyState:
         leaves = zip(jax.tree.leaves(params), select("mask", mask, params), strict=True)
@@ -198,7 +201,7 @@ def _moved_on(fn: Any, mask: Mask, updates: PyTree, params: Params) -> PyTree:
     leaves, treedef = jax.tree.flatten(updates)
 
     def leaf(u: Any, param: Any) -> Array:
-        u, dtype = jnp.asarray(u), jnp.promote_types(wide(u), wide(param))
+        u, dtype = jnp.asarray(u), promoted(wide(u), wide(param))
         start = jnp.asarray(param, dtype)
         return (fn(start + u.astype(dtype)) - start).astype(u.dtype)
 

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import optax
 
+from jaxopt_nn._arguments import check_bool
 from jaxopt_nn.optimizers._learning_rate import scale_by_learning_rate
 from jaxopt_nn.optimizers._numbers import as_decay, as_number, safe_divide, safe_rsqrt, safe_sqrt, to
 from jaxopt_nn.optimizers._sgd import add_momentum
@@ -76,6 +77,7 @@ def rmsprop(
         Graves, Generating sequences with recurrent neural networks, 2013, equation 40 (centered).
     """
     scaled = scale_by_rms(decay, eps, centered=centered, convention=convention)
+    check_bool("nesterov", nesterov)
     if nesterov and momentum is None:
         raise ValueError("nesterov: expected False without momentum, got True")
     if nesterov and convention != "optax":
@@ -114,6 +116,7 @@ def scale_by_rms(
         2.0
     """
     check_convention(convention)
+    check_bool("centered", centered)
     rho = as_decay("decay", (0.99 if convention == "torch" else 0.9) if decay is None else decay)
     epsilon = as_number("eps", (1e-7 if convention == "keras" else 1e-8) if eps is None else eps)
 

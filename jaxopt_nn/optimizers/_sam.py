@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numbers import as_number, safe_sqrt, to
+from jaxopt_nn._arguments import check_bool
+from jaxopt_nn.optimizers._inside import as_optimizer
+from jaxopt_nn.optimizers._numbers import as_number, promoted, safe_sqrt, to
 from jaxopt_nn.optimizers._second_weights import gradient_fn, require_params
 from jaxopt_nn.optimizers._transform import check_match, check_real, transform_extra, wide
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
@@ -55,13 +57,14 @@ def sam(
         Foret et al., Sharpness-aware minimization, ICLR 2021, algorithm 1.
         Kwon et al., ASAM, ICML 2021, algorithm 1 (adaptive, without η).
     """
-    inner, radius = optax.with_extra_args_support(optimizer), as_number("rho", rho)
+    check_bool("adaptive", adaptive)
+    inner, radius = as_optimizer("optimizer", optimizer), as_number("rho", rho)
 
     def uphill(params: Params, gradients: PyTree) -> Params:
         leaves, treedef = jax.tree.flatten(params)
         if not leaves:
             return params
-        dtype = jnp.result_type(*map(wide, leaves))
+        dtype = promoted(*map(wide, leaves))
         weights = [jnp.asarray(leaf, dtype) for leaf in leaves]
         slopes = [jnp.asarray(g, dtype) for g in jax.tree.leaves(gradients)]
         if adaptive:

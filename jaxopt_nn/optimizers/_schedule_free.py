@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
+from jaxopt_nn.optimizers._inside import as_optimizer
 from jaxopt_nn.optimizers._learning_rate import current_learning_rate
 from jaxopt_nn.optimizers._numbers import as_decay, as_number, next_count, to
 from jaxopt_nn.optimizers._second_weights import copy_of, require_params, update_to
 from jaxopt_nn.optimizers._transform import map_leaves, transform_extra
 from jaxopt_nn.schedules import Schedule
+from jaxopt_nn.schedules._steps import check_schedule, rate_of
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
 __all__ = ["ScheduleFreeState", "schedule_free"]
@@ -49,6 +51,9 @@ def schedule_free(
     the optimizer inside and c is the last of the weights ``γ_max^r`` over their sum, γ_max the largest learning rate
     so far (``1/t`` if it is constant). All begin at the initial parameters.
 
+    Where a model has running statistics of its activations (BatchNorm), those are of y, and do not fit x: before you
+    evaluate, pass the training data through the model with x and ``train=True``, and take the state that comes out.
+
     Args:
         optimizer: any optimizer of the optax protocol, without momentum and without a decaying learning rate:
             ``sgd(lr)``, ``adam(lr, b1=0.0)``; a warm-up is good. Its weight decay sees y. What changes its updates
@@ -59,8 +64,7 @@ def schedule_free(
             the optimizer inside records, as those of this library do.
 
     Returns:
-        The optimizer. Its ``update`` needs ``params``; :func:`evaluation_params` gives x. Where a model has running
-        statistics of its activations (BatchNorm), those are of y.
+        The optimizer. Its ``update`` needs ``params``; :func:`evaluation_params` gives x.
 
     Raises:
         ValueError: a number is out of its range; at ``init``, there is no record of a learning rate.
@@ -84,13 +88,15 @@ def schedule_free(
     References:
         Defazio et al., The road less scheduled, NeurIPS 2024, equations 1 to 3 and algorithm 1.
     """
-    inner = optax.with_extra_args_support(optimizer)
+    inner = as_optimizer("optimizer", optimizer)
     beta, power = as_decay("b1", b1).rate, as_number("weight_power", weight_power)
-    given = (
-        learning_rate if learning_rate is None or callable(learning_rate) else as_number("learning_rate", learning_rate)
-    )
+    given = learning_rate
+    if callable(learning_rate):
+        check_schedule("learning_rate", learning_rate)
+    elif learning_rate is not None:
+        given = as_number("learning_rate", learning_rate)
 
-    def rate_of(count: Array, inner_state: PyTree, dtype: Any) -> Array:
+    def current_rate(count: Array, inner_state: PyTree, dtype: Any) -> Array:
         if given is None:
             rate = current_learning_rate(inner_state)
             if rate is None:
@@ -98,12 +104,12 @@ def schedule_free(
                     "learning_rate: expected the one of the optimizer inside, got None, and its state records none"
                 )
             return rate.astype(dtype)
-        return jnp.asarray(given(count) if callable(given) else given, dtype)
+        return jnp.asarray(rate_of("learning_rate", given, count) if callable(given) else given, dtype)
 
     def init(params: Params) -> ScheduleFreeState:
         inner_state, kind = inner.init(params), jnp.result_type(float)
         count = jnp.zeros((), jnp.int32)
-        rate_of(count, inner_state, kind)
+        current_rate(count, inner_state, kind)
         zeros = (jnp.zeros((), kind), jnp.zeros((), kind))
         return ScheduleFreeState(count, *zeros, copy_of(params), copy_of(params), inner_state)
 
@@ -113,7 +119,7 @@ def schedule_free(
         params = require_params("schedule-free learning", params)
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra)
         kind = state.steps.dtype
-        largest = jnp.maximum(state.largest_rate, rate_of(state.count, inner_state, kind))
+        largest = jnp.maximum(state.largest_rate, current_rate(state.count, inner_state, kind))
         known = state.largest_rate > 0  # then the largest of now is positive too
         log_ratio = jnp.log(jnp.where(known, state.largest_rate / jnp.where(known, largest, 1.0), 1.0))
         # The sum of weights in units of the last: summed as they are, 1e-6 each, float32 would soon stand still.

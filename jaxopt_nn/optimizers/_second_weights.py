@@ -21,7 +21,7 @@ def require_params(what: str, params: Params | None) -> Params:
 
 
 def gradient_fn(what: str, grad_fn: Any, params: Params) -> Callable[[Params], PyTree]:
-    """``grad_fn``, checked; of leaves that are None, as frozen ones are, it gives no gradient."""
+    """``grad_fn``, checked."""
     if not callable(grad_fn):
         raise ValueError(
             f"grad_fn: expected a function params -> gradients of the loss on this step's batch, got {grad_fn!r}: "
@@ -30,17 +30,10 @@ def gradient_fn(what: str, grad_fn: Any, params: Params) -> Callable[[Params], P
     nodes = jax.tree.leaves(params, is_leaf=lambda node: isinstance(node, optax.MaskedNode))
     if any(isinstance(node, optax.MaskedNode) for node in nodes):
         raise ValueError(
-            f"params: expected all parameters, got a part of them: {what} takes gradients itself, and cannot do so for "
-            "one group: put it around optax.partition, optax.masked or parameter_groups, not inside"
+            f"params: expected all parameters, got a part of them: {what} takes gradients itself, and of optax.masked "
+            "or optax.partition gets grad_fn of the whole: put it around them, or use freeze or parameter_groups"
         )
-
-    def gradients(at: Params) -> PyTree:
-        every = grad_fn(at)
-        if jax.tree.structure(every) == jax.tree.structure(at):
-            return every
-        return jax.tree.map(lambda p, g: None if p is None else g, at, every, is_leaf=lambda node: node is None)
-
-    return gradients
+    return grad_fn
 
 
 def copy_of(params: Params) -> PyTree:

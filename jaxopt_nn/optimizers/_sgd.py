@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
+from jaxopt_nn._arguments import check_bool
 from jaxopt_nn.optimizers._learning_rate import scale_by_learning_rate
 from jaxopt_nn.optimizers._numbers import as_decay, as_number, next_count, to
 from jaxopt_nn.optimizers._transform import Convention, check_convention, map_leaves, moments_like, transform
@@ -72,6 +73,7 @@ def sgd(
         (with the learning rate inside).
     """
     check_convention(convention)
+    check_bool("nesterov", nesterov)
     if momentum is None:
         if nesterov:
             raise ValueError("nesterov: expected False without momentum, got True")
@@ -110,6 +112,7 @@ def add_momentum(
         >>> float(transform.update(jnp.ones(()), state)[0])
         1.5
     """
+    check_bool("nesterov", nesterov)
     decay = as_decay("momentum", momentum)
     # 1 - τ of a double is a double: for a τ near 1, float32 would lose the digits that are left.
     share = None if dampening is None else 1.0 - as_number("dampening", dampening, 0.0, 1.0)

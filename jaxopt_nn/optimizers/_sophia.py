@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import optax
 
@@ -157,7 +158,10 @@ def scale_by_sophia(
             return map_leaves(average, 1, probe, product, curvature)[0]
 
         due = state.count % to(jnp.int32, interval) == 0
-        curvature = jax.lax.cond(due, estimated, lambda h: h, state.curvature)
+        if isinstance(due, jax.core.Tracer):
+            curvature = jax.lax.cond(due, estimated, lambda h: h, state.curvature)
+        else:  # Without jit, a cond would compile a gradient function that is made anew at each step.
+            curvature = estimated(state.curvature) if due else state.curvature
 
         def leaf(g: Array, m: Array, h: Array) -> tuple[Any, ...]:
             dtype = m.dtype

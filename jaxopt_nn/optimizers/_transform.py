@@ -9,8 +9,10 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from jaxopt_nn.optimizers._numbers import promoted
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import ArrayLike, Params, PyTree
 
@@ -41,15 +43,39 @@ def check_convention(convention: str, *allowed: str) -> None:
 
 
 def transform(init: Callable[..., Any], update: Callable[..., tuple[PyTree, Any]]) -> optax.GradientTransformation:
-    """The pair, as optax types it: there a state may be few things that a type checker knows."""
-    return optax.GradientTransformation(init, update)
+    """The pair, checked alike in all: parameters are floating-point numbers, and updates have their tree and shapes.
+
+    What no gradient fits is refused before it is broadcast. The cast is to optax's types: there a state may be few
+    things that a type checker knows.
+    """
+
+    def checked_init(params: Params) -> Any:
+        state = init(params)  # which may know better what it takes
+        check_real("params", params, or_complex=True)
+        return state
+
+    def checked_update(updates: PyTree, state: Any, params: Params | None = None) -> tuple[PyTree, Any]:
+        if params is not None:
+            check_match(updates, params)
+        return update(updates, state, params)
+
+    return optax.GradientTransformation(checked_init, checked_update)
 
 
 def transform_extra(
     init: Callable[..., Any], update: Callable[..., tuple[PyTree, Any]]
 ) -> optax.GradientTransformationExtraArgs:
-    """The same for an ``update`` that takes extra arguments, to hand them to the optimizer inside."""
-    return optax.GradientTransformationExtraArgs(init, update)
+    """The same for an ``update`` that takes extra arguments, to hand them to the optimizer inside.
+
+    What the parameters may be is up to that: one that is frozen may be an integer.
+    """
+
+    def checked_update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+        if params is not None:
+            check_match(updates, params)
+        return update(updates, state, params, **extra)
+
+    return optax.GradientTransformationExtraArgs(init, checked_update)
 
 
 def stateless(fn: Callable[[PyTree], PyTree]) -> optax.GradientTransformation:
@@ -66,7 +92,7 @@ def stateless(fn: Callable[[PyTree], PyTree]) -> optax.GradientTransformation:
 
 def wide(leaf: ArrayLike) -> Any:
     """The dtype in which the arithmetic of ``leaf`` is done: its own, but at least float32."""
-    return jnp.promote_types(jnp.result_type(leaf), jnp.float32)
+    return promoted(jnp.result_type(leaf), jnp.float32)
 
 
 def moments_like(params: Params, fill: Any = 0.0) -> PyTree:
@@ -92,9 +118,13 @@ def map_leaves(
 def check_real(name: str, tree: PyTree, *, or_complex: bool = False) -> None:
     """Raises ``TypeError`` with the path unless all leaves are real, or complex, floating-point numbers."""
     kind, expected = (jnp.inexact, "real or complex") if or_complex else (jnp.floating, "real")
+    if all(jnp.issubdtype(_dtype(leaf), kind) for leaf in jax.tree.leaves(tree)):
+        return
     for path, leaf in named_leaves(tree):
-        if not jnp.issubdtype(jnp.result_type(leaf), kind):
-            raise TypeError(f"{name}[{path}]: expected {expected} floating-point numbers, got {jnp.result_type(leaf)}")
+        dtype = _dtype(leaf)
+        if not jnp.issubdtype(dtype, kind):
+            got = repr(leaf) if dtype is object else str(dtype)
+            raise TypeError(f"{name}[{path}]: expected {expected} floating-point numbers, got {got}")
 
 
 def check_match(updates: PyTree, expected: PyTree) -> None:
@@ -106,6 +136,17 @@ def check_match(updates: PyTree, expected: PyTree) -> None:
             f"updates: expected the tree of the parameters, but missing are {sorted(due - have)}, unexpected "
             f"{sorted(have - due)}: expected {want}, got {got}"
         )
+    pairs = zip(jax.tree.leaves(updates), jax.tree.leaves(expected), strict=True)
+    if all(np.shape(leaf) == np.shape(other) for leaf, other in pairs):
+        return
     for (path, leaf), other in zip(named_leaves(updates), jax.tree.leaves(expected), strict=True):
-        if jnp.shape(leaf) != jnp.shape(other):
-            raise ValueError(f"updates[{path}]: expected shape {jnp.shape(other)}, got {jnp.shape(leaf)}")
+        if np.shape(leaf) != np.shape(other):
+            raise ValueError(f"updates[{path}]: expected shape {np.shape(other)}, got {np.shape(leaf)}")
+
+
+def _dtype(leaf: Any) -> Any:
+    """The dtype of a number or an array; object of anything else, such as a function or a string."""
+    try:
+        return jnp.result_type(leaf) if hasattr(leaf, "dtype") or isinstance(leaf, (int, float, complex)) else object
+    except TypeError:
+        return object

@@ -13,12 +13,12 @@ import optax
 from jaxopt_nn.optimizers._adam import scale_by_adam
 from jaxopt_nn.optimizers._decay import add_decayed_weights
 from jaxopt_nn.optimizers._learning_rate import scale_by_learning_rate
-from jaxopt_nn.optimizers._numbers import Number, as_number, safe_sqrt, to
+from jaxopt_nn.optimizers._numbers import Number, as_number, promoted, safe_sqrt, to
 from jaxopt_nn.optimizers._second_weights import require_params
 from jaxopt_nn.optimizers._sgd import add_momentum
 from jaxopt_nn.optimizers._transform import check_convention, check_match, check_real, transform, wide
 from jaxopt_nn.schedules import Schedule
-from jaxopt_nn.trees import Mask, every_leaf, kernels_only, select
+from jaxopt_nn.trees import Mask, check_mask, every_leaf, kernels_only, select
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
 __all__ = ["lamb", "lars", "scale_by_trust_ratio"]
@@ -175,10 +175,12 @@ def _trust_ratio(
 ) -> optax.GradientTransformation:
     """The transform; with a decay, it also adds the decayed weights, whose norm is then a term of its own."""
     coefficient, epsilon = as_number("trust_coefficient", trust_coefficient), as_number("eps", eps)
+    check_mask(name, mask)
+    check_mask("mask", decay_mask)
 
     def leaf(u: Any, param: Any, scales: bool, decays: bool) -> Array:
         u = jnp.asarray(u)
-        dtype = jnp.promote_types(wide(u), wide(param))
+        dtype = promoted(wide(u), wide(param))
         exact, weights = u.astype(dtype), jnp.asarray(param, dtype)
         weight_norm, norm = _norm(weights), _norm(exact)
         if decay is not None and decays:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
+from jaxopt_nn.optimizers._inside import as_optimizer
 from jaxopt_nn.optimizers._numbers import as_decay, bias_correction, next_count, to
 from jaxopt_nn.optimizers._second_weights import copy_of, moved, require_params
 from jaxopt_nn.optimizers._transform import Convention, check_convention, map_leaves, transform_extra
@@ -39,6 +40,10 @@ def weight_ema(
     zero-debiased average, in which θ_i counts in proportion to ``d^(t-i)``. "torch" and "keras": ``w = 1-d``, but 1 at
     the first update. So the initial weights never count, and ``a`` is θ after the first update in each of them.
 
+    Where a model has running statistics of its activations (BatchNorm), those are of the weights that are trained, and
+    do not fit the average: before you evaluate, pass the training data through the model with the average and
+    ``train=True``, and take the state that comes out.
+
     Args:
         optimizer: any optimizer of the optax protocol. What changes its updates belongs inside, not behind it: the
             average is of the parameters plus the updates that come out of here.
@@ -68,7 +73,7 @@ def weight_ema(
         Kingma and Ba, Adam, ICLR 2015, section 7.2 (the debiased moving average).
     """
     check_convention(convention)
-    inner, rate = optax.with_extra_args_support(optimizer), as_decay("decay", decay)
+    inner, rate = as_optimizer("optimizer", optimizer), as_decay("decay", decay)
 
     def init(params: Params) -> WeightEmaState:
         return WeightEmaState(jnp.zeros((), jnp.int32), copy_of(params), inner.init(params))

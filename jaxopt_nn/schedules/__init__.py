@@ -7,7 +7,8 @@ optax's.
 
 A drop falls exactly on its step, however a backend divides: integers are compared with integers; numbers of steps that
 are floats, as traced ones often are, are exact in float32 up to 2^24. The result is a float32 array, or float64 where
-x64 is on. Steps are steps of the optimizer; for a schedule in epochs there is :func:`by_epoch`.
+x64 is on. Steps are steps of the optimizer; for a schedule in epochs there is :func:`by_epoch`. A number of steps
+between 0 and 1 is refused: it is a fraction of a training, or a learning rate in the wrong place.
 """
 
 from jaxopt_nn.schedules._compose import by_epoch, join, warmup

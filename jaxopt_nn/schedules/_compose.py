@@ -4,9 +4,20 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from jaxopt_nn._arguments import check_one_number
+from jaxopt_nn._arguments import check_bool, check_number
 from jaxopt_nn.schedules._decay import constant
-from jaxopt_nn.schedules._steps import Schedule, as_float, as_steps, boundary_list, done_and_left, whole_periods
+from jaxopt_nn.schedules._steps import (
+    Schedule,
+    alike,
+    as_float,
+    as_steps,
+    boundary_list,
+    check_schedule,
+    check_steps,
+    done_and_left,
+    rate_of,
+    whole_periods,
+)
 from jaxopt_nn.types import Array, ArrayLike
 
 __all__ = ["by_epoch", "join", "warmup"]
@@ -42,13 +53,13 @@ def warmup(learning_rate: ArrayLike | Schedule, warmup_steps: ArrayLike, init_va
         Goyal et al., Accurate, large minibatch SGD, 2017, section 2.2 (gradual warm-up).
     """
     after = _as_schedule(learning_rate)
-    check_one_number("warmup_steps", warmup_steps, 0.0)
-    check_one_number("init_value", init_value, 0.0)
+    check_steps("warmup_steps", warmup_steps, or_zero=True)
+    check_number("init_value", init_value, 0.0)
 
     def schedule(count: ArrayLike) -> Array:
-        count, steps = as_steps(count), as_steps(warmup_steps)
+        count, steps = alike(count, warmup_steps)
         # One evaluation gives both the peak, s(0), and what follows it.
-        value = as_float(after(jnp.maximum(count - steps, 0)))
+        value = as_float(rate_of("learning_rate", after, jnp.maximum(count - steps, 0)))
         done, left = done_and_left(count, steps)
         return jnp.where(count < steps, as_float(init_value) * left + value * done, value)
 
@@ -81,6 +92,8 @@ def join(schedules: Sequence[ArrayLike | Schedule], boundaries: Sequence[ArrayLi
 
     Equal to ``optax.join_schedules`` and ``torch.optim.lr_scheduler.SequentialLR``.
     """
+    if not isinstance(schedules, (list, tuple)):
+        raise TypeError(f"schedules: expected a sequence of schedules, got {schedules!r}")
     parts, ends = [_as_schedule(part) for part in schedules], boundary_list(boundaries)
     if not parts or len(parts) != len(ends) + 1:
         raise ValueError(
@@ -89,12 +102,12 @@ def join(schedules: Sequence[ArrayLike | Schedule], boundaries: Sequence[ArrayLi
 
     def schedule(count: ArrayLike) -> Array:
         count = as_steps(count)
-        bounds = [as_steps(end) for end in ends]
-        turns = [count < bound for bound in bounds]
-        own = [count, *(jnp.maximum(count - bound, 0) for bound in bounds)]
+        pairs = [alike(count, end) for end in ends]
+        turns = [now < bound for now, bound in pairs]
+        own = [count, *(jnp.maximum(now - bound, 0) for now, bound in pairs)]
         # Whose turn is over is evaluated at its first step: nothing overflows out of sight.
         own = [*(jnp.where(turn, past, 0) for turn, past in zip(turns, own, strict=False)), own[-1]]
-        values = [as_float(part(past)) for part, past in zip(parts, own, strict=True)]
+        values = [as_float(rate_of("schedules", part, past)) for part, past in zip(parts, own, strict=True)]
         value = values[0]
         for turn, following in zip(turns, values[1:], strict=True):
             value = jnp.where(turn, value, following)
@@ -128,15 +141,21 @@ def by_epoch(schedule: ArrayLike | Schedule, steps_per_epoch: ArrayLike, *, stai
     PyTorch's schedulers count what they are called for, which mostly are epochs.
     """
     part = _as_schedule(schedule)
-    check_one_number("steps_per_epoch", steps_per_epoch, 0.0, open_low=True)
+    check_steps("steps_per_epoch", steps_per_epoch)
+    check_bool("staircase", staircase)
 
     def by_step(count: ArrayLike) -> Array:
         if staircase:
-            return as_float(part(whole_periods(count, steps_per_epoch).astype(jnp.int32)))
-        return as_float(part(as_float(count) / as_float(steps_per_epoch)))
+            epoch = whole_periods(count, steps_per_epoch).astype(jnp.int32)
+        else:
+            epoch = as_float(count) / as_float(steps_per_epoch)
+        return as_float(rate_of("schedule", part, epoch))
 
     return by_step
 
 
 def _as_schedule(schedule: ArrayLike | Schedule) -> Schedule:
-    return schedule if callable(schedule) else constant(schedule)
+    if not callable(schedule):
+        return constant(schedule)
+    check_schedule("learning_rate", schedule)
+    return schedule

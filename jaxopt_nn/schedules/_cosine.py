@@ -6,8 +6,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxopt_nn._arguments import check_one_number, concrete_number
-from jaxopt_nn.schedules._steps import Schedule, as_float, done_and_left
+from jaxopt_nn._arguments import check_number, concrete_number
+from jaxopt_nn.schedules._steps import Schedule, as_float, check_steps, done_and_left
 from jaxopt_nn.types import Array, ArrayLike
 
 __all__ = ["cosine_decay", "cosine_restarts", "one_cycle"]
@@ -40,9 +40,9 @@ def cosine_decay(learning_rate: ArrayLike, decay_steps: ArrayLike, *, alpha: Arr
     References:
         Loshchilov and Hutter, SGDR, 2017, equation 5 (one period, without restarts).
     """
-    check_one_number("learning_rate", learning_rate, 0.0)
-    check_one_number("decay_steps", decay_steps, 0.0, open_low=True)
-    check_one_number("alpha", alpha, 0.0, 1.0)
+    check_number("learning_rate", learning_rate, 0.0)
+    check_steps("decay_steps", decay_steps)
+    check_number("alpha", alpha, 0.0, 1.0)
 
     def schedule(count: ArrayLike) -> Array:
         _, left = done_and_left(count, decay_steps)
@@ -90,11 +90,11 @@ def cosine_restarts(
     References:
         Loshchilov and Hutter, SGDR, 2017, equation 5.
     """
-    check_one_number("learning_rate", learning_rate, 0.0)
-    check_one_number("period", period, 0.0, open_low=True)
-    check_one_number("t_mult", t_mult, 1.0)
-    check_one_number("m_mult", m_mult, 0.0, open_low=True)
-    check_one_number("alpha", alpha, 0.0, 1.0)
+    check_number("learning_rate", learning_rate, 0.0)
+    check_steps("period", period)
+    check_number("t_mult", t_mult, 1.0)
+    check_number("m_mult", m_mult, 0.0, open_low=True)
+    check_number("alpha", alpha, 0.0, 1.0)
 
     def schedule(count: ArrayLike) -> Array:
         n, begin, length = _cycle(as_float(count), as_float(period), as_float(t_mult))
@@ -152,16 +152,16 @@ def one_cycle(
     References:
         Smith and Topin, Super-convergence, 2018, section 3.
     """
-    check_one_number("peak", peak, 0.0)
-    check_one_number("total_steps", total_steps, 0.0, open_low=True)
-    check_one_number("warmup_fraction", warmup_fraction, 0.0, 1.0)
+    check_number("peak", peak, 0.0)
+    check_steps("total_steps", total_steps)
+    check_number("warmup_fraction", warmup_fraction, 0.0, 1.0)
     if final_fraction is not None:
-        check_one_number("final_fraction", final_fraction, 0.0, 1.0)
+        check_number("final_fraction", final_fraction, 0.0, 1.0)
         first, second = concrete_number(warmup_fraction), concrete_number(final_fraction)
         if first is not None and second is not None and second < first:
             raise ValueError(f"final_fraction: expected no less than warmup_fraction, {first:g}, got {second:g}")
-    check_one_number("div_factor", div_factor, 0.0, open_low=True)
-    check_one_number("final_div_factor", final_div_factor, 0.0, open_low=True)
+    check_number("div_factor", div_factor, 0.0, open_low=True)
+    check_number("final_div_factor", final_div_factor, 0.0, open_low=True)
     if anneal not in ("cosine", "linear"):
         raise ValueError(f'anneal: expected "cosine" or "linear", got {anneal!r}')
     if convention not in ("optax", "torch"):

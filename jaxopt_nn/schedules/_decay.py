@@ -5,13 +5,15 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxopt_nn._arguments import check_one_number
+from jaxopt_nn._arguments import check_bool, check_number
 from jaxopt_nn.schedules._steps import (
     Schedule,
+    alike,
     as_float,
     as_list,
     as_steps,
     boundary_list,
+    check_steps,
     done_and_left,
     whole_periods,
 )
@@ -44,7 +46,7 @@ def constant(learning_rate: ArrayLike) -> Schedule:
         >>> float(constant(0.5)(1000))
         0.5
     """
-    check_one_number("learning_rate", learning_rate, 0.0)
+    check_number("learning_rate", learning_rate, 0.0)
     return lambda count: jnp.broadcast_to(as_float(learning_rate), jnp.shape(count))
 
 
@@ -71,7 +73,7 @@ def step_decay(learning_rate: ArrayLike, step_size: ArrayLike, factor: ArrayLike
 
     Equal to ``torch.optim.lr_scheduler.StepLR``, there usually by epoch: ``by_epoch(step_decay(...), ...)``.
     """
-    check_one_number("step_size", step_size, 0.0, open_low=True)
+    check_steps("step_size", step_size)
     return exponential_decay(learning_rate, step_size, factor, staircase=True)
 
 
@@ -100,22 +102,24 @@ def multi_step_decay(
         [1.0, 1.0, 0.5, 0.5, 0.25]
 
     Equal to ``torch.optim.lr_scheduler.MultiStepLR`` and, with one factor a boundary, to
-    ``optax.piecewise_constant_schedule``.
+    ``optax.piecewise_constant_schedule``. Differs from Keras's ``PiecewiseConstantDecay``, where the rate is lower from
+    one step later on.
     """
-    check_one_number("learning_rate", learning_rate, 0.0)
+    check_number("learning_rate", learning_rate, 0.0)
     steps = boundary_list(boundaries)
     several = as_list(factor)
     factors: list[Any] = [factor] * len(steps) if several is None else several
     if len(factors) != len(steps):
         raise ValueError(f"factor: expected one, or one a boundary, {len(steps)}, got {len(factors)}")
     for i, each in enumerate(factors):
-        check_one_number("factor" if several is None else f"factor[{i}]", each, 0.0, open_low=True)
+        check_number("factor" if several is None else f"factor[{i}]", each, 0.0, open_low=True)
 
     def schedule(count: ArrayLike) -> Array:
         count = as_steps(count)
         rate = jnp.broadcast_to(as_float(learning_rate), count.shape)
         for boundary, each in zip(steps, factors, strict=True):
-            rate = jnp.where(count < as_steps(boundary), rate, rate * as_float(each))
+            now, end = alike(count, boundary)
+            rate = jnp.where(now < end, rate, rate * as_float(each))
         return rate
 
     return schedule
@@ -155,11 +159,12 @@ def exponential_decay(
     Equal to ``optax.exponential_decay`` and Keras's ``ExponentialDecay``; with ``decay_steps`` of 1 to
     ``torch.optim.lr_scheduler.ExponentialLR``.
     """
-    check_one_number("learning_rate", learning_rate, 0.0)
-    check_one_number("decay_steps", decay_steps, 0.0, open_low=True)
-    check_one_number("factor", factor, 0.0, open_low=True)
+    check_number("learning_rate", learning_rate, 0.0)
+    check_steps("decay_steps", decay_steps)
+    check_number("factor", factor, 0.0, open_low=True)
+    check_bool("staircase", staircase)
     if end_value is not None:
-        check_one_number("end_value", end_value, 0.0)
+        check_number("end_value", end_value, 0.0)
 
     def schedule(count: ArrayLike) -> Array:
         exponent = whole_periods(count, decay_steps) if staircase else as_float(count) / as_float(decay_steps)
@@ -199,10 +204,10 @@ def polynomial_decay(
     Equal to ``optax.polynomial_schedule``, Keras's ``PolynomialDecay`` and, with an ``end_value`` of 0, to
     ``torch.optim.lr_scheduler.PolynomialLR``.
     """
-    check_one_number("learning_rate", learning_rate, 0.0)
-    check_one_number("decay_steps", decay_steps, 0.0, open_low=True)
-    check_one_number("power", power, 0.0, open_low=True)
-    check_one_number("end_value", end_value, 0.0)
+    check_number("learning_rate", learning_rate, 0.0)
+    check_steps("decay_steps", decay_steps)
+    check_number("power", power, 0.0, open_low=True)
+    check_number("end_value", end_value, 0.0)
 
     def schedule(count: ArrayLike) -> Array:
         _, left = done_and_left(count, decay_steps)
@@ -237,9 +242,9 @@ def linear(init_value: ArrayLike, end_value: ArrayLike, steps: ArrayLike) -> Sch
     Equal to ``optax.linear_schedule`` and ``torch.optim.lr_scheduler.LinearLR``, whose two ends are factors of the
     learning rate.
     """
-    check_one_number("init_value", init_value, 0.0)
-    check_one_number("end_value", end_value, 0.0)
-    check_one_number("steps", steps, 0.0)
+    check_number("init_value", init_value, 0.0)
+    check_number("end_value", end_value, 0.0)
+    check_steps("steps", steps, or_zero=True)
 
     def schedule(count: ArrayLike) -> Array:
         done, left = done_and_left(count, steps)
@@ -274,6 +279,6 @@ def inverse_sqrt_decay(learning_rate: ArrayLike, timescale: ArrayLike) -> Schedu
     References:
         Vaswani et al., Attention is all you need, 2017, equation 3.
     """
-    check_one_number("learning_rate", learning_rate, 0.0)
-    check_one_number("timescale", timescale, 0.0, open_low=True)
+    check_number("learning_rate", learning_rate, 0.0)
+    check_steps("timescale", timescale)
     return lambda count: as_float(learning_rate) / jnp.sqrt(1.0 + as_float(count) / as_float(timescale))

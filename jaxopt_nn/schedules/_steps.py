@@ -8,16 +8,70 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
+import jax
+import jax.errors
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_nn._arguments import check_one_number, concrete_number
+from jaxopt_nn._arguments import check_number, concrete_number
+from jaxopt_nn.trees import takes
 from jaxopt_nn.types import Array, ArrayLike
 
-__all__ = ["Schedule", "as_float", "as_list", "as_steps", "boundary_list", "done_and_left", "whole_periods"]
+__all__ = [
+    "Schedule",
+    "alike",
+    "as_float",
+    "as_list",
+    "as_steps",
+    "boundary_list",
+    "check_schedule",
+    "check_steps",
+    "done_and_left",
+    "rate_of",
+    "whole_periods",
+]
 
 Schedule = Callable[[Any], Any]
 """``count -> learning rate``. Ours return an array; optax's, which may return a Python number, are as good."""
+
+
+def check_steps(name: str, value: Any, *, or_zero: bool = False) -> None:
+    """Raises unless ``value`` is one number of steps: 1 or more (or 0, where that is told), or traced."""
+    check_number(name, value, 0.0, open_low=not or_zero)
+    number = concrete_number(value)
+    if number is not None and 0 < number < 1:
+        raise ValueError(
+            f"{name}: expected a number of steps, {'0 or ' if or_zero else ''}1 or more, got {number:g}: multiply a "
+            f"fraction of a training by its steps; a learning rate is another argument"
+        )
+
+
+def check_schedule(name: str, schedule: Callable[..., Any]) -> None:
+    """Raises unless the function may be called with a count alone."""
+    if isinstance(schedule, type) or not takes(schedule, 0):
+        called = getattr(schedule, "__name__", repr(schedule))
+        raise TypeError(
+            f"{name}: expected a number or a schedule, a function of the count alone, got {called}: call it with its "
+            f"own arguments, as in cosine_decay(1e-3, decay_steps=1000)"
+        )
+
+
+def rate_of(name: str, schedule: Schedule, count: Any) -> Any:
+    """What a schedule returns at ``count``; where it fails, or returns no number, the error names the argument."""
+    try:
+        rate = schedule(count)
+    except (
+        jax.errors.ConcretizationTypeError,
+        jax.errors.TracerArrayConversionError,
+        jax.errors.TracerIntegerConversionError,
+    ) as error:
+        raise TypeError(
+            f"{name}: the schedule computes with the count in Python or NumPy (if, and, min, int, math, numpy), but in "
+            f"a compiled program the count is traced: use jax.numpy, and jnp.where in the place of if"
+        ) from error
+    if not hasattr(rate, "dtype") and not isinstance(rate, (int, float)):
+        raise TypeError(f"{name}: expected a schedule that returns a number, got {rate!r} from it")
+    return rate
 
 
 def as_float(number: ArrayLike) -> Array:
@@ -32,12 +86,21 @@ def as_steps(number: ArrayLike) -> Array:
     return jnp.asarray(number) if jnp.issubdtype(jnp.result_type(number), jnp.integer) else as_float(number)
 
 
+def alike(count: ArrayLike, steps: ArrayLike) -> tuple[Array, Array]:
+    """Two numbers of steps as arrays of one dtype, an integer if both are."""
+    count, steps = as_steps(count), as_steps(steps)
+    if not (jnp.issubdtype(count.dtype, jnp.integer) and jnp.issubdtype(steps.dtype, jnp.integer)):
+        return as_float(count), as_float(steps)
+    with jax.numpy_dtype_promotion("standard"):  # said here, where "strict" is what is set
+        dtype = jnp.promote_types(count.dtype, steps.dtype)
+    return count.astype(dtype), steps.astype(dtype)
+
+
 def whole_periods(count: ArrayLike, period: ArrayLike) -> Array:
     """``⌊count / period⌋``, an integer if both are; its derivative is 0."""
-    count, period = as_steps(count), as_steps(period)
-    if jnp.issubdtype(count.dtype, jnp.integer) and jnp.issubdtype(period.dtype, jnp.integer):
+    count, period = alike(count, period)
+    if jnp.issubdtype(count.dtype, jnp.integer):
         return count // period
-    count, period = as_float(count), as_float(period)
     whole = jnp.floor(count / period)
     # The quotient may be off by its last digit, and so the floor by one; products of integers are not.
     return whole + as_float((whole + 1.0) * period <= count) - as_float(whole * period > count)
@@ -45,7 +108,7 @@ def whole_periods(count: ArrayLike, period: ArrayLike) -> Array:
 
 def done_and_left(count: ArrayLike, steps: ArrayLike) -> tuple[Array, Array]:
     """``count / steps`` and ``1 - count / steps``, each to its own last digit; 1 and 0 from ``steps`` on, or of 0."""
-    count, steps = as_steps(count), as_steps(steps)
+    count, steps = alike(count, steps)
     running = count < steps
     length = as_float(jnp.where(steps > 0, steps, 1))
     done = jnp.where(running, as_float(count) / length, 1.0)
@@ -58,7 +121,7 @@ def boundary_list(boundaries: Sequence[ArrayLike] | ArrayLike) -> list[Any]:
     if each is None:
         raise ValueError(f"boundaries: expected a sequence of numbers of steps, got {boundaries!r}")
     for i, boundary in enumerate(each):
-        check_one_number(f"boundaries[{i}]", boundary, 0.0)
+        check_steps(f"boundaries[{i}]", boundary, or_zero=True)
     numbers = [concrete_number(boundary) for boundary in each]
     for i, (left, right) in enumerate(pairwise(numbers)):
         if left is not None and right is not None and left > right:

@@ -119,9 +119,79 @@ def test_a_whole_run_trains_the_rest():
     assert (result.history["train_loss"][:, -1] < result.history["train_loss"][:, 0]).all()
 
 
+def _trained(optimizer, params, loss, steps=3):
+    """The losses of some steps of optax's protocol, with all the functions that an optimizer may ask for."""
+    state, values = optimizer.init(params), []
+    for _ in range(steps):
+        value, gradient = jax.value_and_grad(loss)(params)
+        # optax's line searches refuse what value_fn does not take, as training.make_step's does.
+        value_fn = lambda params, grad_fn=None: loss(params)  # noqa: E731
+        extra = {"value": value, "grad": gradient, "value_fn": value_fn, "grad_fn": jax.grad(loss)}
+        updates, state = optimizer.update(gradient, state, params, **extra)
+        params, values = optax.apply_updates(params, updates), [*values, value]
+    return jnp.array([*values, loss(params)]), params
+
+
+def _rosenbrock(params):
+    x = jnp.concatenate([params["body"], params["head"]])
+    return jnp.sum(10 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+START = {"body": jnp.array([-0.5, 0.3]), "head": jnp.array([0.7, -0.2])}
+ASKING = {
+    "sam": lambda: optimizers.sam(optimizers.sgd(0.01), 0.1),
+    "sam, averaged": lambda: optimizers.weight_ema(optimizers.sam(optimizers.sgd(0.01, 0.9), 0.1)),
+    "sophia": lambda: optimizers.sophia(0.05, key=jax.random.key(0)),
+    "L-BFGS": optax.lbfgs,
+    "a line search": lambda: optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(20)),
+}
+
+
+@pytest.mark.parametrize("make", ASKING.values(), ids=ASKING.keys())
+def test_an_optimizer_that_asks_for_functions_gets_those_of_the_rest(make):
+    """As alone on a problem in which the frozen leaves are constants."""
+    wrapped = optimizers.freeze(make(), "body")
+    values, params = _trained(wrapped, START, _rosenbrock)
+    expected, _ = _trained(make(), START["head"], lambda head: _rosenbrock(START | {"head": head}))
+    # Sophia's probes are those of one leaf as well.
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+    np.testing.assert_array_equal(params["body"], START["body"])
+    assert values[-1] < 0.999 * values[0]
+
+    def loss_fn(params, model_state, batch, key):
+        return _rosenbrock(params), (model_state, {})
+
+    state = training.init_state(START, wrapped, jax.random.key(0))
+    step = jax.jit(training.make_step(loss_fn, wrapped))
+    for value in values[:-1]:
+        state, metrics = step(state, Batch(jnp.zeros((1, 1)), jnp.zeros(1)))
+        np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+
+
+def test_sam_around_and_inside_are_the_same():
+    inside, _ = _trained(optimizers.freeze(ASKING["sam"](), "body"), START, _rosenbrock)
+    around = optimizers.sam(optimizers.freeze(optimizers.sgd(0.01), "body"), 0.1)
+    loss = lambda params: _rosenbrock(params | {"body": jax.lax.stop_gradient(params["body"])})  # noqa: E731
+    np.testing.assert_allclose(inside, _trained(around, START, loss)[0], rtol=1e-6)
+
+
+def test_an_integer_may_be_frozen():
+    params = {"count": jnp.int32(3), "w": jnp.ones(2)}
+    optimizer = optimizers.freeze(optimizers.sgd(0.5), "count")
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    assert optax.apply_updates(params, updates)["count"] == 3
+
+
+def test_the_number_of_a_layer_is_whole():
+    params = {f"dense_{i}": {"kernel": jnp.ones(1)} for i in range(12)}
+    state = optimizers.freeze(optimizers.sgd(0.1), "dense_1*").init(params)
+    assert optimizers.frozen_paths(state) == {"dense_1/kernel"}
+
+
 @pytest.mark.parametrize(
     ("frozen", "message"),
     [
+        ([], r"^frozen: expected a pattern of paths, got none, \[\], which selects nothing"),
         ("tail/*", r"^frozen: expected a pattern that matches one of \['body/bias', .*\], got 'tail/\*'"),
         ("*", r"^frozen: expected to leave a leaf to train, freezes all: '\*'"),
         (lambda path, leaf: False, r"^frozen: expected to select a leaf"),

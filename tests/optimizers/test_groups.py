@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxopt_nn import optimizers
@@ -28,6 +29,36 @@ def test_each_group_has_its_optimizer_and_the_first_match_counts():
     np.testing.assert_allclose(updates["dense_0"]["kernel"], -0.25, rtol=1e-5)
     np.testing.assert_allclose(updates["embed"], -2.0)
     np.testing.assert_allclose(updates["head"], -2.0)
+
+
+def _loss(params):
+    return jnp.sum((params["a"] - 1) ** 4) + jnp.sum(params["a"] * params["b"]) + jnp.sum(jnp.cosh(params["b"]))
+
+
+def test_a_group_that_asks_for_functions_gets_those_of_its_part():
+    """L-BFGS for one group, SAM for another: each moves as if the other group stood still for the step."""
+    start = {"a": jnp.array([0.3, -0.4]), "b": jnp.array([1.0, 0.5])}
+    make = {"a": optax.lbfgs, "b": lambda: optimizers.sam(optimizers.sgd(0.1), 0.1)}
+
+    def extra(loss, params):
+        gradient, value_fn = jax.grad(loss)(params), lambda params, grad_fn=None: loss(params)
+        return gradient, {"value": loss(params), "grad": gradient, "value_fn": value_fn, "grad_fn": jax.grad(loss)}
+
+    together = optimizers.parameter_groups({name: factory() for name, factory in make.items()})
+    params, state = start, together.init(start)
+    alone, states = start, {name: factory().init(start[name]) for name, factory in make.items()}
+    for _ in range(3):
+        gradient, told = extra(_loss, params)
+        updates, state = together.update(gradient, state, params, **told)
+        params = optax.apply_updates(params, updates)
+        moved = {}
+        for name, factory in make.items():
+            gradient, told = extra(lambda part, name=name, alone=alone: _loss(alone | {name: part}), alone[name])
+            updates, states[name] = factory().update(gradient, states[name], alone[name], **told)
+            moved[name] = optax.apply_updates(alone[name], updates)
+        alone = moved
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), params, alone)
+    assert _loss(params) < _loss(start) - 1
 
 
 def test_rates_of_groups_may_be_swept_in_one_trace():
@@ -91,6 +122,24 @@ def test_what_no_pattern_names_passes_and_low_precision_is_multiplied_in_float32
 def test_bad_groups_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         _update(make())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: optimizers.parameter_groups({"*": 0.1}), r"^groups\[\*\]: expected an optimizer, .* got 0.1"),
+        (
+            lambda: optimizers.parameter_groups({"*": optimizers.sgd}),
+            r"^groups\[\*\]: expected an optimizer, .* call it, such as sgd\(1e-3\)",
+        ),
+        (lambda: optimizers.parameter_groups(optax.sgd(0.1)), r"^groups: expected a mapping, \{pattern of paths: opt"),
+        (lambda: optimizers.scale_by_path([("*", 0.1)]), r"^factors: expected a mapping, \{pattern of paths: factor\}"),
+        (lambda: optimizers.scale_by_depth([1, 2], 0.1), r"^patterns: expected a pattern of paths, several"),
+    ],
+)
+def test_what_is_no_group_is_named(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
 
 
 def test_one_string_is_no_sequence_of_patterns():

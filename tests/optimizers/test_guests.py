@@ -187,3 +187,60 @@ def test_the_guide_names_each_guest_and_its_examples_run():
     assert names["optimizer"].init({"kernel": jnp.ones(2)}).count == 0
     for ours in re.findall(r"^\| [^|]+ \| `(\w+)`", text, re.MULTILINE):
         assert hasattr(optimizers, ours)
+
+
+def _after_three_steps(optimizer, curvature, *, functions=True):
+    params = {"kernel": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
+    optimizer = optax.with_extra_args_support(optimizer)
+    state = optimizer.init(params)
+    for _ in range(3):
+        grad_fn = lambda params, *_: jax.tree.map(lambda leaf: curvature * leaf, params)  # noqa: E731
+        extra = {"value": curvature * jnp.sum(params["kernel"] ** 2) / 2} if functions else {"grad_fn": grad_fn}
+        updates, state = optimizer.update(grad_fn(params), state, params, **extra)
+        params = optax.apply_updates(params, updates)
+    return params["kernel"]
+
+
+_NOT_A_NUMBER = {
+    "adam": optax.adam,
+    "lamb": optax.lamb,
+    "lars": optax.lars,
+    "adafactor": optax.adafactor,
+    "muon": optax.contrib.muon,
+    "novograd": optax.novograd,
+    "adopt": optax.contrib.adopt,
+    "ademamix": optax.contrib.ademamix,
+    "prodigy": optax.contrib.prodigy,
+    "dadapt_adamw": optax.contrib.dadapt_adamw,
+    "polyak_sgd": optax.polyak_sgd,
+    "sam": lambda rate: optax.contrib.sam(
+        optax.sgd(rate), optax.chain(optax.contrib.normalize(), optax.sgd(0.05)), opaque_mode=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _NOT_A_NUMBER)
+def test_the_derivatives_that_the_guide_says_are_nan_are(name):
+    """At zero gradients, in reverse mode, through three steps; ours are finite: see test_every_number."""
+    slope = jax.jacrev(lambda c: _after_three_steps(_NOT_A_NUMBER[name](0.1), c, functions=name != "sam"))(0.0)
+    assert not np.isfinite(slope).all()
+    assert f"{name}`" in GUIDE.read_text() or f"`{name}" in GUIDE.read_text() or name == "adam"
+
+
+def test_the_other_limits_that_the_guide_states():
+    start = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+    assert np.abs(_after_three_steps(optax.yogi(0.1), 0.0) - start).max() > 0  # at a gradient of 0
+    assert optax.adam(0.1).init(start.astype(jnp.bfloat16))[0].nu.dtype == jnp.bfloat16
+    assert optimizers.adam(0.1).init(start.astype(jnp.bfloat16))[0].square.dtype == jnp.float32
+    assert optimizers.current_learning_rate(optax.adabelief(0.1).init(start)) is None
+    recorded = optax.inject_hyperparams(optax.adabelief)(learning_rate=0.1).init(start)
+    np.testing.assert_allclose(optimizers.current_learning_rate(recorded), 0.1)
+
+    def end(curvature):
+        value_fn = lambda params: curvature * jnp.sum(params**2)  # noqa: E731
+        gradient, state = jax.grad(value_fn)(start), optax.lbfgs().init(start)
+        extra = {"value": value_fn(start), "grad": gradient, "value_fn": value_fn}
+        return optax.lbfgs().update(gradient, state, start, **extra)[0]
+
+    with pytest.raises(ValueError, match=r"^Reverse-mode differentiation does not work for lax\.while_loop"):
+        jax.jacrev(end)(1.0)

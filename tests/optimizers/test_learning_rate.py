@@ -187,3 +187,53 @@ def test_a_state_without_a_rate_of_ours_and_a_scale_out_of_range_are_refused():
     for bad in (-0.5, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=r"^scale: expected a finite number in \[0, inf\), got "):
             scale_learning_rate(optimizers.sgd(0.5).init(PARAMS), bad)
+
+
+def _in_python(count):
+    return 0.1 if count < 10 else 0.01
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        optimizers.sgd,
+        lambda schedule: optimizers.adagrad(schedule, lr_decay=0.1),
+        lambda schedule: optimizers.schedule_free(optimizers.sgd(0.1), learning_rate=schedule),
+        lambda schedule: optimizers.sgd(schedules.warmup(schedule, 3)),
+        lambda schedule: optimizers.sgd(schedules.join([schedule, 0.1], [3])),
+        lambda schedule: optimizers.sgd(schedules.by_epoch(schedule, 3)),
+    ],
+)
+@pytest.mark.parametrize("schedule", [_in_python, lambda count: 0.1 * float(count), lambda count: 0.1 + np.sin(count)])
+def test_a_schedule_that_computes_in_python_is_said(make, schedule):
+    """It works as long as it is called with numbers, and says what to do where it is traced."""
+    optimizer, params = make(schedule), jnp.ones(2)
+    state = optimizer.init(params)
+    optimizer.update(params, state, params)
+    with pytest.raises(TypeError, match=r"^(learning_rate|schedules?): the schedule computes .* and jnp.where in the"):
+        jax.jit(optimizer.update)(params, state, params)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (schedules.cosine_decay, r"^learning_rate: expected a number or a schedule, .* got cosine_decay: call it with"),
+        (optimizers.sgd, r"^learning_rate: expected a schedule that returns a number, got Gradient"),
+        (schedules.constant, r"^learning_rate: expected a schedule that returns a number, got <function"),
+        (lambda count: None, r"^learning_rate: expected a schedule that returns a number, got None"),
+        (lambda count: "0.1", r"^learning_rate: expected a schedule that returns a number, got '0.1'"),
+        ("0.1", r"^learning_rate: expected a number, got '0.1'"),
+        (None, r"^learning_rate: expected a number, got None"),
+    ],
+)
+def test_what_is_no_schedule_is_named(schedule, message):
+    with pytest.raises(TypeError, match=message):
+        optimizers.sgd(schedule).init(jnp.ones(2))
+    with pytest.raises(TypeError, match=message):
+        optimizers.sgd(schedules.warmup(schedule, 10)).init(jnp.ones(2))
+
+
+@pytest.mark.parametrize("bad", [0.1, "cosine", schedules.constant(0.1)])
+def test_one_schedule_is_no_sequence_of_them(bad):
+    with pytest.raises(TypeError, match=r"^schedules: expected a sequence of schedules, got "):
+        schedules.join(bad, [1])

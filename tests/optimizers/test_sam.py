@@ -129,19 +129,6 @@ def test_both_pass_on_through_wrappers():
     assert empty == {}
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: optimizers.sam(optax.sgd(0.1)), lambda: optimizers.sophia(0.1, key=jax.random.key(0))]
-)
-def test_frozen_leaves_have_no_gradient(make):
-    """As ``training.make_step`` calls it: parameters come with None, gradients of the whole tree."""
-    params = {"kernel": jnp.ones(2), "bias": None}
-    optimizer = make()
-    whole = lambda at: {"kernel": 2.0 * at["kernel"], "bias": jnp.zeros(2)}  # noqa: E731
-    updates, _ = optimizer.update(params, optimizer.init(params), params, grad_fn=whole)
-    assert updates["bias"] is None
-    assert (updates["kernel"] < 0).all()
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_gradient_that_is_not_finite_is_seen(bad):
     gradient = jax.grad(lambda params: jnp.sum(params**2))

@@ -153,9 +153,41 @@ def test_a_number_out_of_range_is_named(make, name):
         make()
 
 
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: schedules.warmup(1000, 0.1), "warmup_steps"),  # swapped
+        (lambda: schedules.cosine_decay(1000, 0.1), "decay_steps"),
+        (lambda: schedules.step_decay(0.1, 0.9), "step_size"),
+        (lambda: schedules.exponential_decay(0.1, 0.9, 100), "decay_steps"),
+        (lambda: schedules.polynomial_decay(1000, 0.1), "decay_steps"),
+        (lambda: schedules.linear(0.1, 100.0, 0.5), "steps"),
+        (lambda: schedules.inverse_sqrt_decay(1000, 0.1), "timescale"),
+        (lambda: schedules.cosine_restarts(1000, 0.1), "period"),
+        (lambda: schedules.one_cycle(1000, 0.1), "total_steps"),
+        (lambda: schedules.by_epoch(0.1, 0.5), "steps_per_epoch"),
+        (lambda: schedules.multi_step_decay(0.1, [0.5, 0.75]), r"boundaries\[0\]"),  # fractions of a training
+    ],
+)
+def test_a_part_of_a_step_is_no_number_of_steps(make, name):
+    with pytest.raises(ValueError, match=rf"^{name}: expected a number of steps, (0 or )?1 or more, got 0\.\d"):
+        make()
+
+
+@each_schedule
+def test_promotions_are_said_where_jax_asks_for_that(factory, numbers, closed):
+    with jax.numpy_dtype_promotion("strict"):
+        for count in (jnp.int32(3), np.int64(3), jnp.float32(3), 3):
+            jax.eval_shape(lambda given, count=count: factory(**given)(count), numbers)
+            jax.eval_shape(factory(**numbers), count)
+
+
 def test_what_is_no_number_is_named():
-    with pytest.raises(TypeError, match=r"^factor: expected a number, got 'fast'"):
-        schedules.exponential_decay(0.1, 10, "fast")  # pyright: ignore
+    for bad in ("fast", np.str_("0.5"), np.complex64(0.5), True, None, [0.5]):
+        with pytest.raises(TypeError, match=r"^factor: expected a number, got "):
+            schedules.exponential_decay(0.1, 10, bad)  # pyright: ignore
+        with pytest.raises(TypeError, match=r"^decay_steps: expected a number, got "):
+            schedules.cosine_decay(0.1, bad)  # pyright: ignore
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Schedules equal those of optax, as it runs, and those of PyTorch, from its recorded learning rates."""
 
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -89,6 +90,57 @@ def test_values_equal_optax(ours, theirs):
     np.testing.assert_allclose(
         [ours(jnp.int32(c)) for c in COUNTS[::3]], [theirs(jnp.int32(c)) for c in COUNTS[::3]], rtol=3e-6, atol=1e-7
     )
+
+
+# What Keras 3.15 gives for the schedules that the guide names beside ours, at these counts.
+KERAS_COUNTS = [0, 1, 7, 8, 10, 11, 15, 16, 40, 55]
+KERAS = {
+    "ExponentialDecay": (
+        lambda: schedules.exponential_decay(0.3, 7, 0.5),
+        [0.3, 0.2717171, 0.15, 0.13585855, 0.11144957, 0.10094251, 0.06792928, 0.06152515, 0.00571413, 0.00129385],
+    ),
+    "ExponentialDecay(staircase=True)": (
+        lambda: schedules.step_decay(0.3, 7, 0.5),
+        [0.3, 0.3, 0.15, 0.15, 0.15, 0.15, 0.075, 0.075, 0.009375, 0.00234375],
+    ),
+    "PiecewiseConstantDecay": (  # of the boundaries 10 and 15
+        lambda: schedules.multi_step_decay(0.3, [11, 16], [0.5, 0.2]),
+        [0.3, 0.3, 0.3, 0.3, 0.3, 0.15, 0.15, 0.03, 0.03, 0.03],
+    ),
+    "PolynomialDecay": (
+        lambda: schedules.polynomial_decay(0.3, 40, 2.5, end_value=0.1),
+        [0.3, 0.28773344, 0.22364168, 0.21448669, 0.19742787, 0.18951073, 0.16176324, 0.15577097, 0.1, 0.1],
+    ),
+    "CosineDecay": (
+        lambda: schedules.cosine_decay(0.3, 40, alpha=0.1),
+        [0.3, 0.29958385, 0.28010643, 0.27421731, 0.26045945, 0.2526755, 0.21666227, 0.2067173, 0.03, 0.03],
+    ),
+    "CosineDecay(warmup_target=..., warmup_steps=...)": (
+        lambda: schedules.warmup(schedules.cosine_decay(0.3, 40, alpha=0.1), 8, 0.05),
+        [0.05, 0.08125, 0.26875, 0.3, 0.29833791, 0.29626992, 0.28010643, 0.27421731, 0.0557827, 0.03],
+    ),
+    "CosineDecayRestarts": (
+        lambda: schedules.cosine_restarts(0.3, 7, t_mult=2.0, m_mult=0.7, alpha=0.1),
+        [0.3, 0.28663078, 0.219, 0.2166307, 0.19838309, 0.18341979, 0.10347179, 0.08349797, 0.06095607, 0.12001152],
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "rates"), KERAS.values(), ids=KERAS.keys())
+def test_values_equal_keras(make, rates):
+    np.testing.assert_allclose(make()(np.array(KERAS_COUNTS)), rates, rtol=1e-5, atol=1e-8)
+
+
+def test_the_guide_names_what_there_is_and_its_first_example_runs():
+    text = (Path(__file__).parents[2] / "docs" / "schedules.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+    assert {row[0].strip("`") for row in rows} == set(schedules.__all__) - {"Schedule"}
+    for row in rows:
+        assert all(hasattr(optax, name) for name in re.findall(r"`(\w+)", row[1]))
+    assert {name for row in rows for name in re.findall(r"`([^`]+)`", row[3])} == set(KERAS)
+    names = {}
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], names)
+    assert [float(names["schedule"](count)) for count in (0, 1_000, 10_000)] == [0.0, pytest.approx(3e-4), 0.0]
 
 
 def _like_torch(name, options, rate):

@@ -1,0 +1,72 @@
+"""What a wrapper hands to the optimizer inside, which may see another tree of parameters than the wrapper does."""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import optax
+
+from jaxopt_nn.trees import takes
+from jaxopt_nn.types import PyTree
+
+__all__ = ["as_optimizer", "extra_for", "filled", "part_of"]
+
+_GRADIENTS, _VALUES_AT, _GRADIENTS_AT = ("grad",), ("value_fn", "obj_fn"), ("grad_fn",)
+
+
+def as_optimizer(name: str, optimizer: Any) -> optax.GradientTransformationExtraArgs:
+    """Checks that it is an optimizer of the optax protocol, and makes it one that takes extra arguments."""
+    if isinstance(optimizer, optax.GradientTransformation):
+        return optax.with_extra_args_support(optimizer)
+    init, update = getattr(optimizer, "init", None), getattr(optimizer, "update", None)
+    # A Plateau is a pair of functions of these names too, but its init takes nothing.
+    if isinstance(optimizer, type) or not (callable(init) and callable(update) and takes(init, None)):
+        call = f": call it, such as {optimizer.__name__}(1e-3)" if inspect.isroutine(optimizer) else ""
+        raise TypeError(
+            f"{name}: expected an optimizer, an optax.GradientTransformation(init, update), got {optimizer!r}{call}"
+        )
+    return optax.with_extra_args_support(optimizer)
+
+
+def extra_for(
+    extra: dict[str, Any], inward: Callable[[PyTree], PyTree], outward: Callable[[PyTree], PyTree]
+) -> dict[str, Any]:
+    """The extra arguments of an update, for an optimizer that sees another tree than the caller has.
+
+    Args:
+        extra: as they came. ``grad`` is a gradient; ``value_fn``, ``obj_fn`` and ``grad_fn`` are functions of
+            parameters. All others pass.
+        inward: makes of a tree like the caller's parameters one like those that the optimizer sees.
+        outward: the other way round.
+    """
+
+    def through(fn: Any, answer: Callable[[Any], Any]) -> Any:
+        if not callable(fn):
+            return fn  # whoever wants to call it says so
+
+        @functools.wraps(fn)  # optax's line searches read its signature
+        def seen(params: PyTree, *args: Any, **kwargs: Any) -> Any:
+            return answer(fn(outward(params), *args, **kwargs))
+
+        return seen
+
+    told = dict(extra)
+    told |= {name: through(extra[name], lambda value: value) for name in _VALUES_AT if name in extra}
+    told |= {name: through(extra[name], inward) for name in _GRADIENTS_AT if name in extra}
+    told |= {name: inward(extra[name]) for name in _GRADIENTS if extra.get(name) is not None}
+    return told
+
+
+def part_of(tree: PyTree, chosen: Sequence[bool]) -> PyTree:
+    """The tree with None, which is no leaf, in the place of each leaf that is not chosen."""
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef.unflatten([leaf if is_in else None for leaf, is_in in zip(leaves, chosen, strict=True)])
+
+
+def filled(part: PyTree, whole: PyTree, chosen: Sequence[bool]) -> PyTree:
+    """The tree ``whole`` with the leaves of ``part`` in the place of those that are chosen."""
+    leaves, treedef = jax.tree.flatten(whole)
+    parts = iter(jax.tree.leaves(part))
+    return treedef.unflatten([next(parts) if is_in else leaf for leaf, is_in in zip(leaves, chosen, strict=True)])
