@@ -18,7 +18,7 @@ PACKAGE = ROOT / "jaxopt_nn"
 
 # What each part of the package may import of the others. A part is a module or a package right below jaxopt_nn; within
 # itself it may import what it likes. `jaxopt_nn/__init__.py` may import every part, and no part may import it.
-BASE = {"types", "trees", "_arguments", "_cpu", "_keys", "_lanes"}
+BASE = {"types", "trees", "_arguments", "_cpu", "_jaxprs", "_keys", "_lanes"}
 LEAVES = {
     "checking", "data", "initializers", "layers", "losses", "metrics", "optimizers", "penalties", "plots", "schedules"
 }  # fmt: skip
@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "trees": {"types"},
     "_arguments": {"types"},
     "_cpu": {"types"},
+    "_jaxprs": set(),
     "_keys": {"types"},
     "_lanes": {"types"},
     **{leaf: BASE for leaf in LEAVES},

@@ -151,7 +151,7 @@ def make_objective(f: Callable[..., Any], arguments: Arguments, words: tuple[int
     except (TypeError, ValueError) as error:
         error.add_note("check_gradients calls f with float64 arrays under jax.enable_x64; f must accept these")
         raise
-    outputs = program.out_avals
+    outputs: Any = program.out_avals
     if len(outputs) != 1 or not jnp.issubdtype(outputs[0].dtype, jnp.floating):
         got = ", ".join(str(aval) for aval in outputs)
         raise TypeError(

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from jaxopt_nn._jaxprs import closed
 from jaxopt_nn.checking.compiled import evaluator
 from jaxopt_nn.checking.differences import Floats
 from jaxopt_nn.checking.interpret import Policy, Site, is_jax_code, place_of, run
@@ -126,7 +127,7 @@ def terms(objective: Objective, leaves: Sequence[Any]) -> tuple[list[tuple[str, 
         return [], ""
     outvars = [atom for atom, _ in found]
     jaxpr = program.jaxpr.replace(outvars=outvars, debug_info=program.jaxpr.debug_info._replace(result_paths=None))
-    whole = core.ClosedJaxpr(jaxpr, program.consts)
+    whole = closed(jaxpr, program.consts)
     policy = Policy(lambda _: True, lambda _: False)
 
     def values(leaves: Sequence[Any], rest: Any) -> Any:
