@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -28,6 +27,7 @@ from jaxopt_nn.checking.probe import natural_scale
 from jaxopt_nn.checking.problem import Objective, claimed_gradient, make_objective, split_arguments
 from jaxopt_nn.checking.report import GradientReport, overall_verdict
 from jaxopt_nn.checking.second import second_order
+from jaxopt_nn.checking.wide import in_float64
 from jaxopt_nn.types import Key
 
 __all__ = ["check_gradients"]
@@ -135,8 +135,8 @@ def check_gradients(
     widened = math.sqrt(z * z + 2 * math.log(comparisons))
     tolerance = Tolerance(float(rtol), widened, float(resolution), float(miss_probability))
     words = seed_words(key)
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        objective = make_objective(f, arguments, words)
+    with in_float64():
+        objective, arguments = make_objective(f, arguments, words)
         if grad_fn is not None and objective.cotangent is not None:
             raise ValueError(
                 f"grad_fn: expected a scalar output of f, got an output of shape {list(objective.cotangent.shape)}"
@@ -148,7 +148,7 @@ def check_gradients(
         roundings = [float(jnp.finfo(leaf.dtype).eps) if leaf.dtype.itemsize < 8 else 0.0 for leaf in first]
         frozen = stop_gradient == "constant"
         stripped = rules.Stripped(None, "")
-        if grad_fn is not None or rules.has_own_rules(objective):
+        if objective.by_hand is None and (grad_fn is not None or rules.has_own_rules(objective)):
             stripped = rules.stripped_gradient(objective, arguments.leaves, frozen=frozen)
         stops = objective.reading.stop_gradient and not frozen
         settings = Settings(directions, max_coordinates, tolerance, words, stops)
@@ -194,6 +194,8 @@ def check_gradients(
             reason = "f draws random numbers twice from one key: split it"
             findings = [Finding("INCONCLUSIVE", reason) if one.verdict in _OK else one for one in findings]
     own, notes = compare_own_dtype(f, grad_fn, arguments, objective, claimed, gradient, vanishing)
+    if objective.note:
+        notes = (objective.note, *notes)
     if stripped.reason:
         notes = (*notes, f"rule-stripped AD was not to be had: {stripped.reason}")
     notes = (*notes, *reasons)

@@ -46,7 +46,8 @@ def counting_probe(
     groups: Sequence[Floats] = (),
 ) -> Probe:
     """Samples f, with frozen or transparent stop_gradients, and notes how often it was evaluated."""
-    sampler = make_probe(_Sampled(objective.shared, frozen), arguments.leaves, objective.rest, block, groups)
+    sampled = _Sampled(objective.shared, frozen)
+    sampler = make_probe(sampled, arguments.leaves, objective.rest, block, groups, objective.by_hand)
 
     def probe(leaf: int, lines: list[Line], *, noise: float = 0.0, stretch: float = 1.0) -> Sample:
         sample = sampler(leaf, lines, noise=noise, stretch=stretch)
@@ -81,6 +82,8 @@ def make_oracles(
 
     @functools.cache
     def conventional() -> list[Floats] | None:
+        if objective.by_hand is not None:
+            return None
         return rules.conventional_gradient(objective, points, frozen=constant).gradient
 
     single_rules = functools.cache(lambda: told(rules.single_rules(objective, points)))
