@@ -71,6 +71,7 @@ class Objective(NamedTuple):
         reading: what the program tells.
         sites: where it has rules of its own or stops a gradient.
         deterministic: whether two traces gave the same program.
+        wide: whether ``value`` takes shorter floats inside of f for float64.
     """
 
     shared: Program
@@ -79,10 +80,11 @@ class Objective(NamedTuple):
     reading: Reading
     sites: list[Site]
     deterministic: bool
+    wide: bool = False
 
     def value(self, leaves: Sequence[Any], rest: Any, policy: Policy) -> tuple[Array, Array]:
         """The float64 scalar that is differentiated, and its branch signature, under ``enable_x64``."""
-        return value_of(self.shared, policy, leaves, rest)
+        return value_of(self.shared, policy._replace(wide=self.wide), leaves, rest)
 
     @property
     def program(self) -> Any:
