@@ -34,6 +34,10 @@ __all__ = ["check_gradients"]
 
 _OK = ("PASS", "KINK_OK", "DEAD")
 _ROUND_OFF = 1e-11  # a gradient this small beside the largest one may be what round-off leaves of zero
+_SAME_DRAWS = (
+    "f draws the same random numbers twice from one key: right for locked dropout or antithetic sampling; where the "
+    "draws should be independent, split the key"
+)
 _ROUNDINGS = 32.0  # or this many units of a shorter float
 
 
@@ -221,7 +225,8 @@ def check_gradients(
         if drawn_unalike(objective.program, inputs):
             reason = "f draws random numbers twice from one key: split it"
             findings = [Finding("INCONCLUSIVE", reason) if one.verdict in _OK else one for one in findings]
-        again = drawn_twice(objective.program, inputs)
+        elif drawn_twice(objective.program, inputs):
+            reasons[_SAME_DRAWS] = None
     own, notes = compare_own_dtype(f, grad_fn, arguments, objective, claimed, gradient, vanishing)
     if stripped.reason:
         notes = (*notes, f"rule-stripped AD was not to be had: {stripped.reason}")
@@ -229,12 +234,6 @@ def check_gradients(
         wide = "" if narrow else "; differences, and rule-stripped AD, are those of f in float64 throughout"
         notes = (*notes, f"f rounds to a shorter float: {', '.join(places)}{wide}")
     notes = (*notes, *([narrow] if narrow else []), *reasons)
-    if again:
-        notes = (
-            *notes,
-            "f draws the same random numbers twice from one key: right for locked dropout or antithetic sampling; "
-            "where the draws should be independent, split the key",
-        )
     leaves = [row(arguments, i, claimed[i], evidence[i], findings[i], own[i], oracles[i]) for i in range(len(claimed))]
     second = None
     if order == 2 and all(leaf.verdict == "DEAD" for leaf in leaves):  # what there is of a Hessian is round-off

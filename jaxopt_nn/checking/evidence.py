@@ -138,7 +138,8 @@ def along_lines(probe: Probe, claim: Claim, settings: Settings) -> Evidence:
     coarse = evidence.miss_bound > evidence.tolerance.resolution * evidence.norm
     if coarse and not (claim.rounding or sample.constant or at_kink(evidence.comparison, settings.directions)):
         for stretch in (1e-4, 1e3):
-            sample = _sharper(sample, probe(claim.leaf, lines, stretch=stretch))
+            most = _LOUDER * sample.noise
+            sample = _sharper(sample, probe(claim.leaf, lines, most=most, stretch=stretch))
         evidence = _weigh(claim, lines, sample, None, settings)
     return evidence
 

@@ -139,10 +139,9 @@ def blocked(evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding |
 
 def agreed(claim: Claim, oracle: Oracle) -> bool:
     """Whether the claim is what AD derives from f without anybody's rules, with or without those of JAX itself."""
-    if oracle.stripped is not None and not disputed(claim, oracle):
-        return True
-    conventional = oracle.conventional()
-    return conventional is not None and not len(_suspicious(claim, conventional))
+    return (oracle.stripped is not None and _is(claim, oracle.stripped)) or (
+        (conventional := oracle.conventional()) is not None and _is(claim, conventional)
+    )
 
 
 def kinks_meet(probe: Probe, evidence: Evidence, finding: Finding, settings: Settings, oracle: Oracle) -> bool:
@@ -223,6 +222,12 @@ def _suspicious(claim: Claim, stripped: Floats) -> NDArray[np.int64]:
     """The coordinates of the flattened leaf at which the claim is not what rule-stripped AD says."""
     gap = np.abs(claim.gradient - stripped).ravel()
     return np.flatnonzero(gap > allowed(claim, stripped.ravel()))
+
+
+def _is(claim: Claim, gradient: Floats) -> bool:
+    """Whether a claim is this gradient at every coordinate, and in a short float as a whole."""
+    gap, norm = (float(np.linalg.norm(values)) for values in (claim.gradient - gradient, gradient))
+    return not len(_suspicious(claim, gradient)) and (not claim.slack or gap <= claim.slack * norm)
 
 
 def allowed(claim: Claim, stripped: Floats) -> Floats:

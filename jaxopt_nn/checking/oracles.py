@@ -23,8 +23,8 @@ _NEAR = 2.0**-27  # of a coordinate's unit: on the other side of a kink at the p
 _PAIRS = 4  # of points on opposite sides: two kinks may cancel in one
 _STEADY = 1e-3  # relative change of a gradient that is no round-off
 _IMPLICIT = (
-    "jax.random.gamma (and beta, dirichlet, ...) is differentiated by its shape by implicit reparametrization, which is "
-    "right in expectation and not for the numbers that one key gives"
+    "jax.random.gamma (and beta, dirichlet, ...) is differentiated by its shape by implicit reparametrization, which "
+    "is right in expectation and not for the numbers that one key gives"
 )
 
 
