@@ -57,12 +57,14 @@ class Policy(NamedTuple):
         opaque: whether a ``stop_gradient`` at a site is left as it is; else it is transparent.
         frozen: whether all of them are frozen instead.
         signature: whether branches are summed up.
+        wide: whether shorter floats are float64.
     """
 
     strip: Callable[[Site], bool]
     opaque: Callable[[Site], bool]
     frozen: bool = False
     signature: bool = False
+    wide: bool = False
 
 
 def run(program: Any, policy: Policy, *points: Sequence[Any]) -> tuple[list[Any], Array]:
@@ -103,6 +105,11 @@ _IN_JAX = re.compile(r"[/\\]jax[/\\](_src|nn|numpy|scipy|experimental|lax)[/\\]"
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 _STEPS = frozenset({"floor", "ceil", "round", "sign", "argmax", "argmin"})
 _RULES = ("custom_jvp", "custom_vjp")
+_DTYPES = ("new_dtype", "dtype", "preferred_element_type", "out_dtype")  # parameters that say what an operation gives
+
+
+def _is_short(dtype: Any) -> bool:
+    return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 8
 
 
 class _Walk:
@@ -120,11 +127,11 @@ class _Walk:
 
     def evaluate(self, program: Any, inputs: Sequence[Lanes]) -> list[Lanes]:
         jaxpr = opened(program)
-        consts = [(const,) * self.width for const in getattr(program, "consts", ())]
+        consts = [(self.widen(const),) * self.width for const in getattr(program, "consts", ())]
         values: dict[Any, Lanes] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True))
 
         def read(atom: Any) -> Lanes:
-            return (atom.val,) * self.width if isinstance(atom, core.Literal) else values[atom]
+            return (self.widen(atom.val),) * self.width if isinstance(atom, core.Literal) else values[atom]
 
         for equation in jaxpr.eqns:
             outs = self.step(equation, [read(atom) for atom in equation.invars])
@@ -149,10 +156,27 @@ class _Walk:
             return self.branch(inner, ins)
         elif isinstance(inner, ShardMap):
             return self.shard(inner, ins)
-        outs = _bind(equation, ins, self.width)
+        outs = self.bound(equation, ins) if self.policy.wide else _bind(equation, ins, self.width)
         if self.policy.signature:
             self.note(name, params, [value[-1] for value in ins], [value[-1] for value in outs])
         return outs
+
+    def widen(self, value: Any) -> Any:
+        """A shorter float as float64, if the policy says so."""
+        return jnp.asarray(value, jnp.float64) if self.policy.wide and _is_short(jnp.result_type(value)) else value
+
+    def bound(self, equation: Any, ins: list[Lanes]) -> list[Lanes]:
+        """What an equation gives in float64."""
+        name, params = equation.primitive.name, equation.params
+        if name == "reduce_precision":
+            return ins
+        if name == "bitcast_convert_type":  # of the very bits
+            kinds = [atom.aval.dtype for atom in equation.invars]
+            ins = [tuple(jnp.asarray(one, dtype) for one in lane) for lane, dtype in zip(ins, kinds, strict=True)]
+        else:
+            names = {key: jnp.dtype("float64") for key in _DTYPES if _is_short(params.get(key))}
+            equation = equation.replace(params={**params, **names}) if names else equation
+        return [tuple(self.widen(one) for one in lane) for lane in _bind(equation, ins, self.width)]
 
     def nested(
         self, program: Any, consts: list[Lanes], shards: tuple[Any, ...] = ()

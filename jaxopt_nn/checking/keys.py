@@ -16,7 +16,7 @@ from jaxopt_nn._jaxprs import Call, Cond, Scan, ShardMap, While, held, opened
 from jaxopt_nn.checking.directions import seed_words
 from jaxopt_nn.types import Key
 
-__all__ = ["check_distinct_keys", "drawn_twice"]
+__all__ = ["check_distinct_keys", "drawn_twice", "drawn_unalike"]
 
 _SAME = frozenset({"random_wrap", "random_unwrap", "convert_element_type", "copy", "copy_p", "stop_gradient"})
 # How keys are made from keys, and taken out of an array of them.
@@ -49,9 +49,18 @@ def drawn_twice(program: Any, inputs: Sequence[Any]) -> bool:
     Keys that are split or folded in the same way from one key are one key again. To draw from a key that is split
     counts too.
     """
+    return _tracked(program, inputs).twice
+
+
+def drawn_unalike(program: Any, inputs: Sequence[Any]) -> bool:
+    """Whether it draws numbers of two shapes from one key, or splits it too: that is no mask which is used again."""
+    return _tracked(program, inputs).unalike
+
+
+def _tracked(program: Any, inputs: Sequence[Any]) -> "_Tracker":
     tracker = _Tracker()
     tracker.walk(program.jaxpr, [tracker.of_value(value) for value in inputs])
-    return tracker.twice
+    return tracker
 
 
 class _Tracker:
@@ -61,7 +70,8 @@ class _Tracker:
         self.numbers = itertools.count()
         self.known: dict[Any, int] = {}
         self.draws: Counter[tuple[str, int]] = Counter()
-        self.twice = False
+        self.shapes: dict[int, Any] = {}
+        self.twice = self.unalike = False
 
     def new(self) -> int:
         return next(self.numbers)
@@ -111,7 +121,12 @@ class _Tracker:
         if name in ("random_bits", "random_split"):
             draw, split = ("random_bits", ins[0]), ("random_split", ins[0])
             self.draws[name, ins[0]] += 1
-            self.twice |= self.draws[draw] > 1 or self.draws[draw] * self.draws[split] > 0
+            split_too = self.draws[draw] * self.draws[split] > 0
+            self.twice |= self.draws[draw] > 1 or split_too
+            drawn = equation.outvars[0].aval if name == "random_bits" else None
+            self.unalike |= split_too or (
+                drawn is not None and self.shapes.setdefault(ins[0], drawn.shape) != drawn.shape
+            )
         elif name in _SAME:
             return ins[:1]
         elif isinstance(inner, Scan):

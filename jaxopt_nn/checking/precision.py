@@ -16,9 +16,10 @@ from jaxopt_nn.checking.problem import Arguments, Gradient, Objective, other_arr
 from jaxopt_nn.checking.report import DtypeVerdict
 from jaxopt_nn.checking.wide import in_float64
 
-__all__ = ["OwnDtype", "compare_own_dtype"]
+__all__ = ["OwnDtype", "compare_own_dtype", "round_off_of_claims"]
 
 _EXCUSED = 30.0  # times what rounding the arguments does to the gradient
+_ROUNDINGS, _TIMES = 4.0, 8.0
 _DRAWS = 4  # of such roundings, and of coarser ones; the largest change counts
 
 
@@ -88,6 +89,27 @@ def compare_own_dtype(
         for error, unit, wrong, one in zip(errors, units, bad, compared, strict=True)
     ]
     return found, ()
+
+
+def round_off_of_claims(
+    gradient: Gradient, arguments: Arguments, claimed: Sequence[Floats], units: Sequence[float]
+) -> list[float]:
+    """What each claimed gradient may be off by for a shorter float in f or in ``grad_fn``, relative to its norm.
+
+    ``units`` are those of rounding, 0.0 for float64. A few roundings, and several times what it changes by where every
+    number that goes in is moved by half a unit; to be called under ``enable_x64``.
+    """
+    if not any(units):
+        return [0.0] * len(units)
+    draws, unit, others = np.random.default_rng(0), max(units), other_arrays(arguments)
+    changes = [0.0] * len(units)
+    for _ in range(_DRAWS):
+        again = gradient(
+            [_nudged(leaf, own, draws) for leaf, own in zip(arguments.leaves, units, strict=True)],
+            [_nudged(leaf, unit if jnp.issubdtype(leaf.dtype, jnp.floating) else 0.0, draws) for leaf in others],
+        )
+        changes = [max(old, _relative(a, b)) for old, a, b in zip(changes, again, claimed, strict=True)]
+    return [_ROUNDINGS * unit + _TIMES * change if unit else 0.0 for unit, change in zip(units, changes, strict=True)]
 
 
 def _unit(dtype: Any) -> float:

@@ -73,6 +73,7 @@ class Objective(NamedTuple):
         reading: what the program tells.
         sites: where it has rules of its own or stops a gradient.
         deterministic: whether two traces gave the same program.
+        wide: whether ``value`` takes shorter floats inside of f for float64.
         by_hand: f at a list of float64 leaves, where JAX cannot trace it; else None. ``shared`` then is the program of
             nothing.
         note: what the report has to say of this.
@@ -84,12 +85,13 @@ class Objective(NamedTuple):
     reading: Reading
     sites: list[Site]
     deterministic: bool
+    wide: bool = False
     by_hand: Callable[[Sequence[Any]], float] | None = None
     note: str = ""
 
     def value(self, leaves: Sequence[Any], rest: Any, policy: Policy) -> tuple[Array, Array]:
         """The float64 scalar that is differentiated, and its branch signature, under ``enable_x64``."""
-        return value_of(self.shared, policy, leaves, rest)
+        return value_of(self.shared, policy._replace(wide=self.wide), leaves, rest)
 
     @property
     def program(self) -> Any:
