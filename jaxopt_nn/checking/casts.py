@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from jaxopt_nn._jaxprs import opened, programs_in
 from jaxopt_nn.checking.interpret import Policy, place_of
 from jaxopt_nn.checking.problem import Objective
+from jaxopt_nn.checking.programs import is_shorter
 
 __all__ = ["casts", "has_primitive", "widened"]
 
@@ -37,7 +36,7 @@ def widened(objective: Objective, leaves: Sequence[Any]) -> tuple[Objective, str
 
 
 def casts(program: Any) -> list[str]:
-    """``dtype at file.py:line`` of the conversions from float64 to a shorter float, in the order of the program."""
+    """``dtype at file.py:line`` of the conversions to a shorter float, in the order of the program."""
     found: dict[str, None] = {}
     _find(opened(program), found)
     more = len(found) - _MOST
@@ -54,11 +53,9 @@ def has_primitive(program: Any, name: str) -> bool:
 
 def _find(jaxpr: Any, found: dict[str, None]) -> None:
     for equation in jaxpr.eqns:
-        wide = any(getattr(atom.aval, "dtype", None) == np.float64 for atom in equation.invars)
         inner = programs_in(equation.params)
-        for var in equation.outvars if wide and not inner else ():
-            dtype = var.aval.dtype
-            if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 8:
-                found[f"{dtype} at {place_of(equation)[0]}"] = None
+        for var in equation.outvars if not inner else ():
+            if any(is_shorter(var.aval.dtype, atom.aval.dtype) for atom in equation.invars):
+                found[f"{var.aval.dtype} at {place_of(equation)[0]}"] = None
         for program in inner:
             _find(opened(program), found)

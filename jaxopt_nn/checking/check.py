@@ -193,8 +193,8 @@ def check_gradients(
         slack = round_off_of_claims(gradient, arguments, claimed, roundings)
         units = [coordinate_units(leaf) for leaf in arguments.leaves]
         claims = [
-            Claim(i, np.where(np.isfinite(leaf), leaf, 0.0) * unit, *rounding, unit)
-            for i, (leaf, unit, *rounding) in enumerate(
+            Claim(i, np.where(np.isfinite(leaf), leaf, 0.0) * unit, rounding, *own, unit)
+            for i, (leaf, unit, rounding, own) in enumerate(
                 zip(claimed, units, objective.reading.rounding, slack, strict=True)
             )
         ]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from jaxopt_nn.checking.differences import Floats
 from jaxopt_nn.types import Key
 
-__all__ = ["Line", "coordinate", "direction", "part", "project", "random_lines", "seed_words", "short_normal"]
+__all__ = ["Line", "along", "coordinate", "direction", "part", "project", "random_lines", "seed_words", "short_normal"]
 
 
 class Line(NamedTuple):
@@ -27,13 +27,15 @@ class Line(NamedTuple):
         low: start of the window in the flattened leaf.
         high: its end.
         keep: ``[size]`` which coordinates of the leaf move; None for all of the window.
+        along: ``[size]`` of kind ``along``, the direction.
     """
 
-    kind: Literal["gaussian", "signs", "one"]
+    kind: Literal["gaussian", "signs", "one", "along"]
     words: tuple[int, ...]
     low: int
     high: int
     keep: NDArray[np.bool_] | None = None
+    along: Floats | None = None
 
 
 def seed_words(key: Key) -> tuple[int, ...]:
@@ -64,8 +66,15 @@ def coordinate(place: int) -> Line:
     return Line("one", (), place, place + 1)
 
 
+def along(vector: Floats) -> Line:
+    """The line along a vector."""
+    return Line("along", (), 0, vector.size, along=vector.ravel())
+
+
 def direction(line: Line, size: int) -> tuple[Floats, float]:
     """``(v, scale)``: the flat direction ``[size]``, of root mean square 1 where it moves, and its divisor."""
+    if line.along is not None:
+        return line.along / float(np.sqrt(np.mean(line.along**2))), 1.0
     flat = np.zeros(size)
     window = slice(line.low, line.high)
     kept = np.ones(line.high - line.low, bool) if line.keep is None else line.keep[window]

@@ -56,6 +56,7 @@ class Claim(NamedTuple):
         rounding: unit of rounding of the shortest float that the leaf passes through on the way to what is sampled; 0
             for float64.
         slack: relative norm of the error that a shorter float explains, in f or in what ``grad_fn`` returned.
+        slack_along: the same of its component along the gradient itself.
         units: of the leaf's coordinates, see ``coordinate_units``; slopes and norms are in these.
         keep: which coordinates of the flattened leaf the claim is about; None for all.
     """
@@ -64,6 +65,7 @@ class Claim(NamedTuple):
     gradient: Floats
     rounding: float = 0.0
     slack: float = 0.0
+    slack_along: float = 0.0
     units: Floats = np.ones(())
     keep: NDArray[np.bool_] | None = None
 

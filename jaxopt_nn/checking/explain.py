@@ -226,8 +226,10 @@ def _suspicious(claim: Claim, stripped: Floats) -> NDArray[np.int64]:
 
 def _is(claim: Claim, gradient: Floats) -> bool:
     """Whether a claim is this gradient at every coordinate, and in a short float as a whole."""
-    gap, norm = (float(np.linalg.norm(values)) for values in (claim.gradient - gradient, gradient))
-    return not len(_suspicious(claim, gradient)) and (not claim.slack or gap <= claim.slack * norm)
+    gap = claim.gradient - gradient
+    size, norm, common = np.linalg.norm(gap), np.linalg.norm(gradient), abs(np.vdot(gap, gradient))
+    whole = bool(size <= claim.slack * norm and common <= claim.slack_along * norm**2)
+    return not len(_suspicious(claim, gradient)) and (whole or not claim.slack)
 
 
 def allowed(claim: Claim, stripped: Floats) -> Floats:

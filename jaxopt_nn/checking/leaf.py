@@ -17,9 +17,9 @@ import math
 import numpy as np
 
 from jaxopt_nn.checking.differences import Floats
-from jaxopt_nn.checking.directions import Line, project
+from jaxopt_nn.checking.directions import Line, along, project
 from jaxopt_nn.checking.evidence import Evidence, Finding, Settings, look_along
-from jaxopt_nn.checking.explain import Oracle, agreed, blocked, contradicted, disputed, explain, kinks_meet
+from jaxopt_nn.checking.explain import Oracle, agreed, blocked, contradicted, disputed, explain, failed, kinks_meet
 from jaxopt_nn.checking.judge import at_kink, compare
 from jaxopt_nn.checking.kinks import at_kinks
 from jaxopt_nn.checking.precision import OwnDtype
@@ -122,6 +122,8 @@ def _judged(probe: Probe, evidence: Evidence, reach: float | None, settings: Set
         return explain(probe, evidence, settings, oracle)
     if not reach and (finding := contradicted(probe, evidence, settings, oracle)):
         return finding
+    if claim.slack and (finding := _off_along_itself(probe, evidence, settings, oracle)):
+        return finding
     if claim.rounding or not evidence.miss_bound <= tolerance.resolution * evidence.norm:
         smooth = bool(np.all(np.isfinite(evidence.sample.slopes.value))) and not np.any(crossed)
         if smooth and not reach and np.any(claim.gradient) and agreed(claim, oracle) and oracle.steady():
@@ -143,6 +145,22 @@ def _judged(probe: Probe, evidence: Evidence, reach: float | None, settings: Set
         )
         return Finding("INCONCLUSIVE", f"the error bar is too wide: {size} could escape{near}")
     return Finding("PASS", "")
+
+
+def _off_along_itself(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding | None:
+    """FAIL where a claim in a short float is off by a factor: along itself its errors cancel, but not that one."""
+    claim = evidence.claim
+    if claim.rounding or not np.any(claim.gradient):
+        return None
+    lines = [along(claim.gradient)]
+    (claimed,) = project(claim.gradient, lines)
+    tolerance = evidence.tolerance._replace(rtol=max(settings.tolerance.rtol, claim.slack_along))
+    found = compare(np.array([claimed]), look_along(probe, evidence)(lines).slopes, abs(claimed), tolerance)
+    if not np.any(found.wrong):
+        return None
+    ratio = f"ratio {claimed / found.numeric[0]:.3g} along the claimed gradient itself"
+    finding = failed(ratio, (), settings, oracle)
+    return finding._replace(lines=tuple(lines))
 
 
 def _nothing_seen(evidence: Evidence, limit: float) -> bool:

@@ -19,7 +19,7 @@ from jaxopt_nn.checking.wide import in_float64
 __all__ = ["OwnDtype", "compare_own_dtype", "round_off_of_claims"]
 
 _EXCUSED = 30.0  # times what rounding the arguments does to the gradient
-_ROUNDINGS, _TIMES = 4.0, 8.0
+_ROUNDINGS, _TIMES = 2.0, 6.0  # of one claimed gradient
 _DRAWS = 4  # of such roundings, and of coarser ones; the largest change counts
 
 
@@ -93,23 +93,35 @@ def compare_own_dtype(
 
 def round_off_of_claims(
     gradient: Gradient, arguments: Arguments, claimed: Sequence[Floats], units: Sequence[float]
-) -> list[float]:
+) -> list[tuple[float, float]]:
     """What each claimed gradient may be off by for a shorter float in f or in ``grad_fn``, relative to its norm.
 
     ``units`` are those of rounding, 0.0 for float64. A few roundings, and several times what it changes by where every
-    number that goes in is moved by half a unit; to be called under ``enable_x64``.
+    number that goes in is moved by half a unit; to be called under ``enable_x64``. The second number is that of the
+    component along the gradient itself, where errors of the coordinates cancel: of a common factor one knows more.
     """
     if not any(units):
-        return [0.0] * len(units)
+        return [(0.0, 0.0)] * len(units)
     draws, unit, others = np.random.default_rng(0), max(units), other_arrays(arguments)
-    changes = [0.0] * len(units)
+    found = [(0.0, 0.0)] * len(units)
     for _ in range(_DRAWS):
         again = gradient(
             [_nudged(leaf, own, draws) for leaf, own in zip(arguments.leaves, units, strict=True)],
             [_nudged(leaf, unit if jnp.issubdtype(leaf.dtype, jnp.floating) else 0.0, draws) for leaf in others],
         )
-        changes = [max(old, _relative(a, b)) for old, a, b in zip(changes, again, claimed, strict=True)]
-    return [_ROUNDINGS * unit + _TIMES * change if unit else 0.0 for unit, change in zip(units, changes, strict=True)]
+        found = [
+            (max(whole, _relative(a, b)), max(part, _along(a, b)))
+            for (whole, part), a, b in zip(found, again, claimed, strict=True)
+        ]
+    return [
+        (_ROUNDINGS * unit + _TIMES * whole, _ROUNDINGS * unit + _TIMES * part) if unit else (0.0, 0.0)
+        for unit, (whole, part) in zip(units, found, strict=True)
+    ]
+
+
+def _along(a: Floats, b: Floats) -> float:
+    square = float(np.vdot(b, b))
+    return abs(float(np.vdot(a - b, b))) / square if square else 0.0
 
 
 def _unit(dtype: Any) -> float:

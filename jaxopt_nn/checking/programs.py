@@ -16,7 +16,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from jaxopt_nn._jaxprs import Call, Cond, Scan, ShardMap, While, held, is_program, opened
 
-__all__ = ["Reading", "check_untraced", "fingerprint", "identity", "read"]
+__all__ = ["Reading", "check_untraced", "fingerprint", "identity", "is_shorter", "read"]
 
 
 class Reading(NamedTuple):
@@ -84,7 +84,7 @@ _RANDOM = frozenset({"random_bits", "threefry2x32", "rng_bit_generator", "rng_un
 
 
 def _flow(jaxpr: Any, inputs: list[int], rounding: dict[float, int], names: set[str]) -> list[int]:
-    """Carries bit masks "depends on input i" through the equations; notes where a float64 becomes a shorter float."""
+    """Carries bit masks "depends on input i" through the equations; notes where a float becomes a shorter one."""
     masks: dict[Any, int] = dict(zip(jaxpr.invars, inputs, strict=True))
 
     def mask_of(atom: Any) -> int:
@@ -93,18 +93,17 @@ def _flow(jaxpr: Any, inputs: list[int], rounding: dict[float, int], names: set[
     for equation in jaxpr.eqns:
         names.add(equation.primitive.name)
         ins = [mask_of(atom) for atom in equation.invars]
-        any_in = 0
-        wide_in = 0
-        for atom, mask in zip(equation.invars, ins, strict=True):
-            any_in |= mask
-            wide_in |= mask if atom.aval.dtype == np.float64 else 0
+        any_in = _union(ins)
         outs = _flow_inside(equation, ins, rounding, names)
         for position, var in enumerate(equation.outvars):
             dtype = var.aval.dtype
             is_float = jnp.issubdtype(dtype, jnp.inexact)
-            if is_float and wide_in and outs is None and dtype.itemsize < 8:
+            wider = _union(
+                mask for atom, mask in zip(equation.invars, ins, strict=True) if is_shorter(dtype, atom.aval.dtype)
+            )
+            if outs is None and wider:
                 eps = float(jnp.finfo(dtype).eps)
-                rounding[eps] = rounding.get(eps, 0) | wide_in
+                rounding[eps] = rounding.get(eps, 0) | wider
             # A comparison or an index carries no slope, so it passes no dependence on.
             masks[var] = (any_in if outs is None else outs[position]) if is_float else 0
         if equation.primitive.name == "reduce_precision" and equation.params["mantissa_bits"] < 52:
@@ -134,6 +133,13 @@ def _flow_inside(equation: Any, ins: list[int], rounding: dict[float, int], name
     for program in map(opened, inner.programs):  # what it takes is not known: everything may depend on everything
         _flow(program, [_union(ins)] * len(program.invars), rounding, names)
     return [_union(ins)] * len(equation.outvars)
+
+
+def is_shorter(dtype: Any, other: Any) -> bool:
+    """Whether a float has fewer digits than another one."""
+    if not (jnp.issubdtype(dtype, jnp.inexact) and jnp.issubdtype(other, jnp.inexact)):
+        return False
+    return bool(jnp.finfo(dtype).eps > jnp.finfo(other).eps)
 
 
 def _fixpoint(
