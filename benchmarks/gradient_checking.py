@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.test_util import check_grads
 
-from benchmarks import correct_nets, planted_nets
+from benchmarks import correct_nets, hard_cases, planted_nets
 from benchmarks.planted_bugs import BUGS, REDUCTIONS, Bug, case
 from jaxopt_nn.checking import GradientReport, check_gradients
 
@@ -252,6 +252,29 @@ def _lost(f: Callable[..., Any], point: tuple[Any, ...], structure: correct_nets
     return max(float(norm(a - b) / norm(b)) for a, b in pairs if norm(b) > 0)
 
 
+def measure_hard(family: str, seeds: range, sizes: tuple[int, ...]) -> dict[str, Any]:
+    """A family of ``hard_cases``: how many wrong gradients are ok, and right ones that FAIL, or are INCONCLUSIVE."""
+    found: dict[str, Any] = {"seeds": [seeds[0], seeds[-1]], "sizes": list(sizes)}
+    for name in ("ours", "ours, differences alone"):
+        total: Counter[str] = Counter()
+        misses: list[str] = []
+        for seed in seeds:
+            for hard in hard_cases.FAMILIES[family][0](seed, sizes):
+                f = hard.f if name == "ours" else hard_cases.opaque(hard.f)
+                for bug, claim in {"": hard.right, **hard.wrong}.items():
+                    with jax.enable_x64(True):
+                        report = check_gradients(f, hard.point, key=jax.random.key(seed + 1000), grad_fn=claim)
+                    kind = "bug" if bug else "right"
+                    total[f"{kind} runs"] += 1
+                    total[f"{kind} {report.verdict}"] += 1
+                    total[f"{kind} evaluations"] += report.evaluations
+                    if report.ok == bool(bug):
+                        misses.append(f"{hard.name} seed {seed}: {bug or 'right'}\n{str(report)[:600]}")
+        print(f"{family}, {name:24s}", dict(total), flush=True)
+        found[name] = {**total, "missed": misses}
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gradient_checking")
     parser.add_argument("--quick", action="store_true", help="a smoke test: its figures mean little")
@@ -260,7 +283,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="100,1000,100000")
     parser.add_argument("--structures", type=int, default=500, help="of random correct nets")
     parser.add_argument("--cases", type=int, default=20, help="of each structure")
-    parser.add_argument("--pieces", default="bugs,nets,correct")
+    parser.add_argument("--pieces", default="bugs,nets,correct,hard")
     parser.add_argument("--bugs", default=",".join(BUGS), help="which of them, by name")
     parser.add_argument("--json", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -285,6 +308,11 @@ def main() -> None:
             keep("bugs", {name: measure_bug(name, sizes, range(first, first + arguments.seeds))})
     if "nets" in arguments.pieces:
         keep("nets", measure_nets(range(first, first + arguments.seeds)))
+    if "hard" in arguments.pieces:
+        for family, (_, own) in hard_cases.FAMILIES.items():
+            keep(
+                family, measure_hard(family, range(first, first + arguments.seeds), own[:1] if arguments.quick else own)
+            )
     if "correct" in arguments.pieces:
         for piece in correct(range(first, first + arguments.structures), arguments.cases):
             keep("correct", piece)

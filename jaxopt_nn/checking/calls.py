@@ -16,6 +16,7 @@ from jaxopt_nn.checking.check import check_gradients
 from jaxopt_nn.checking.directions import seed_words, short_normal
 from jaxopt_nn.checking.interpret import sites
 from jaxopt_nn.checking.report import GradientReport
+from jaxopt_nn.checking.wide import in_float64
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, PyTree
 
 __all__ = ["check_layer", "check_loss", "check_optimizer", "check_rule"]
@@ -224,7 +225,7 @@ def _other_tangent(f: Callable[..., Any], args: tuple[Any, ...], words: tuple[in
     if not point or any(site.kind == "custom_vjp" for site in sites(_program(f, args))):  # that has no forward mode
         return ""
     generator = np.random.default_rng((*words, 7))
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+    with in_float64():
         wide = [np.asarray(leaf).astype(np.float64) for leaf in point]
         tangents = [generator.standard_normal(leaf.shape) for leaf in wide]
         scalar = lambda *some: _dot(call(*some), words)  # noqa: E731

@@ -9,31 +9,36 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn._arguments import check_key, check_number, check_positive_int
-from jaxopt_nn.checking import rules, together
+from jaxopt_nn.checking import casts, rules, together
 from jaxopt_nn.checking.differences import ROUND_OFF_OF_F
 from jaxopt_nn.checking.directions import seed_words
 from jaxopt_nn.checking.evidence import Claim, Evidence, Finding, Settings, gather
 from jaxopt_nn.checking.explain import Oracle, disputed
 from jaxopt_nn.checking.judge import Tolerance
-from jaxopt_nn.checking.keys import check_distinct_keys, drawn_twice
+from jaxopt_nn.checking.keys import check_distinct_keys, drawn_twice, drawn_unalike
 from jaxopt_nn.checking.leaf import judge, not_finite, row
 from jaxopt_nn.checking.oracles import counting_probe, make_oracles
-from jaxopt_nn.checking.precision import compare_own_dtype
-from jaxopt_nn.checking.probe import natural_scale
+from jaxopt_nn.checking.precision import compare_own_dtype, round_off_of_claims
+from jaxopt_nn.checking.probe import coordinate_units, natural_scale
 from jaxopt_nn.checking.problem import Objective, claimed_gradient, make_objective, split_arguments
 from jaxopt_nn.checking.report import GradientReport, overall_verdict
 from jaxopt_nn.checking.second import second_order
+from jaxopt_nn.checking.wide import in_float64
 from jaxopt_nn.types import Key
 
 __all__ = ["check_gradients"]
 
 _OK = ("PASS", "KINK_OK", "DEAD")
 _ROUND_OFF = 1e-11  # a gradient this small beside the largest one may be what round-off leaves of zero
+_SAME_DRAWS = (
+    "f draws the same random numbers twice from one key: right for locked dropout or antithetic sampling; where the "
+    "draws should be independent, split the key"
+)
+_ROUNDINGS = 32.0  # or this many units of a shorter float
 
 
 def check_gradients(
@@ -135,8 +140,9 @@ def check_gradients(
     widened = math.sqrt(z * z + 2 * math.log(comparisons))
     tolerance = Tolerance(float(rtol), widened, float(resolution), float(miss_probability))
     words = seed_words(key)
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        objective = make_objective(f, arguments, words)
+    with in_float64():
+        original, arguments = make_objective(f, arguments, words)
+        objective, narrow = casts.widened(original, arguments.leaves)
         if grad_fn is not None and objective.cotangent is not None:
             raise ValueError(
                 f"grad_fn: expected a scalar output of f, got an output of shape {list(objective.cotangent.shape)}"
@@ -145,32 +151,59 @@ def check_gradients(
         first, second = (gradient(arguments.leaves) for _ in range(2))
         repeats = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=True))
         claimed = [leaf.astype(np.float64) for leaf in first]
-        roundings = [float(jnp.finfo(leaf.dtype).eps) if leaf.dtype.itemsize < 8 else 0.0 for leaf in first]
+        roundings = [
+            max(inside, float(jnp.finfo(leaf.dtype).eps) if leaf.dtype.itemsize < 8 else 0.0)
+            for inside, leaf in zip(original.reading.rounding, first, strict=True)
+        ]
         frozen = stop_gradient == "constant"
         stripped = rules.Stripped(None, "")
-        if grad_fn is not None or rules.has_own_rules(objective):
+        if objective.by_hand is None and (
+            grad_fn is not None or rules.has_own_rules(objective) or any(original.reading.rounding)
+        ):
             stripped = rules.stripped_gradient(objective, arguments.leaves, frozen=frozen)
         stops = objective.reading.stop_gradient and not frozen
         settings = Settings(directions, max_coordinates, tolerance, words, stops)
         calls: list[int] = []
         reasons: dict[str, None] = {}
-        oracles = make_oracles(
-            objective, arguments, stripped, stops, grad_fn is None, 2 * directions, calls, reasons, constant=frozen
+        # More than one move: round-off takes few values, and may happen to be the same one again.
+        moved = functools.cache(
+            lambda: [
+                gradient(
+                    [
+                        leaf * (1 + by * max(2.0**-46, unit))
+                        for leaf, unit in zip(arguments.leaves, roundings, strict=True)
+                    ]
+                )
+                for by in (1, -1, 3, -5)
+            ]
         )
+        oracles = make_oracles(
+            objective,
+            arguments,
+            stripped,
+            gradient,
+            moved,
+            stops,
+            grad_fn is None,
+            2 * directions,
+            calls,
+            reasons,
+            constant=frozen,
+        )
+        slack = round_off_of_claims(gradient, arguments, claimed, roundings)
+        units = [coordinate_units(leaf) for leaf in arguments.leaves]
         claims = [
-            Claim(i, np.where(np.isfinite(leaf), leaf, 0.0), *unit)
-            for i, (leaf, *unit) in enumerate(zip(claimed, objective.reading.rounding, roundings, strict=True))
+            Claim(i, np.where(np.isfinite(leaf), leaf, 0.0) * unit, rounding, *own, unit)
+            for i, (leaf, unit, rounding, own) in enumerate(
+                zip(claimed, units, objective.reading.rounding, slack, strict=True)
+            )
         ]
         norms = [float(np.linalg.norm(claim.gradient)) for claim in claims]
         scales = [natural_scale(leaf) for leaf in arguments.leaves]
-        # More than one move: round-off takes few values, and may happen to be the same one again.
-        moved = functools.cache(
-            lambda: [gradient([leaf * (1 + by * 2.0**-46) for leaf in arguments.leaves]) for by in (1, -1, 3, -5)]
-        )
-        vanishing = _vanishing(moved, claims, norms, scales, oracles)
+        vanishing = _vanishing(moved, claims, norms, scales, oracles, roundings)
         plain = [
             bool(np.all(np.isfinite(claimed[i])))
-            and not claim.rounding
+            and not (claim.rounding or claim.slack or np.ndim(claim.units))
             and not (vanishing[i] and norms[i])
             and not disputed(claim, oracles[i])
             for i, claim in enumerate(claims)
@@ -181,7 +214,7 @@ def check_gradients(
         evidence = [quick[i][0] if i in quick else gather(probe, claim, settings) for i, claim in enumerate(claims)]
         # Beside f itself too: all that there is of a gradient may be round-off.
         least = abs(evidence[0].sample.middle)
-        vanishing = _vanishing(moved, claims, norms, scales, oracles, least)
+        vanishing = _vanishing(moved, claims, norms, scales, oracles, roundings, least)
         unrepeatable = _unrepeatable(objective, repeats, evidence)
         findings = [
             unrepeatable
@@ -190,13 +223,21 @@ def check_gradients(
             or judge(probe, evidence[i], vanishing[i], settings, oracles[i])
             for i in range(len(claims))
         ]
-        if drawn_twice(objective.program, [*arguments.leaves, *objective.rest[0]]):
+        inputs = [*arguments.leaves, *objective.rest[0]]
+        if drawn_unalike(objective.program, inputs):
             reason = "f draws random numbers twice from one key: split it"
             findings = [Finding("INCONCLUSIVE", reason) if one.verdict in _OK else one for one in findings]
+        elif drawn_twice(objective.program, inputs):
+            reasons[_SAME_DRAWS] = None
     own, notes = compare_own_dtype(f, grad_fn, arguments, objective, claimed, gradient, vanishing)
+    if objective.note:
+        notes = (objective.note, *notes)
     if stripped.reason:
         notes = (*notes, f"rule-stripped AD was not to be had: {stripped.reason}")
-    notes = (*notes, *reasons)
+    if places := casts.casts(original.program) if any(original.reading.rounding) else []:
+        wide = "" if narrow else "; differences, and rule-stripped AD, are those of f in float64 throughout"
+        notes = (*notes, f"f rounds to a shorter float: {', '.join(places)}{wide}")
+    notes = (*notes, *([narrow] if narrow else []), *reasons)
     leaves = [row(arguments, i, claimed[i], evidence[i], findings[i], own[i], oracles[i]) for i in range(len(claimed))]
     second = None
     if order == 2 and all(leaf.verdict == "DEAD" for leaf in leaves):  # what there is of a Hessian is round-off
@@ -222,6 +263,7 @@ def _vanishing(
     norms: Sequence[float],
     scales: Sequence[float],
     oracles: Sequence[Oracle],
+    roundings: Sequence[float],
     least: float = 0.0,
 ) -> list[float | None]:
     """Which claimed gradients are zero but for round-off; ``moved`` gives the claims at points next to the point.
@@ -236,17 +278,29 @@ def _vanishing(
     """
     largest = max(norm * scale for norm, scale in zip(norms, scales, strict=True))
     reach: list[float | None] = []
-    for norm, scale, oracle in zip(norms, scales, oracles, strict=True):
+    for norm, scale, oracle, rounding in zip(norms, scales, oracles, roundings, strict=True):
         exact = norm if oracle.stripped is None else max(norm, float(np.linalg.norm(oracle.stripped)))
         beside_f = least if norm and exact * scale <= ROUND_OFF_OF_F * least else 0.0
-        whole = max(beside_f, largest if exact * scale <= _ROUND_OFF * largest else 0.0)
+        share = max(_ROUND_OFF, _ROUNDINGS * rounding)
+        whole = max(beside_f, largest if exact * scale <= share * largest else 0.0)
         reach.append(whole / scale if whole else None)
-    if not any(norm for norm, limit in zip(norms, reach, strict=True) if limit):
-        return reach
-    changes = [
-        max(float(np.linalg.norm(again[i] - claim.gradient)) for again in moved()) for i, claim in enumerate(claims)
+    return [
+        limit if limit and _is_round_off(moved, claim, norm, oracle) else None
+        for limit, claim, norm, oracle in zip(reach, claims, norms, oracles, strict=True)
     ]
-    return [limit if change >= 0.1 * norm else None for limit, change, norm in zip(reach, changes, norms, strict=True)]
+
+
+def _is_round_off(moved: Callable[[], list[list[Any]]], claim: Claim, norm: float, oracle: Oracle) -> bool:
+    """Whether a tiny gradient is another one next to the point; for a claim of zero, whether that of the oracle is."""
+    if norm:
+        changes = (np.linalg.norm(again[claim.leaf] * claim.units - claim.gradient) for again in moved())
+        return float(max(changes)) >= 0.1 * norm
+    near = oracle.near()
+    if near is None or not near.exact:  # zero is what is claimed, and differences alone do not know better
+        return False
+    exact = np.zeros(claim.gradient.size) if oracle.stripped is None else oracle.stripped.ravel()
+    change = np.maximum(np.abs(near.high - exact), np.abs(near.low - exact))
+    return float(np.linalg.norm(change)) >= 0.1 * float(np.linalg.norm(exact))
 
 
 def _unrepeatable(objective: Objective, repeats: bool, evidence: list[Evidence]) -> Finding | None:

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
+from jaxopt_nn import _jaxprs
 from jaxopt_nn.checking.programs import identity
 
 __all__ = ["Program", "evaluator", "share"]
@@ -41,7 +42,7 @@ def share(closed: Any) -> tuple[Program, list[Any]]:
     jaxpr = closed.jaxpr
     names = jaxpr.debug_info._replace(arg_names=None)
     open_ = jaxpr.replace(constvars=[], invars=[*jaxpr.invars, *jaxpr.constvars], debug_info=names)
-    return Program(core.ClosedJaxpr(open_, []), identity(open_)), list(closed.consts)
+    return Program(_jaxprs.closed(open_, []), identity(open_)), list(closed.consts)
 
 
 def evaluator(closed: Any) -> Callable[[Sequence[Any]], list[Any]]:

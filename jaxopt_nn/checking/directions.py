@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from numpy.typing import NDArray
 
 from jaxopt_nn.checking.differences import Floats
 from jaxopt_nn.types import Key
 
-__all__ = ["Line", "coordinate", "direction", "part", "project", "random_lines", "seed_words", "short_normal"]
+__all__ = ["Line", "along", "coordinate", "direction", "part", "project", "random_lines", "seed_words", "short_normal"]
 
 
 class Line(NamedTuple):
@@ -25,12 +26,16 @@ class Line(NamedTuple):
         words: what the random numbers are drawn from.
         low: start of the window in the flattened leaf.
         high: its end.
+        keep: ``[size]`` which coordinates of the leaf move; None for all of the window.
+        along: ``[size]`` of kind ``along``, the direction.
     """
 
-    kind: Literal["gaussian", "signs", "one"]
+    kind: Literal["gaussian", "signs", "one", "along"]
     words: tuple[int, ...]
     low: int
     high: int
+    keep: NDArray[np.bool_] | None = None
+    along: Floats | None = None
 
 
 def seed_words(key: Key) -> tuple[int, ...]:
@@ -46,14 +51,14 @@ def short_normal(generator: np.random.Generator, shape: tuple[int, ...]) -> Floa
     return generator.standard_normal(shape).astype(jnp.bfloat16).astype(np.float64)
 
 
-def random_lines(words: tuple[int, ...], size: int, count: int) -> list[Line]:
+def random_lines(words: tuple[int, ...], size: int, count: int, keep: NDArray[np.bool_] | None = None) -> list[Line]:
     """``count`` Gaussian lines, then ``count`` of random signs, through a whole leaf of ``size`` numbers."""
-    return [Line("gaussian" if i < count else "signs", (*words, i), 0, size) for i in range(2 * count)]
+    return [Line("gaussian" if i < count else "signs", (*words, i), 0, size, keep) for i in range(2 * count)]
 
 
-def part(words: tuple[int, ...], low: int, high: int) -> Line:
+def part(words: tuple[int, ...], low: int, high: int, keep: NDArray[np.bool_] | None = None) -> Line:
     """A line of random signs in a part of a leaf."""
-    return Line("signs", (*words, low, high), low, high)
+    return Line("signs", (*words, low, high), low, high, keep)
 
 
 def coordinate(place: int) -> Line:
@@ -61,19 +66,27 @@ def coordinate(place: int) -> Line:
     return Line("one", (), place, place + 1)
 
 
+def along(vector: Floats) -> Line:
+    """The line along a vector."""
+    return Line("along", (), 0, vector.size, along=vector.ravel())
+
+
 def direction(line: Line, size: int) -> tuple[Floats, float]:
-    """``(v, scale)``: the flat direction ``[size]``, of root mean square 1 in its window, and its divisor."""
+    """``(v, scale)``: the flat direction ``[size]``, of root mean square 1 where it moves, and its divisor."""
+    if line.along is not None:
+        return line.along / float(np.sqrt(np.mean(line.along**2))), 1.0
     flat = np.zeros(size)
-    width = line.high - line.low
+    window = slice(line.low, line.high)
+    kept = np.ones(line.high - line.low, bool) if line.keep is None else line.keep[window]
     if line.kind == "one":
-        flat[line.low : line.high] = 1.0
+        flat[window] = kept
         return flat, 1.0
-    draws = np.random.default_rng(line.words).standard_normal(width)
+    draws = np.random.default_rng(line.words).standard_normal(len(kept))
     if line.kind == "signs":
-        flat[line.low : line.high] = np.where(draws < 0, -1.0, 1.0)
+        flat[window] = np.where(draws < 0, -1.0, 1.0) * kept
         return flat, 1.0
-    scale = float(np.sqrt(np.mean(draws**2)))
-    flat[line.low : line.high] = draws / scale
+    scale = float(np.sqrt(np.mean(draws[kept] ** 2))) if np.any(kept) else 1.0
+    flat[window] = draws * kept / scale
     return flat, scale
 
 

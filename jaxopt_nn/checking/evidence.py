@@ -12,6 +12,7 @@ from jaxopt_nn.checking.directions import Line, project, random_lines
 from jaxopt_nn.checking.judge import (
     Comparison,
     Tolerance,
+    at_kink,
     compare,
     gaussian_miss_bound,
     leave_out_crossings,
@@ -23,6 +24,9 @@ from jaxopt_nn.checking.report import Coordinate, Verdict
 __all__ = ["Claim", "Evidence", "Finding", "Settings", "along_lines", "gather", "look_along", "places_at"]
 
 _EXHAUSTIVE = 16  # leaves up to this size are compared at every coordinate, always
+_COARSEST = 0.5  # relative error that may escape, of a gradient in a short float, before nothing is said of it
+_LOUD = 1e-10  # round-off of f in float64, relative, that is seldom true
+_LOUDER = 10.0  # times what was measured along random lines
 
 
 class Settings(NamedTuple):
@@ -48,15 +52,27 @@ class Claim(NamedTuple):
 
     Attributes:
         leaf: index of the leaf.
-        gradient: the claimed gradient, float64, in the leaf's shape.
-        rounding: unit of rounding of the shortest float that the leaf passes through in f; 0 for float64.
-        own_rounding: unit of rounding of the float in which the gradient came; 0 for float64.
+        gradient: the claimed gradient, float64, in the leaf's shape and units.
+        rounding: unit of rounding of the shortest float that the leaf passes through on the way to what is sampled; 0
+            for float64.
+        slack: relative norm of the error that a shorter float explains, in f or in what ``grad_fn`` returned.
+        slack_along: the same of its component along the gradient itself.
+        units: of the leaf's coordinates, see ``coordinate_units``; slopes and norms are in these.
+        keep: which coordinates of the flattened leaf the claim is about; None for all.
     """
 
     leaf: int
     gradient: Floats
-    rounding: float
-    own_rounding: float
+    rounding: float = 0.0
+    slack: float = 0.0
+    slack_along: float = 0.0
+    units: Floats = np.ones(())
+    keep: NDArray[np.bool_] | None = None
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """The coordinates that the claim is about."""
+        return np.arange(self.gradient.size) if self.keep is None else np.flatnonzero(self.keep)
 
 
 class Evidence(NamedTuple):
@@ -109,20 +125,23 @@ class Finding(NamedTuple):
 
 def along_lines(probe: Probe, claim: Claim, settings: Settings) -> Evidence:
     """Samples random lines; on a finer and a coarser ladder too where the usual one leaves the error bar too wide."""
-    lines = random_lines((*settings.words, 1, claim.leaf), claim.gradient.size, settings.directions)
+    lines = random_lines((*settings.words, 1, claim.leaf), claim.gradient.size, settings.directions, claim.keep)
     sample = probe(claim.leaf, lines)
     if not np.isfinite(sample.middle):
         raise ValueError(f"f: expected a finite value at the point, got {sample.middle}")
     if claim.rounding:
         sample = probe(claim.leaf, lines, noise=claim.rounding * abs(sample.middle))
+    elif sample.noise > _LOUD * abs(sample.middle):
+        # A steep f looks like round-off between two steps that are both too large. Round-off stays at smaller ones.
+        fine = probe(claim.leaf, lines, stretch=1e-4)
+        if _LOUDER * fine.noise < sample.noise:
+            sample = probe(claim.leaf, lines, most=_LOUDER * fine.noise)
     evidence = _weigh(claim, lines, sample, None, settings)
-    if (
-        not claim.rounding
-        and not sample.constant
-        and evidence.miss_bound > settings.tolerance.resolution * evidence.norm
-    ):
+    coarse = evidence.miss_bound > evidence.tolerance.resolution * evidence.norm
+    if coarse and not (claim.rounding or sample.constant or at_kink(evidence.comparison, settings.directions)):
         for stretch in (1e-4, 1e3):
-            sample = _sharper(sample, probe(claim.leaf, lines, stretch=stretch))
+            most = _LOUDER * sample.noise
+            sample = _sharper(sample, probe(claim.leaf, lines, most=most, stretch=stretch))
         evidence = _weigh(claim, lines, sample, None, settings)
     return evidence
 
@@ -139,15 +158,17 @@ def gather(probe: Probe, claim: Claim, settings: Settings) -> Evidence:
 def places_at(probe: Probe, evidence: Evidence, flat: NDArray[np.int64], settings: Settings) -> localize.Places:
     """Differences at the coordinates ``flat`` of the leaf."""
     look, block = look_along(probe, evidence), 2 * settings.directions
-    return localize.measure(look, evidence.claim.gradient, flat, block, evidence.norm, evidence.tolerance)
+    norm = None if np.ndim(evidence.claim.units) else evidence.norm
+    return localize.measure(look, evidence.claim.gradient, flat, block, norm, evidence.tolerance)
 
 
 def look_along(probe: Probe, evidence: Evidence) -> localize.Look:
     """Samples lines of the leaf, with the round-off that was measured on it and the ladders that it took."""
 
     def look(lines: list[Line]) -> Sample:
-        known = evidence.sample
-        samples = [probe(evidence.claim.leaf, lines, noise=known.noise, stretch=each) for each in known.stretches]
+        noise, leaf = evidence.sample.noise, evidence.claim.leaf
+        stretches = evidence.sample.stretches
+        samples = [probe(leaf, lines, noise=noise, most=_LOUDER * noise, stretch=each) for each in stretches]
         return functools.reduce(_sharper, samples)
 
     return look
@@ -157,7 +178,9 @@ def _weigh(
     claim: Claim, lines: list[Line], sample: Sample, places: localize.Places | None, settings: Settings
 ) -> Evidence:
     tolerance = settings.tolerance
-    tolerance = tolerance._replace(rtol=max(tolerance.rtol, 32 * claim.rounding, 32 * claim.own_rounding))
+    if claim.slack:
+        resolution = max(tolerance.resolution, min(10 * claim.slack, _COARSEST))
+        tolerance = tolerance._replace(rtol=max(tolerance.rtol, claim.slack), resolution=resolution)
     claimed = project(claim.gradient, lines)
     numeric = numeric_norm(sample)
     if places is not None and not np.any(places.comparison.jump) and np.all(np.isfinite(places.comparison.numeric)):

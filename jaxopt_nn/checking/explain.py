@@ -12,22 +12,51 @@ from jaxopt_nn.checking.directions import Line, coordinate, project
 from jaxopt_nn.checking.evidence import Claim, Evidence, Finding, Settings, look_along, places_at
 from jaxopt_nn.checking.hypotheses import Known, Samples, simplest
 from jaxopt_nn.checking.interpret import Site
-from jaxopt_nn.checking.judge import Comparison, at_kink, compare
+from jaxopt_nn.checking.judge import Comparison, compare
 from jaxopt_nn.checking.probe import Probe, Sample
+from jaxopt_nn.checking.report import Coordinate
 
-__all__ = ["Oracle", "blocked", "contradicted", "disputed", "explain", "kinks_meet"]
+__all__ = [
+    "Near",
+    "Oracle",
+    "agreed",
+    "allowed",
+    "blocked",
+    "contradicted",
+    "disputed",
+    "explain",
+    "failed",
+    "kinks_meet",
+]
 
 _AGREE = 1e-7  # relative difference of two derivatives of one program that round-off explains
 
 
+class Near(NamedTuple):
+    """Between which values a gradient lies at points next to the point, coordinate by coordinate.
+
+    Attributes:
+        low: ``[size]`` the smallest values.
+        high: ``[size]`` the largest.
+        exact: whether this is the gradient by rule-stripped AD, and not the claim's own.
+    """
+
+    low: Floats
+    high: Floats
+    exact: bool
+
+
 class Oracle(NamedTuple):
-    """What else is known about a leaf; all but ``stripped`` is found out only where something is wrong.
+    """What else is known about a leaf, in the units of its coordinates; most of it is found out only when it is needed.
 
     Attributes:
         path: the leaf's path.
         value: the leaf.
         stripped: its gradient by rule-stripped AD; None where that was not to be had, or tells nothing new.
         conventional: as ``stripped``, with the rules of JAX's own functions.
+        near: the gradient next to the point, on the two sides of its kinks; None where it could not be had.
+        steady: whether the claimed gradient stays what it is where the point moves by a few units in the last place.
+        why: why differences along a line are no slope of the claim, where a part of f is known for that; else empty.
         frozen: samples lines with every stop_gradient's output frozen; None if f has none.
         rules: the custom rules that change this leaf's gradient, and by how much.
         stops: the stop_gradients that block a part of it, and how much.
@@ -39,6 +68,9 @@ class Oracle(NamedTuple):
     value: Floats
     stripped: Floats | None
     conventional: Callable[[], Floats | None]
+    near: Callable[[], Near | None]
+    steady: Callable[[], bool]
+    why: str
     frozen: Callable[[list[Line]], Sample] | None
     rules: Callable[[], list[tuple[Site, float]]]
     stops: Callable[[], list[tuple[Site, float]]]
@@ -69,9 +101,9 @@ def contradicted(probe: Probe, evidence: Evidence, settings: Settings, oracle: O
         confirmed = np.abs(places.comparison.residual) > places.comparison.error + 0.5 * gap[worst]
     if np.any(confirmed):
         return explain(probe, evidence, settings, oracle, trusted=True)
-    coarse = bool(evidence.claim.rounding) or not evidence.miss_bound <= settings.tolerance.resolution * evidence.norm
+    coarse = bool(evidence.claim.rounding) or not evidence.miss_bound <= evidence.tolerance.resolution * evidence.norm
     smooth = not np.any(evidence.sample.curve.crossed[:, -1])
-    clear = 100 * max(1e-8, evidence.claim.rounding, evidence.claim.own_rounding)
+    clear = max(1e-6, 2 * evidence.claim.slack)
     unit = float(evidence.sample.curve.steps[0]) / LADDER[0]
     # Where terms cancel, two programs for one gradient leave round-off that is none of f's.
     round_off = ROUND_OFF_OF_F * abs(evidence.sample.middle) / unit
@@ -99,9 +131,17 @@ def blocked(evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding |
     causes = [f"{site} blocks {share:.2g} of it" for site, share in oracle.stops()[:3]]
     text = "a stop_gradient blocks a part of this leaf's gradient; the rest is right"
     places = _against(evidence, oracle.stripped) if oracle.stripped is not None else None
-    worst = localize.worst_places(places, evidence.claim.gradient.shape) if places else ()
+    claim = evidence.claim
+    worst = localize.worst_places(places, claim.gradient.shape, claim.units) if places else ()
     count = f"; {localize.count_text(places)}" if places else ""
     return Finding("BLOCKED", f"{text}{''.join(f'; {cause}' for cause in causes)}{count}", worst)
+
+
+def agreed(claim: Claim, oracle: Oracle) -> bool:
+    """Whether the claim is what AD derives from f without anybody's rules, with or without those of JAX itself."""
+    return (oracle.stripped is not None and _is(claim, oracle.stripped)) or (
+        (conventional := oracle.conventional()) is not None and _is(claim, conventional)
+    )
 
 
 def kinks_meet(probe: Probe, evidence: Evidence, finding: Finding, settings: Settings, oracle: Oracle) -> bool:
@@ -122,57 +162,50 @@ def kinks_meet(probe: Probe, evidence: Evidence, finding: Finding, settings: Set
 
 
 def explain(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle, *, trusted: bool = False) -> Finding:
-    """Something is wrong along a line: where, by which rule, or is it only kinks?"""
-    comparison, gradient = evidence.comparison, evidence.claim.gradient
-    kinked = at_kink(comparison, settings.directions)
-    if oracle.stripped is not None and not kinked and (trusted or _agrees(evidence, oracle.stripped)):
+    """Something is wrong along a line that meets no kink: where, and by which rule?"""
+    gradient, units = evidence.claim.gradient, evidence.claim.units
+    if oracle.stripped is not None and (trusted or _agrees(evidence, oracle.stripped)):
         samples, places = _exactly(evidence, oracle.stripped)
         if np.any(places.comparison.wrong):
             rule = simplest(samples, _known(gradient, oracle)) or localize.count_text(places)
             order = np.argsort(-np.abs(places.comparison.residual))[:3]
             seen = places_at(probe, evidence, order, settings)
-            worst = localize.worst_places(seen, gradient.shape) or localize.worst_places(places, gradient.shape)
-            return _failed(rule, worst, settings, oracle)
-    return _by_lines(probe, evidence, settings, oracle, kinked)
+            worst = localize.worst_places(seen, gradient.shape, units)
+            worst = worst or localize.worst_places(places, gradient.shape, units)
+            return failed(rule, worst, settings, oracle)
+    return _by_lines(probe, evidence, settings, oracle)
 
 
-def _by_lines(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle, kinked: bool) -> Finding:
-    comparison, gradient = evidence.comparison, evidence.claim.gradient
+def _by_lines(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding:
+    comparison, claim, gradient = evidence.comparison, evidence.claim, evidence.claim.gradient
     searchable = gradient.size <= settings.max_coordinates
-    if kinked and not searchable and np.max(np.abs(comparison.residual)) <= 2 * np.max(comparison.jump):
-        return Finding(
-            "INCONCLUSIVE",
-            "f has kinks at this very point, and the leaf is too large to part them: move the point a little",
-        )
-    rule = ""
-    if not kinked:
-        numeric = evidence.sample.slopes.value
-        samples = Samples(
-            evidence.claimed, numeric, comparison.error, comparison.bound, lambda other: project(other, evidence.lines)
-        )
-        rule = simplest(samples, _known(gradient, oracle))
+    numeric = evidence.sample.slopes.value
+    samples = Samples(
+        evidence.claimed, numeric, comparison.error, comparison.bound, lambda other: project(other, evidence.lines)
+    )
+    rule = simplest(samples, _known(gradient, oracle))
     places = evidence.places
     if places is None and rule and np.any(gradient):  # one rule for all: the largest are the worst
         places = places_at(probe, evidence, np.argsort(-np.abs(gradient).ravel())[:3], settings)
     elif places is None and searchable:
-        places = places_at(probe, evidence, np.arange(gradient.size), settings)
+        places = places_at(probe, evidence, claim.places, settings)
     elif places is None:
-        words, block = (*settings.words, 2, evidence.claim.leaf), 2 * settings.directions
-        found = localize.bisect(look_along(probe, evidence), gradient, words, block, evidence.norm, evidence.tolerance)
+        words, block = (*settings.words, 2, claim.leaf), 2 * settings.directions
+        look, norm = look_along(probe, evidence), evidence.norm
+        found = localize.bisect(look, gradient, words, block, norm, evidence.tolerance, claim.keep)
         places = places_at(probe, evidence, np.array([found]), settings)
-    wrong, complete = places.comparison.wrong, len(places.flat) == gradient.size
-    if complete and not np.any(wrong) and _kinks_explain(evidence, places):
-        return Finding("KINK_OK", "f has kinks at the point; each claimed slope lies between the one-sided ones")
-    worst = localize.worst_places(places, gradient.shape)
+    wrong, complete = places.comparison.wrong, len(places.flat) == len(claim.places)
+    worst = localize.worst_places(places, gradient.shape, claim.units)
     if not rule and complete and np.any(wrong):
         rule = localize.count_text(places)
     rule = rule or (
         "found by bisection, there may be more" if worst else "the difference is spread thinly over the leaf"
     )
-    return _failed(rule, worst, settings, oracle)
+    return failed(rule, worst, settings, oracle)
 
 
-def _failed(rule: str, worst: tuple[localize.Coordinate, ...], settings: Settings, oracle: Oracle) -> Finding:
+def failed(rule: str, worst: tuple[Coordinate, ...], settings: Settings, oracle: Oracle) -> Finding:
+    """FAIL, with the worst coordinate and the rules that are wrong."""
     named = "".join(
         f"; worst at {list(bad.place)}: claimed {bad.claimed:.6g}, numeric {bad.numeric:.6g}" for bad in worst[:1]
     )
@@ -188,14 +221,23 @@ def _known(gradient: Floats, oracle: Oracle) -> Known:
 def _suspicious(claim: Claim, stripped: Floats) -> NDArray[np.int64]:
     """The coordinates of the flattened leaf at which the claim is not what rule-stripped AD says."""
     gap = np.abs(claim.gradient - stripped).ravel()
-    return np.flatnonzero(gap > _allowed(claim, stripped.ravel()))
+    return np.flatnonzero(gap > allowed(claim, stripped.ravel()))
 
 
-def _allowed(claim: Claim, stripped: Floats) -> Floats:
+def _is(claim: Claim, gradient: Floats) -> bool:
+    """Whether a claim is this gradient at every coordinate, and in a short float as a whole."""
+    gap = claim.gradient - gradient
+    size, norm, common = np.linalg.norm(gap), np.linalg.norm(gradient), abs(np.vdot(gap, gradient))
+    whole = bool(size <= claim.slack * norm and common <= claim.slack_along * norm**2)
+    return not len(_suspicious(claim, gradient)) and (whole or not claim.slack)
+
+
+def allowed(claim: Claim, stripped: Floats) -> Floats:
     """What two exact derivatives of one program may differ by, coordinate by coordinate."""
-    rtol = max(_AGREE, 32 * claim.rounding, 32 * claim.own_rounding)
     largest = float(np.max(np.abs(stripped)))
-    return rtol * np.maximum(np.abs(claim.gradient.ravel()), np.abs(stripped)) + 1e-3 * rtol * largest
+    bound = _AGREE * np.maximum(np.abs(claim.gradient.ravel()), np.abs(stripped)) + 1e-3 * _AGREE * largest
+    # A short float spoils a coordinate of which terms cancel by as much as it does the whole.
+    return bound + claim.slack * float(np.linalg.norm(stripped))
 
 
 def _agrees(evidence: Evidence, stripped: Floats) -> bool:
@@ -214,15 +256,7 @@ def _exactly(evidence: Evidence, stripped: Floats) -> tuple[Samples, localize.Pl
 def _against(evidence: Evidence, stripped: Floats) -> localize.Places:
     """Every coordinate compared with the exact oracle."""
     claim, numeric = evidence.claim.gradient.ravel(), stripped.ravel()
-    bound = _allowed(evidence.claim, numeric)
+    bound = allowed(evidence.claim, numeric)
     comparison = Comparison(claim - numeric, numeric, 1e-5 * bound, bound, np.zeros(claim.size))
     flat: NDArray[np.int64] = np.arange(claim.size)
     return localize.Places(flat, claim, comparison)
-
-
-def _kinks_explain(evidence: Evidence, places: localize.Places) -> bool:
-    """Whether jumps at coordinates account for the differences along random lines, which mix kinks of both signs."""
-    jumps = float(np.linalg.norm(places.comparison.jump))
-    excess = (np.abs(evidence.comparison.residual) - evidence.comparison.bound) * evidence.sample.scale
-    # A random line weighs the coordinates with variance 1, and each is off by at most its jump.
-    return jumps > 0 and float(np.max(excess)) <= 4 * jumps

@@ -2,7 +2,7 @@
 
 - A call with a derivative of its own (``jax.custom_jvp``, ``jax.custom_vjp``) is replaced by the plain computation
   inside it: JAX then differentiates what is computed, not what a rule says. It is looked for inside ``jit``, ``scan``,
-  ``while_loop``, ``cond``, ``checkpoint``.
+  ``while_loop``, ``cond``, ``checkpoint``, ``shard_map``.
 - A ``stop_gradient`` is left as it is (opaque), taken for the identity (transparent), or frozen: its output stays what
   it was at another point. Then the program runs at two points at once, in two lanes.
 - The branches that were taken are summed up in one number, the signature: comparisons, selections, maxima, signs,
@@ -13,10 +13,13 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
+from jax.sharding import PartitionSpec
 
+from jaxopt_nn._jaxprs import Call, Cond, Scan, ShardMap, While, held, opened, programs_in
 from jaxopt_nn.types import Array
 
 __all__ = ["Policy", "Site", "is_jax_code", "place_of", "run", "sites"]
@@ -54,12 +57,14 @@ class Policy(NamedTuple):
         opaque: whether a ``stop_gradient`` at a site is left as it is; else it is transparent.
         frozen: whether all of them are frozen instead.
         signature: whether branches are summed up.
+        wide: whether shorter floats are float64.
     """
 
     strip: Callable[[Site], bool]
     opaque: Callable[[Site], bool]
     frozen: bool = False
     signature: bool = False
+    wide: bool = False
 
 
 def run(program: Any, policy: Policy, *points: Sequence[Any]) -> tuple[list[Any], Array]:
@@ -99,24 +104,34 @@ def place_of(equation: Any) -> tuple[str, str]:
 _IN_JAX = re.compile(r"[/\\]jax[/\\](_src|nn|numpy|scipy|experimental|lax)[/\\]")
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 _STEPS = frozenset({"floor", "ceil", "round", "sign", "argmax", "argmin"})
-_RULES = {"custom_jvp_call": "custom_jvp", "custom_vjp_call": "custom_vjp", "custom_vjp_call_jaxpr": "custom_vjp"}
-_CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_lin"})
+_RULES = ("custom_jvp", "custom_vjp")
+_DTYPES = ("new_dtype", "dtype", "preferred_element_type", "out_dtype")  # parameters that say what an operation gives
+
+
+def _is_short(dtype: Any) -> bool:
+    return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 8
 
 
 class _Walk:
-    def __init__(self, policy: Policy, width: int) -> None:
+    def __init__(self, policy: Policy, width: int, shards: tuple[Any, ...] = ()) -> None:
         self.policy = policy
         self.width = width
+        self.shards = shards
         self.count = 0
-        self.signature: Any = jnp.zeros((), jnp.uint32)
+        self.signature: Any = self.zero()
+
+    def zero(self) -> Any:
+        """A signature to begin with; inside of ``shard_map`` each shard's own, by its type too."""
+        zero = jnp.zeros((), jnp.uint32)
+        return sum((lax.axis_index(axis).astype(jnp.uint32) * zero for axis in self.shards), zero)
 
     def evaluate(self, program: Any, inputs: Sequence[Lanes]) -> list[Lanes]:
-        jaxpr = _open(program)
-        consts = [(const,) * self.width for const in getattr(program, "consts", ())]
+        jaxpr = opened(program)
+        consts = [(self.widen(const),) * self.width for const in getattr(program, "consts", ())]
         values: dict[Any, Lanes] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True))
 
         def read(atom: Any) -> Lanes:
-            return (atom.val,) * self.width if isinstance(atom, core.Literal) else values[atom]
+            return (self.widen(atom.val),) * self.width if isinstance(atom, core.Literal) else values[atom]
 
         for equation in jaxpr.eqns:
             outs = self.step(equation, [read(atom) for atom in equation.invars])
@@ -124,42 +139,60 @@ class _Walk:
         return [read(atom) for atom in jaxpr.outvars]
 
     def step(self, equation: Any, ins: list[Lanes]) -> list[Lanes]:
-        name, params = equation.primitive.name, equation.params
-        if name in _RULES and self.policy.strip(_rule_site(equation)):
-            return self.evaluate(params.get("call_jaxpr", params.get("fun_jaxpr")), ins)
-        if name in _CALLS and (inner := params.get("jaxpr", params.get("call_jaxpr"))) is not None:
-            return self.evaluate(inner, ins)
-        if name == "custom_vmap_call":  # what it computes, for it has no transpose
-            return self.evaluate(params["call"], ins)
+        name, params, inner = equation.primitive.name, equation.params, held(equation)
         if name == "stop_gradient":
             if self.policy.frozen:
                 return [(value[0],) * self.width for value in ins]
             if not self.policy.opaque(_stop_site(equation)):
                 return ins
-        if name == "scan":
-            return self.scan(params, ins)
-        if name == "while":
-            return self.loop(params, ins)
-        if name == "cond":
-            return self.branch(params, ins)
-        outs = _bind(equation, ins, self.width)
+        # A ``custom_vmap`` is what it computes, for it has no transpose.
+        elif isinstance(inner, Call) and (inner.rule not in _RULES or self.policy.strip(_rule_site(equation, inner))):
+            return self.evaluate(inner.program, ins)
+        elif isinstance(inner, Scan):
+            return self.scan(inner, ins)
+        elif isinstance(inner, While):
+            return self.loop(inner, ins)
+        elif isinstance(inner, Cond):
+            return self.branch(inner, ins)
+        elif isinstance(inner, ShardMap):
+            return self.shard(inner, ins)
+        outs = self.bound(equation, ins) if self.policy.wide else _bind(equation, ins, self.width)
         if self.policy.signature:
             self.note(name, params, [value[-1] for value in ins], [value[-1] for value in outs])
         return outs
 
-    def nested(self, program: Any, consts: list[Lanes]) -> Callable[[Sequence[Any]], tuple[list[Any], Any]]:
+    def widen(self, value: Any) -> Any:
+        """A shorter float as float64, if the policy says so."""
+        return jnp.asarray(value, jnp.float64) if self.policy.wide and _is_short(jnp.result_type(value)) else value
+
+    def bound(self, equation: Any, ins: list[Lanes]) -> list[Lanes]:
+        """What an equation gives in float64."""
+        name, params = equation.primitive.name, equation.params
+        if name == "reduce_precision":
+            return ins
+        if name == "bitcast_convert_type":  # of the very bits
+            kinds = [atom.aval.dtype for atom in equation.invars]
+            ins = [tuple(jnp.asarray(one, dtype) for one in lane) for lane, dtype in zip(ins, kinds, strict=True)]
+        else:
+            names = {key: jnp.dtype("float64") for key in _DTYPES if _is_short(params.get(key))}
+            equation = equation.replace(params={**params, **names}) if names else equation
+        return [tuple(self.widen(one) for one in lane) for lane in _bind(equation, ins, self.width)]
+
+    def nested(
+        self, program: Any, consts: list[Lanes], shards: tuple[Any, ...] = ()
+    ) -> Callable[[Sequence[Any]], tuple[list[Any], Any]]:
         """``inner(flat lanes) -> (flat lanes, signature)``: a body of a loop or branch, in a scope of its own."""
 
         def inner(flat: Sequence[Any]) -> tuple[list[Any], Any]:
-            walk = _Walk(self.policy, self.width)
+            walk = _Walk(self.policy, self.width, (*self.shards, *shards))
             return _flat(walk.evaluate(program, [*consts, *_lanes(flat, self.width)])), walk.signature
 
         return inner
 
-    def scan(self, params: Any, ins: list[Lanes]) -> list[Lanes]:
-        n_consts, n_carry = params["num_consts"], params["num_carry"]
-        inner = self.nested(params["jaxpr"], ins[:n_consts])
-        carry, xs = _flat(ins[n_consts : n_consts + n_carry]), _flat(ins[n_consts + n_carry :])
+    def scan(self, scan: Scan, ins: list[Lanes]) -> list[Lanes]:
+        last = scan.consts + scan.carry
+        inner = self.nested(scan.body, ins[: scan.consts])
+        carry, xs = _flat(ins[scan.consts : last]), _flat(ins[last:])
 
         def body(state: Any, x: Any) -> Any:
             old, signature = state
@@ -167,32 +200,50 @@ class _Walk:
             return (outs[: len(old)], signature * jnp.uint32(31) + more), outs[len(old) :]
 
         (carry, signature), ys = lax.scan(
-            body, (carry, jnp.zeros((), jnp.uint32)), xs, params["length"], params["reverse"], params["unroll"]
+            body, (carry, self.zero()), xs, scan.length, reverse=scan.reverse, unroll=scan.unroll
         )
         self.add(signature)
         return _lanes([*carry, *ys], self.width)
 
-    def loop(self, params: Any, ins: list[Lanes]) -> list[Lanes]:
-        skipped = params["cond_nconsts"]
-        consts = skipped + params["body_nconsts"]
-        goes_on = self.nested(params["cond_jaxpr"], ins[:skipped])
-        body = self.nested(params["body_jaxpr"], ins[skipped:consts])
+    def loop(self, loop: While, ins: list[Lanes]) -> list[Lanes]:
+        consts = loop.condition_consts + loop.body_consts
+        goes_on = self.nested(loop.condition, ins[: loop.condition_consts])
+        body = self.nested(loop.body, ins[loop.condition_consts : consts])
 
         def step(state: Any) -> Any:
             outs, more = body(state[0])
             return outs, state[1] * jnp.uint32(31) + more + jnp.uint32(1)
 
         outs, signature = lax.while_loop(
-            lambda state: goes_on(state[0])[0][-1], step, (_flat(ins[consts:]), jnp.zeros((), jnp.uint32))
+            lambda state: goes_on(state[0])[0][-1], step, (_flat(ins[consts:]), self.zero())
         )
         self.add(signature)
         return _lanes(outs, self.width)
 
-    def branch(self, params: Any, ins: list[Lanes]) -> list[Lanes]:
+    def branch(self, cond: Cond, ins: list[Lanes]) -> list[Lanes]:
         index = ins[0][-1]
-        branches = [self.nested(branch, []) for branch in params["branches"]]
+        branches = [self.nested(branch, []) for branch in cond.branches]
         outs, signature = lax.switch(index, branches, _flat(ins[1:]))
         self.add(signature * jnp.uint32(31) + jnp.asarray(index).astype(jnp.uint32))
+        return _lanes(outs, self.width)
+
+    def shard(self, shard: ShardMap, ins: list[Lanes]) -> list[Lanes]:
+        axes = tuple(sorted(shard.options["axis_names"], key=str))
+        inner = self.nested(shard.program, [], axes)
+        each = lambda specs: tuple(spec for spec in specs for _ in range(self.width))  # noqa: E731
+
+        def body(*flat: Any) -> Any:
+            outs, signature = inner(flat)
+            return (*outs, signature[None])
+
+        in_specs, out_specs = each(shard.options["in_specs"]), each(shard.options["out_specs"])
+        options: dict[str, Any] = {
+            **shard.options,
+            "in_specs": in_specs,
+            "out_specs": (*out_specs, PartitionSpec(axes)),
+        }
+        *outs, signatures = jax.shard_map(body, **options)(*_flat(ins))
+        self.add(jnp.sum(signatures * (2 * lax.iota(jnp.uint32, signatures.size) + 1), dtype=jnp.uint32))
         return _lanes(outs, self.width)
 
     def note(self, name: str, params: Any, ins: list[Any], outs: list[Any]) -> None:
@@ -242,25 +293,23 @@ def _bind(equation: Any, ins: list[Lanes], width: int) -> list[Lanes]:
 
 def _find(jaxpr: Any, found: dict[Site, None]) -> None:
     for equation in jaxpr.eqns:
-        if equation.primitive.name in _RULES:
-            found[_rule_site(equation)] = None
+        inner = held(equation)
+        if isinstance(inner, Call) and inner.rule in _RULES:
+            found[_rule_site(equation, inner)] = None
         elif equation.primitive.name == "stop_gradient":
             found[_stop_site(equation)] = None
-        for value in equation.params.values():
-            for item in value if isinstance(value, (tuple, list)) else (value,):
-                if isinstance(item, (core.ClosedJaxpr, core.Jaxpr)):
-                    _find(_open(item), found)
+        for program in programs_in(equation.params):
+            _find(opened(program), found)
 
 
-def _rule_site(equation: Any) -> Site:
+def _rule_site(equation: Any, call: Call) -> Site:
     params = equation.params
-    inner = params.get("call_jaxpr", params.get("fun_jaxpr"))
-    name, place, path = _source(_open(inner))
+    name, place, path = _source(opened(call.program))
     for rule in ("bwd", "jvp_jaxpr_fun"):
         _, rule_place, rule_path = _source(params.get(rule))
         if rule_place and not _IN_JAX.search(rule_path):  # what `defjvps` was given is hidden behind JAX's own rule
             place, path = rule_place, rule_path
-    return Site(_RULES[equation.primitive.name], name or "a function", place or place_of(equation)[0], path)
+    return Site(call.rule, name or "a function", place or place_of(equation)[0], path)
 
 
 def _stop_site(equation: Any) -> Site:
@@ -276,10 +325,6 @@ def _source(fun: Any) -> tuple[str, str, str]:
 
 def _base(path: str) -> str:
     return re.split(r"[/\\]", path)[-1]
-
-
-def _open(program: Any) -> Any:
-    return program.jaxpr if isinstance(program, core.ClosedJaxpr) else program
 
 
 def _flat(values: Sequence[Lanes]) -> list[Any]:

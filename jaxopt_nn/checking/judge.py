@@ -59,7 +59,7 @@ class Comparison(NamedTuple):
         return np.abs(self.residual) > self.bound
 
 
-def compare(claimed: Floats, slopes: Slopes, norm: float, tolerance: Tolerance) -> Comparison:
+def compare(claimed: Floats, slopes: Slopes, norm: float | Floats, tolerance: Tolerance) -> Comparison:
     """Compares claimed and numeric slopes; ``norm`` is the norm of the leaf's gradient, the unit of ``rtol``."""
     slack = tolerance.rtol * norm
     with np.errstate(invalid="ignore"):
@@ -104,11 +104,11 @@ def gaussian_miss_bound(
     """The norm of error that the first ``gaussian`` lines would have missed with at most ``miss_probability``.
 
     The residuals r_k of K Gaussian directions are ‖error‖ times normal numbers, so ‖error‖² <= Σ r_k² / χ²_{K;δ} with
-    probability 1 − δ. Each |r_k| is widened by its error bar. Lines that crossed a kink have wide bars and may be left
-    out: which ones depends on f's values, not on the claimed gradient.
+    probability 1 − δ. Each |r_k| is widened by its error bar. Lines that met a kink tell only of claims outside of an
+    interval, so they bound nothing, and are left out: which ones depends on f's values, not on the claimed gradient.
     """
     error, scale = comparison.error[:gaussian], sample.scale[:gaussian]
-    usable = error <= tolerance.resolution * norm
+    usable = (error <= tolerance.resolution * norm) & (comparison.jump[:gaussian] == 0)
     count = int(np.sum(usable))
     if not count:
         return math.inf

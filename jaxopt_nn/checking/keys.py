@@ -12,10 +12,11 @@ from jax.core import Tracer
 from jax.extend import core
 
 from jaxopt_nn import trees
+from jaxopt_nn._jaxprs import Call, Cond, Scan, ShardMap, While, held, opened
 from jaxopt_nn.checking.directions import seed_words
 from jaxopt_nn.types import Key
 
-__all__ = ["check_distinct_keys", "drawn_twice"]
+__all__ = ["check_distinct_keys", "drawn_twice", "drawn_unalike"]
 
 _SAME = frozenset({"random_wrap", "random_unwrap", "convert_element_type", "copy", "copy_p", "stop_gradient"})
 # How keys are made from keys, and taken out of an array of them.
@@ -48,9 +49,18 @@ def drawn_twice(program: Any, inputs: Sequence[Any]) -> bool:
     Keys that are split or folded in the same way from one key are one key again. To draw from a key that is split
     counts too.
     """
+    return _tracked(program, inputs).twice
+
+
+def drawn_unalike(program: Any, inputs: Sequence[Any]) -> bool:
+    """Whether it draws numbers of two shapes from one key, or splits it too: that is no mask which is used again."""
+    return _tracked(program, inputs).unalike
+
+
+def _tracked(program: Any, inputs: Sequence[Any]) -> "_Tracker":
     tracker = _Tracker()
     tracker.walk(program.jaxpr, [tracker.of_value(value) for value in inputs])
-    return tracker.twice
+    return tracker
 
 
 class _Tracker:
@@ -60,7 +70,8 @@ class _Tracker:
         self.numbers = itertools.count()
         self.known: dict[Any, int] = {}
         self.draws: Counter[tuple[str, int]] = Counter()
-        self.twice = False
+        self.shapes: dict[int, Any] = {}
+        self.twice = self.unalike = False
 
     def new(self) -> int:
         return next(self.numbers)
@@ -87,7 +98,7 @@ class _Tracker:
 
         for equation in jaxpr.eqns:
             ins = [read(atom) for atom in equation.invars]
-            outs = self.step(equation.primitive.name, equation.params, ins)
+            outs = self.step(equation, ins)
             values.update(zip(equation.outvars, outs or self.made(equation, ins), strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
@@ -104,31 +115,32 @@ class _Tracker:
         made = (name, str(sorted(equation.params.items())), *ins)
         return [self.of((*made, i)) for i in range(len(equation.outvars))]
 
-    def step(self, name: str, params: Any, ins: list[int]) -> list[int]:
+    def step(self, equation: Any, ins: list[int]) -> list[int]:
         """The outputs where they are known to be inputs, else nothing."""
-        inner = params.get("jaxpr", params.get("call_jaxpr"))
+        name, inner = equation.primitive.name, held(equation)
         if name in ("random_bits", "random_split"):
             draw, split = ("random_bits", ins[0]), ("random_split", ins[0])
             self.draws[name, ins[0]] += 1
-            self.twice |= self.draws[draw] > 1 or self.draws[draw] * self.draws[split] > 0
-        elif params.get("differentiated"):  # jax.checkpoint computes again what has been computed, draws too
-            pass
+            split_too = self.draws[draw] * self.draws[split] > 0
+            self.twice |= self.draws[draw] > 1 or split_too
+            drawn = equation.outvars[0].aval if name == "random_bits" else None
+            self.unalike |= split_too or (
+                drawn is not None and self.shapes.setdefault(ins[0], drawn.shape) != drawn.shape
+            )
         elif name in _SAME:
             return ins[:1]
-        elif name == "scan":
-            self.again(inner.jaxpr, ins[: params["num_consts"]], min(params["length"], 2))
-        elif name == "while":
-            first = params["cond_nconsts"]
-            self.again(params["body_jaxpr"].jaxpr, ins[first : first + params["body_nconsts"]], 2)
-        elif name == "cond":  # only one branch runs
+        elif isinstance(inner, Scan):
+            self.again(opened(inner.body), ins[: inner.consts], min(inner.length, 2))
+        elif isinstance(inner, While):
+            first = inner.condition_consts
+            self.again(opened(inner.body), ins[first : first + inner.body_consts], 2)
+        elif isinstance(inner, Cond):  # only one branch runs
             before, most = self.draws, Counter[tuple[str, int]]()
-            for branch in params["branches"]:
+            for branch in inner.branches:
                 self.draws = before.copy()
-                self.walk(branch.jaxpr, ins[1:])
+                self.walk(opened(branch), ins[1:])
                 most |= self.draws
             self.draws = most
-        elif isinstance(inner, (core.ClosedJaxpr, core.Jaxpr)):
-            opened = inner.jaxpr if isinstance(inner, core.ClosedJaxpr) else inner
-            if len(opened.invars) == len(ins):
-                return self.walk(opened, ins)
+        elif isinstance(inner, ShardMap) or (isinstance(inner, Call) and not inner.again):
+            return self.walk(opened(inner.program), ins)
         return []

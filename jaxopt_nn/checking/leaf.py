@@ -1,14 +1,27 @@
-"""The verdict on one leaf, and its row of the report."""
+"""The verdict on one leaf, and its row of the report. The first of these rules that holds decides.
+
+1. DEAD: f does not change along this leaf, or by round-off alone, and nobody claims another gradient.
+2. BLOCKED: differences contradict the claim, and no longer do so with every ``stop_gradient``'s output constant.
+3. At kinks of f the leaf is parted, see ``kinks``; then FAIL, INCONCLUSIVE or KINK_OK.
+4. FAIL: differences contradict the claim along a line.
+5. FAIL: rule-stripped AD contradicts it, and differences at the worst coordinates do too, or are too coarse.
+6. Where differences are too coarse to say anything: PASS if rule-stripped AD agrees, which is said; else INCONCLUSIVE.
+7. PASS.
+
+A claim that is what AD derives from f without anybody's rules does not FAIL: then it is the differences that are of no
+use, or kinks that meet, and the verdict is INCONCLUSIVE.
+"""
 
 import math
 
 import numpy as np
 
 from jaxopt_nn.checking.differences import Floats
-from jaxopt_nn.checking.directions import Line, project
+from jaxopt_nn.checking.directions import Line, along, project
 from jaxopt_nn.checking.evidence import Evidence, Finding, Settings, look_along
-from jaxopt_nn.checking.explain import Oracle, blocked, contradicted, disputed, explain, kinks_meet
+from jaxopt_nn.checking.explain import Oracle, agreed, blocked, contradicted, disputed, explain, failed, kinks_meet
 from jaxopt_nn.checking.judge import at_kink, compare
+from jaxopt_nn.checking.kinks import at_kinks
 from jaxopt_nn.checking.precision import OwnDtype
 from jaxopt_nn.checking.probe import Probe
 from jaxopt_nn.checking.problem import Arguments
@@ -32,12 +45,18 @@ def judge(probe: Probe, evidence: Evidence, reach: float | None, settings: Setti
         The verdict.
     """
     finding = _judged(probe, evidence, reach, settings, oracle)
-    if finding.verdict in ("FAIL", "BLOCKED") and kinks_meet(probe, evidence, finding, settings, oracle):
+    if finding.verdict not in ("FAIL", "BLOCKED"):
+        return finding
+    if kinks_meet(probe, evidence, finding, settings, oracle):
         reason = (
             "several kinks meet at this very point, and JAX's slopes of each make none of f's: move the point a little"
         )
-        return finding._replace(verdict="INCONCLUSIVE", hypothesis=reason)
-    return finding
+    elif finding.verdict == "FAIL" and agreed(evidence.claim, oracle):
+        why = oracle.why or "f is too steep or too uneven here for any of their steps; move the point a little"
+        reason = f"rule-stripped AD says what is claimed, differences do not: {why}"
+    else:
+        return finding
+    return Finding("INCONCLUSIVE", reason)
 
 
 def not_finite(gradient: Floats) -> Finding | None:
@@ -55,6 +74,7 @@ def row(
     """The report on leaf ``i``."""
     # Of a dead leaf there is nothing that an error could be relative to.
     unit = math.nan if finding.verdict == "DEAD" else evidence.norm or 1.0
+    units = evidence.claim.units
     comparisons = [evidence.comparison, *([evidence.places.comparison] if evidence.places else [])]
     # The gradient in the own dtype is compared with the one in float64: of that one something has to be known.
     known = finding.verdict not in ("DEAD", "INCONCLUSIVE")
@@ -66,7 +86,7 @@ def row(
         verdict=finding.verdict,
         hypothesis=finding.hypothesis,
         claimed_norm=float(np.linalg.norm(claimed)),
-        numeric_norm=evidence.numeric_norm,
+        numeric_norm=math.nan if np.ndim(units) else evidence.numeric_norm,
         relative_error=evidence.error_norm / unit,
         relative_sigma=evidence.sigma / unit,
         miss_bound=evidence.miss_bound / unit,
@@ -76,42 +96,71 @@ def row(
         worst=finding.worst,
         dtype_error=None if finding.verdict == "DEAD" else own.error,
         dtype_verdict=own.verdict if known else None,
-        rule_error=None if oracle.stripped is None else float(np.linalg.norm(claimed - oracle.stripped)) / unit,
+        rule_error=None if oracle.stripped is None else float(np.linalg.norm(claimed * units - oracle.stripped)) / unit,
         curve=_curve(evidence),
     )
 
 
 def _judged(probe: Probe, evidence: Evidence, reach: float | None, settings: Settings, oracle: Oracle) -> Finding:
-    claim, places, tolerance = evidence.claim, evidence.places, evidence.tolerance
-    kinked = at_kink(evidence.comparison, settings.directions) or (
-        places is not None and bool(np.any(places.comparison.jump))
+    claim, places, tolerance, comparison = evidence.claim, evidence.places, evidence.tolerance, evidence.comparison
+    crossed = evidence.sample.curve.crossed[:, -1]  # by all steps
+    wrong = bool(np.any(comparison.wrong)) or (places is not None and bool(np.any(places.comparison.wrong)))
+    kinked = (
+        at_kink(comparison, settings.directions)
+        or (places is not None and bool(np.any(places.comparison.jump)))
+        or (bool(np.any(comparison.wrong)) and bool(np.all(crossed[comparison.wrong])))
     )
     if evidence.sample.constant and not np.any(claim.gradient) and not (claim.rounding or disputed(claim, oracle)):
         return Finding("DEAD", "f does not depend on this leaf here, and the claimed gradient is zero")
     if reach and not (kinked or claim.rounding) and _nothing_seen(evidence, 1e-6 * reach):
         return Finding("DEAD", "zero but for round-off, claimed and numeric")
-    if np.any(evidence.comparison.wrong) or (places is not None and np.any(places.comparison.wrong)):
-        finding = blocked(evidence, settings, oracle) or _together(probe, evidence, settings, oracle)
-        return finding or explain(probe, evidence, settings, oracle)
-    if kinked and (finding := _together(probe, evidence, settings, oracle)):
+    if wrong and (finding := blocked(evidence, settings, oracle)):
         return finding
+    if kinked:
+        return _together(probe, evidence, settings, oracle) or at_kinks(probe, evidence, settings, oracle)
+    if wrong:
+        return explain(probe, evidence, settings, oracle)
     if not reach and (finding := contradicted(probe, evidence, settings, oracle)):
         return finding
-    if claim.rounding:
-        reason = f"f rounds to a shorter float (unit {claim.rounding:.1e}) on this leaf's way: differences see no more"
-        return Finding("INCONCLUSIVE", reason)
-    if not evidence.miss_bound <= tolerance.resolution * evidence.norm:
+    if claim.slack and (finding := _off_along_itself(probe, evidence, settings, oracle)):
+        return finding
+    if claim.rounding or not evidence.miss_bound <= tolerance.resolution * evidence.norm:
+        smooth = bool(np.all(np.isfinite(evidence.sample.slopes.value))) and not np.any(crossed)
+        if smooth and not reach and np.any(claim.gradient) and agreed(claim, oracle) and oracle.steady():
+            return Finding("PASS", "by rule-stripped AD alone: differences are too coarse here")
+        if claim.rounding:
+            reason = (
+                f"f rounds to a shorter float (unit {claim.rounding:.1e}) on this leaf's way: differences see no more"
+            )
+            return Finding("INCONCLUSIVE", reason)
         if not np.any(claim.gradient) and np.isfinite(evidence.miss_bound):
             reason = "the claim is zero, and so is the numeric slope within its error bar: no gradient to compare with"
             return Finding("INCONCLUSIVE", f"{reason}; at a minimum, move the point a little")
         share = evidence.miss_bound / evidence.norm if evidence.norm else np.inf
         size = f"a relative error of {share:.0e}" if np.isfinite(share) else "any error"
-        smooth = bool(np.all(np.isfinite(evidence.sample.slopes.value)))
-        near = "" if smooth else "; f is not finite, or has no slope, next to the point"
+        near = (
+            ""
+            if np.all(np.isfinite(evidence.sample.slopes.value))
+            else "; f is not finite, or has no slope, next to the point"
+        )
         return Finding("INCONCLUSIVE", f"the error bar is too wide: {size} could escape{near}")
-    if kinked:
-        return Finding("KINK_OK", "f has a kink at the point; the claimed slopes lie between the one-sided ones")
     return Finding("PASS", "")
+
+
+def _off_along_itself(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding | None:
+    """FAIL where a claim in a short float is off by a factor: along itself its errors cancel, but not that one."""
+    claim = evidence.claim
+    if claim.rounding or not np.any(claim.gradient):
+        return None
+    lines = [along(claim.gradient)]
+    (claimed,) = project(claim.gradient, lines)
+    tolerance = evidence.tolerance._replace(rtol=max(settings.tolerance.rtol, claim.slack_along))
+    found = compare(np.array([claimed]), look_along(probe, evidence)(lines).slopes, abs(claimed), tolerance)
+    if not np.any(found.wrong):
+        return None
+    ratio = f"ratio {claimed / found.numeric[0]:.3g} along the claimed gradient itself"
+    finding = failed(ratio, (), settings, oracle)
+    return finding._replace(lines=tuple(lines))
 
 
 def _nothing_seen(evidence: Evidence, limit: float) -> bool:

@@ -34,23 +34,28 @@ class Places(NamedTuple):
 
 
 def measure(
-    look: Look, claimed: Floats, flat: NDArray[np.int64], block: int, norm: float, tolerance: Tolerance
+    look: Look, claimed: Floats, flat: NDArray[np.int64], block: int, norm: float | None, tolerance: Tolerance
 ) -> Places:
-    """Differences at the coordinates ``flat``, in blocks."""
+    """Differences at the coordinates ``flat``, in blocks; ``norm`` is the unit of ``rtol``, None: each slope's own."""
     partial = claimed.ravel()[flat]
-    parts = [
-        compare(
-            partial[start : start + block],
-            look([coordinate(int(i)) for i in flat[start : start + block]]).slopes,
-            norm,
-            tolerance,
-        )
-        for start in range(0, len(flat), block)
-    ]
+    parts: list[Comparison] = []
+    for start in range(0, len(flat), block):
+        own, places = partial[start : start + block], flat[start : start + block]
+        slopes = look([coordinate(int(i)) for i in places]).slopes
+        unit = np.fmax(np.abs(own), np.abs(slopes.value)) if norm is None else norm
+        parts.append(compare(own, slopes, unit, tolerance))
     return Places(flat, partial, Comparison(*(np.concatenate(column) for column in zip(*parts, strict=True))))
 
 
-def bisect(look: Look, claimed: Floats, words: tuple[int, ...], block: int, norm: float, tolerance: Tolerance) -> int:
+def bisect(
+    look: Look,
+    claimed: Floats,
+    words: tuple[int, ...],
+    block: int,
+    norm: float,
+    tolerance: Tolerance,
+    keep: NDArray[np.bool_] | None = None,
+) -> int:
     """A wrong coordinate of a large leaf in O(block · log size) lines: the worst of ``block`` parts, again and again.
 
     Random signs on a part give a slope error of about the norm of the part's error.
@@ -58,7 +63,7 @@ def bisect(look: Look, claimed: Floats, words: tuple[int, ...], block: int, norm
     low, high = 0, claimed.size
     while high - low > 1:
         edges = [int(edge) for edge in np.unique(np.linspace(low, high, block + 1).round())]
-        lines = [part(words, a, b) for a, b in itertools.pairwise(edges)]
+        lines = [part(words, a, b, keep) for a, b in itertools.pairwise(edges)]
         comparison = compare(project(claimed, lines), look(lines).slopes, norm, tolerance)
         excess = np.abs(comparison.residual) - comparison.error
         worst = lines[int(np.argmax(np.where(np.isnan(excess), -np.inf, excess)))]
@@ -66,19 +71,18 @@ def bisect(look: Look, claimed: Floats, words: tuple[int, ...], block: int, norm
     return low
 
 
-def worst_places(places: Places, shape: tuple[int, ...], count: int = 3) -> tuple[Coordinate, ...]:
-    """The ``count`` worst of the wrong places, worst first."""
+def worst_places(places: Places, shape: tuple[int, ...], units: Floats, count: int = 3) -> tuple[Coordinate, ...]:
+    """The ``count`` worst of the wrong places, worst first; ``units`` are those of the leaf's coordinates."""
     comparison = places.comparison
     order = sorted(np.flatnonzero(comparison.wrong), key=lambda i: -abs(float(comparison.residual[i])))[:count]
-    return tuple(
-        Coordinate(
-            tuple(int(axis) for axis in np.unravel_index(int(places.flat[i]), shape)),
-            float(places.claimed[i]),
-            float(comparison.numeric[i]),
-            float(comparison.error[i]),
-        )
-        for i in order
-    )
+    found: list[Coordinate] = []
+    for i in order:
+        flat = int(places.flat[i])
+        unit = float(np.broadcast_to(units, shape).ravel()[flat])
+        place = tuple(int(axis) for axis in np.unravel_index(flat, shape))
+        numbers = (places.claimed[i], comparison.numeric[i], comparison.error[i])
+        found.append(Coordinate(place, *(float(number) / unit for number in numbers)))
+    return tuple(found)
 
 
 def count_text(places: Places) -> str:

@@ -1,23 +1,31 @@
 """What a check of one function knows beside the claim: its values along lines, and other readings of its program."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxopt_nn.checking import rules
+from jaxopt_nn.checking import casts, rules
 from jaxopt_nn.checking.compiled import Program
 from jaxopt_nn.checking.differences import Floats
 from jaxopt_nn.checking.directions import Line
-from jaxopt_nn.checking.explain import Oracle
+from jaxopt_nn.checking.explain import Near, Oracle
 from jaxopt_nn.checking.interpret import Policy
-from jaxopt_nn.checking.probe import Probe, Sample, make_probe
-from jaxopt_nn.checking.problem import Arguments, Objective, value_of
+from jaxopt_nn.checking.probe import Probe, Sample, coordinate_units, make_probe, natural_scale
+from jaxopt_nn.checking.problem import Arguments, Gradient, Objective, value_of
 from jaxopt_nn.types import Array
 
 __all__ = ["counting_probe", "make_oracles"]
+
+_NEAR = 2.0**-27  # of a coordinate's unit: on the other side of a kink at the point, and hardly anywhere else
+_PAIRS = 4  # of points on opposite sides: two kinks may cancel in one
+_STEADY = 1e-3  # relative change of a gradient that is no round-off
+_IMPLICIT = (
+    "jax.random.gamma (and beta, dirichlet, ...) is differentiated by its shape by implicit reparametrization, which "
+    "is right in expectation and not for the numbers that one key gives"
+)
 
 
 class _Sampled(NamedTuple):
@@ -26,13 +34,15 @@ class _Sampled(NamedTuple):
     Attributes:
         shared: f's program.
         frozen: whether stop_gradients are frozen; else they are transparent.
+        wide: whether shorter floats are float64.
     """
 
     shared: Program
     frozen: bool
+    wide: bool
 
     def __call__(self, leaves: Sequence[Any], rest: Any) -> tuple[Array, Array]:
-        policy = Policy(strip=lambda _: True, opaque=lambda _: False, frozen=self.frozen, signature=True)
+        policy = Policy(lambda _: True, lambda _: False, frozen=self.frozen, signature=True, wide=self.wide)
         return value_of(self.shared, policy, leaves, rest)
 
 
@@ -46,10 +56,13 @@ def counting_probe(
     groups: Sequence[Floats] = (),
 ) -> Probe:
     """Samples f, with frozen or transparent stop_gradients, and notes how often it was evaluated."""
-    sampler = make_probe(_Sampled(objective.shared, frozen), arguments.leaves, objective.rest, block, groups)
+    sampled = _Sampled(objective.shared, frozen, objective.wide)
+    sampler = make_probe(sampled, arguments.leaves, objective.rest, block, groups, objective.by_hand)
 
-    def probe(leaf: int, lines: list[Line], *, noise: float = 0.0, stretch: float = 1.0) -> Sample:
-        sample = sampler(leaf, lines, noise=noise, stretch=stretch)
+    def probe(
+        leaf: int, lines: list[Line], *, noise: float = 0.0, most: float = np.inf, stretch: float = 1.0
+    ) -> Sample:
+        sample = sampler(leaf, lines, noise=noise, most=most, stretch=stretch)
         calls.append(sample.evaluations)
         return sample
 
@@ -60,6 +73,8 @@ def make_oracles(
     objective: Objective,
     arguments: Arguments,
     stripped: rules.Stripped,
+    field: Gradient,
+    moved: Callable[[], list[list[Any]]],
     stops: bool,
     automatic: bool,
     block: int,
@@ -70,9 +85,12 @@ def make_oracles(
 ) -> list[Oracle]:
     """What else is known about each leaf; what costs a compilation is put off until somebody asks, and kept.
 
-    Why something could not be had is added to ``reasons``. ``constant``: stop_gradients are meant.
+    Why something could not be had is added to ``reasons``. ``field`` is the claimed gradient as a function, and
+    ``moved`` gives it at points that differ by round-off. ``constant``: stop_gradients are meant.
     """
     points = arguments.leaves
+    # JAX's derivative of a program without rules and stops needs no second compilation.
+    plain = automatic and not (stops or constant or objective.by_hand or rules.has_own_rules(objective))
     frozen = functools.cache(lambda: counting_probe(objective, arguments, block, calls, frozen=True))
 
     def told(changed: rules.Changed) -> rules.Changed:
@@ -81,7 +99,33 @@ def make_oracles(
 
     @functools.cache
     def conventional() -> list[Floats] | None:
+        if objective.by_hand is not None:
+            return None
+        if plain and not objective.wide:
+            return [np.asarray(leaf, np.float64) for leaf in field(points)]
         return rules.conventional_gradient(objective, points, frozen=constant).gradient
+
+    @functools.cache
+    def exact() -> Callable[[Any], list[Floats]] | None:
+        if stripped.gradient is None:
+            return field if plain else None
+        return rules.stripped_field(objective, points, frozen=constant)
+
+    def near(i: int) -> Near | None:
+        unit = natural_scale(points[i]) * coordinate_units(points[i])
+        draws = np.random.default_rng(i)
+        found: list[Floats] = []
+        for _ in range(_PAIRS):
+            step = _NEAR * unit * draws.uniform(0.5, 1.0, points[i].shape) * draws.choice((-1.0, 1.0), points[i].shape)
+            for move in (step, -step):
+                leaves = [leaf + move if j == i else leaf for j, leaf in enumerate(points)]
+                found.append(np.asarray((exact() or field)(leaves)[i], np.float64).ravel())
+        sides = np.stack(found) * np.broadcast_to(units[i], points[i].shape).ravel()
+        return Near(np.min(sides, axis=0), np.max(sides, axis=0), exact() is not None) if _finite(sides) else None
+
+    def steady(i: int) -> bool:
+        claims = [np.asarray(leaves[i], np.float64) for leaves in (field(points), *moved())]
+        return all(bool(norm(one - claims[0]) <= _STEADY * norm(claims[0])) for one in claims)
 
     single_rules = functools.cache(lambda: told(rules.single_rules(objective, points)))
     through_stops = functools.cache(lambda: told(rules.through_stops(objective, points)))
@@ -93,19 +137,29 @@ def make_oracles(
         return found
 
     axes = [length for leaf in jax.tree.leaves(arguments.args) for length in np.shape(leaf)]
+    units = [coordinate_units(leaf) for leaf in points]
+    norm = np.linalg.norm
+    gamma = casts.has_primitive(objective.program, "random_gamma")
 
     def oracle(i: int) -> Oracle:
         gradient = stripped.gradient[i] if stripped.gradient is not None else None
         return Oracle(
             path=arguments.paths[i],
-            value=points[i],
-            stripped=gradient if gradient is not None and np.all(np.isfinite(gradient)) else None,
-            conventional=lambda: None if (found := conventional()) is None else found[i],
+            value=points[i] * units[i],
+            stripped=gradient * units[i] if gradient is not None and _finite(gradient) else None,
+            conventional=lambda: found[i] * units[i] if (found := conventional()) and _finite(found[i]) else None,
+            near=lambda: near(i),
+            steady=lambda: steady(i),
+            why=_IMPLICIT if gamma else "",
             frozen=(lambda lines: frozen()(i, lines)) if stops else None,
             rules=lambda: rules.blame(single_rules(), i) if automatic else [],
             stops=lambda: rules.blame(through_stops(), i),
-            terms=lambda: [(place, gradients[i]) for place, gradients in terms()],
+            terms=lambda: [(place, gradients[i] * units[i]) for place, gradients in terms()],
             sizes=sorted(set(axes)),
         )
 
     return [oracle(i) for i in range(len(points))]
+
+
+def _finite(values: Floats) -> bool:
+    return bool(np.all(np.isfinite(values)))

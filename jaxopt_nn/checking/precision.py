@@ -8,17 +8,18 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn.checking.differences import Floats
 from jaxopt_nn.checking.problem import Arguments, Gradient, Objective, other_arrays, own_dtype_gradient
 from jaxopt_nn.checking.report import DtypeVerdict
+from jaxopt_nn.checking.wide import in_float64
 
-__all__ = ["OwnDtype", "compare_own_dtype"]
+__all__ = ["OwnDtype", "compare_own_dtype", "round_off_of_claims"]
 
 _EXCUSED = 30.0  # times what rounding the arguments does to the gradient
+_ROUNDINGS, _TIMES = 2.0, 6.0  # of one claimed gradient
 _DRAWS = 4  # of such roundings, and of coarser ones; the largest change counts
 
 
@@ -68,7 +69,7 @@ def compare_own_dtype(
     if any(bad):
         # The same arguments, each number rounded up or down in its own dtype, still in float64: a few times, since a
         # small leaf may be lucky once; and rounded as much coarser as is excused, since a gradient may jump at a kink.
-        with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        with in_float64():
             draws = np.random.default_rng(0)
             others = [(leaf, _unit(leaf.dtype)) for leaf in other_arrays(arguments)]
             excused = [0.0] * len(claimed)
@@ -88,6 +89,39 @@ def compare_own_dtype(
         for error, unit, wrong, one in zip(errors, units, bad, compared, strict=True)
     ]
     return found, ()
+
+
+def round_off_of_claims(
+    gradient: Gradient, arguments: Arguments, claimed: Sequence[Floats], units: Sequence[float]
+) -> list[tuple[float, float]]:
+    """What each claimed gradient may be off by for a shorter float in f or in ``grad_fn``, relative to its norm.
+
+    ``units`` are those of rounding, 0.0 for float64. A few roundings, and several times what it changes by where every
+    number that goes in is moved by half a unit; to be called under ``enable_x64``. The second number is that of the
+    component along the gradient itself, where errors of the coordinates cancel: of a common factor one knows more.
+    """
+    if not any(units):
+        return [(0.0, 0.0)] * len(units)
+    draws, unit, others = np.random.default_rng(0), max(units), other_arrays(arguments)
+    found = [(0.0, 0.0)] * len(units)
+    for _ in range(_DRAWS):
+        again = gradient(
+            [_nudged(leaf, own, draws) for leaf, own in zip(arguments.leaves, units, strict=True)],
+            [_nudged(leaf, unit if jnp.issubdtype(leaf.dtype, jnp.floating) else 0.0, draws) for leaf in others],
+        )
+        found = [
+            (max(whole, _relative(a, b)), max(part, _along(a, b)))
+            for (whole, part), a, b in zip(found, again, claimed, strict=True)
+        ]
+    return [
+        (_ROUNDINGS * unit + _TIMES * whole, _ROUNDINGS * unit + _TIMES * part) if unit else (0.0, 0.0)
+        for unit, (whole, part) in zip(units, found, strict=True)
+    ]
+
+
+def _along(a: Floats, b: Floats) -> float:
+    square = float(np.vdot(b, b))
+    return abs(float(np.vdot(a - b, b))) / square if square else 0.0
 
 
 def _unit(dtype: Any) -> float:

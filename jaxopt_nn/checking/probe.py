@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from jaxopt_nn.checking.differences import LADDER, Floats, Slopes, round_off, slopes_at_zero
 from jaxopt_nn.checking.directions import Line, direction
 
-__all__ = ["Curve", "Probe", "Sample", "make_probe", "natural_scale"]
+__all__ = ["Curve", "Probe", "Sample", "coordinate_units", "make_probe", "natural_scale"]
 
 _ELEMENTS = 1 << 24  # of directions that are sent to the device at a time
+_WIDELY = 100.0  # root mean square over geometric mean; of Gaussian numbers 1.9
 
 
 class Sample(NamedTuple):
@@ -67,15 +68,22 @@ class Probe(Protocol):
     """Samples lines of a leaf; at most the ``block`` of :func:`make_probe` of them at once.
 
     ``leaf`` is the index of a leaf, or beyond the last one that of a group of :func:`make_probe`, whose lines go
-    through all leaves, one after another, flattened. ``noise`` is a lower bound of the round-off of f, ``stretch`` a
-    factor on the ladder of steps.
+    through all leaves, one after another, flattened. ``noise`` is a lower bound of the round-off of f, ``most`` an
+    upper one, ``stretch`` a factor on the ladder of steps.
     """
 
-    def __call__(self, leaf: int, lines: list[Line], *, noise: float = 0.0, stretch: float = 1.0) -> Sample: ...
+    def __call__(
+        self, leaf: int, lines: list[Line], *, noise: float = 0.0, most: float = np.inf, stretch: float = 1.0
+    ) -> Sample: ...
 
 
 def make_probe(
-    fn: Callable[..., Any], leaves: Sequence[Any], rest: Any, block: int, groups: Sequence[Floats] = ()
+    fn: Callable[..., Any],
+    leaves: Sequence[Any],
+    rest: Any,
+    block: int,
+    groups: Sequence[Floats] = (),
+    by_hand: Callable[[Sequence[Any]], float] | None = None,
 ) -> Probe:
     """Compiles ``fn(leaves, rest) -> (scalar, signature)`` for lines of leaves; for use under ``enable_x64``.
 
@@ -85,6 +93,7 @@ def make_probe(
         rest: what else ``fn`` takes.
         block: the number of lines that are sampled at once.
         groups: for each group of leaves that move together the unit of steps of every leaf; 0 leaves one where it is.
+        by_hand: the scalar at a list of leaves, to be called instead of ``fn``: nothing is compiled.
     """
     sizes = [int(np.size(leaf)) for leaf in leaves]
     edges = np.cumsum([0, *sizes])
@@ -92,13 +101,17 @@ def make_probe(
     block = max(1, min(block, _ELEMENTS // total))
     point = [jnp.asarray(leaf) for leaf in leaves]
 
-    run = _runner(fn, block)
+    run = _runner(fn, block) if by_hand is None else functools.partial(_call_by_call, by_hand)
+    coordinates = np.concatenate([np.broadcast_to(coordinate_units(x), np.shape(x)).ravel() for x in leaves])
 
-    def probe(leaf: int, lines: list[Line], *, noise: float = 0.0, stretch: float = 1.0) -> Sample:
+    def probe(
+        leaf: int, lines: list[Line], *, noise: float = 0.0, most: float = np.inf, stretch: float = 1.0
+    ) -> Sample:
         if leaf < len(leaves):
             low, high, unit, units = edges[leaf], edges[leaf + 1], natural_scale(leaves[leaf]), 1.0
         else:
             low, high, unit, units = 0, total, 1.0, np.repeat(groups[leaf - len(leaves)], sizes)
+        units = units * coordinates[low:high]
         steps = np.array(LADDER) * unit * stretch
         offsets = np.concatenate([[0.0], steps, -steps])
         scale = np.ones(len(lines))
@@ -115,7 +128,7 @@ def make_probe(
         crossed = branches[:, 1:] != branches[:, :1]
         crossed = crossed[:, : len(steps)] | crossed[:, len(steps) :]
         middle, above, below = values[:, 0], values[:, 1 : 1 + len(steps)], values[:, 1 + len(steps) :]
-        noise = max(noise, round_off(middle, above, below, steps))
+        noise = min(max(noise, round_off(middle, above, below, steps)), most)
         with np.errstate(all="ignore"):
             curve = Curve(steps, (above - below) / (2 * steps), (above - middle[:, None]) / steps, crossed)
         keep = ~_avoidable(crossed)
@@ -162,6 +175,19 @@ def _runner(fn: Callable[..., Any], block: int) -> Callable[..., Any]:
     return run
 
 
+def _call_by_call(
+    f: Callable[[Sequence[Any]], float], point: Any, rest: Any, moves: Any, count: int, offsets: Any
+) -> Any:
+    """As the compiled program, without branch signatures."""
+    del rest
+    edges = np.cumsum([0, *(x.size for x in point)])
+    found = np.zeros((count, len(offsets), 2))
+    for i, move in enumerate(moves[:count]):
+        steps = [move[low : low + x.size].reshape(x.shape) for low, x in zip(edges[:-1], point, strict=True)]
+        found[i, :, 0] = [f([np.asarray(x) + t * v for x, v in zip(point, steps, strict=True)]) for t in offsets]
+    return found
+
+
 def _avoidable(crossed: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The steps that reach into another branch of f, where smaller ones stay in the same.
 
@@ -175,3 +201,22 @@ def _avoidable(crossed: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def natural_scale(leaf: Any) -> float:
     """The unit of steps: the leaf's root mean square; 1 for a leaf of zeros."""
     return float(np.sqrt(np.mean(np.square(leaf)))) or 1.0
+
+
+def coordinate_units(leaf: Any) -> Floats:
+    """The units in which the numbers of a leaf move, in the leaf's own: ones, or its shape where they differ widely.
+
+    Numbers as 0.04, 3e7 and 1e4, the rates of one reaction, share no step. Each then moves by a part of itself, a zero
+    by a part of their geometric mean.
+
+    >>> coordinate_units(np.array([1.0, -3.0, 0.0]))
+    array(1.)
+    >>> (coordinate_units(np.array([0.04, 3e7, -1e4])) * natural_scale([0.04, 3e7, -1e4])).round(2)
+    array([4.e-02, 3.e+07, 1.e+04])
+    """
+    sizes = np.abs(np.asarray(leaf, np.float64))
+    scale = natural_scale(sizes)
+    middle = float(np.exp(np.mean(np.log(sizes[sizes > 0])))) if np.any(sizes) else scale
+    if scale < _WIDELY * middle:
+        return np.ones(())
+    return np.where(sizes > 0, sizes, middle) / scale

@@ -14,7 +14,9 @@ from jax.core import Tracer
 from jax.extend import core
 from jax.interpreters.partial_eval import dce_jaxpr
 
-__all__ = ["Reading", "check_untraced", "fingerprint", "identity", "read"]
+from jaxopt_nn._jaxprs import Call, Cond, Scan, ShardMap, While, held, is_program, opened
+
+__all__ = ["Reading", "check_untraced", "fingerprint", "identity", "is_shorter", "read"]
 
 
 class Reading(NamedTuple):
@@ -82,7 +84,7 @@ _RANDOM = frozenset({"random_bits", "threefry2x32", "rng_bit_generator", "rng_un
 
 
 def _flow(jaxpr: Any, inputs: list[int], rounding: dict[float, int], names: set[str]) -> list[int]:
-    """Carries bit masks "depends on input i" through the equations; notes where a float64 becomes a shorter float."""
+    """Carries bit masks "depends on input i" through the equations; notes where a float becomes a shorter one."""
     masks: dict[Any, int] = dict(zip(jaxpr.invars, inputs, strict=True))
 
     def mask_of(atom: Any) -> int:
@@ -91,18 +93,17 @@ def _flow(jaxpr: Any, inputs: list[int], rounding: dict[float, int], names: set[
     for equation in jaxpr.eqns:
         names.add(equation.primitive.name)
         ins = [mask_of(atom) for atom in equation.invars]
-        any_in = 0
-        wide_in = 0
-        for atom, mask in zip(equation.invars, ins, strict=True):
-            any_in |= mask
-            wide_in |= mask if atom.aval.dtype == np.float64 else 0
+        any_in = _union(ins)
         outs = _flow_inside(equation, ins, rounding, names)
         for position, var in enumerate(equation.outvars):
             dtype = var.aval.dtype
             is_float = jnp.issubdtype(dtype, jnp.inexact)
-            if is_float and wide_in and outs is None and dtype.itemsize < 8:
+            wider = _union(
+                mask for atom, mask in zip(equation.invars, ins, strict=True) if is_shorter(dtype, atom.aval.dtype)
+            )
+            if outs is None and wider:
                 eps = float(jnp.finfo(dtype).eps)
-                rounding[eps] = rounding.get(eps, 0) | wide_in
+                rounding[eps] = rounding.get(eps, 0) | wider
             # A comparison or an index carries no slope, so it passes no dependence on.
             masks[var] = (any_in if outs is None else outs[position]) if is_float else 0
         if equation.primitive.name == "reduce_precision" and equation.params["mantissa_bits"] < 52:
@@ -113,27 +114,32 @@ def _flow(jaxpr: Any, inputs: list[int], rounding: dict[float, int], names: set[
 
 def _flow_inside(equation: Any, ins: list[int], rounding: dict[float, int], names: set[str]) -> list[int] | None:
     """The outputs' masks of an equation that holds programs; None for a plain operation."""
-    name, params = equation.primitive.name, equation.params
-    if name == "scan":
-        consts, carry = params["num_consts"], params["num_carry"]
-        return _fixpoint(
-            _open(params["jaxpr"]), ins[:consts], ins[consts : consts + carry], ins[consts + carry :], rounding, names
-        )
-    if name == "while":
-        skipped, consts = params["cond_nconsts"], params["body_nconsts"]
-        operands = ins[skipped:]
-        return _fixpoint(_open(params["body_jaxpr"]), operands[:consts], operands[consts:], [], rounding, names)
-    if name == "cond":
-        branches = [_flow(_open(branch), ins[1:], rounding, names) for branch in params["branches"]]
-        return [_union(masks) for masks in zip(*branches, strict=True)]
-    inner = _programs_in(params)
-    if not inner:
+    inner = held(equation)
+    if inner is None:
         return None
-    if len(inner) == 1 and len(inner[0].invars) == len(ins) and len(inner[0].outvars) == len(equation.outvars):
-        return _flow(inner[0], ins, rounding, names)
-    for program in inner:  # an operation we do not know: everything may depend on everything
+    if isinstance(inner, Scan):
+        last = inner.consts + inner.carry
+        consts, carry, slices = ins[: inner.consts], ins[inner.consts : last], ins[last:]
+        return _fixpoint(opened(inner.body), consts, carry, slices, rounding, names)
+    if isinstance(inner, While):
+        operands = ins[inner.condition_consts :]
+        consts, carry = operands[: inner.body_consts], operands[inner.body_consts :]
+        return _fixpoint(opened(inner.body), consts, carry, [], rounding, names)
+    if isinstance(inner, Cond):
+        branches = [_flow(opened(branch), ins[1:], rounding, names) for branch in inner.branches]
+        return [_union(masks) for masks in zip(*branches, strict=True)]
+    if isinstance(inner, (Call, ShardMap)):
+        return _flow(opened(inner.program), ins, rounding, names)
+    for program in map(opened, inner.programs):  # what it takes is not known: everything may depend on everything
         _flow(program, [_union(ins)] * len(program.invars), rounding, names)
     return [_union(ins)] * len(equation.outvars)
+
+
+def is_shorter(dtype: Any, other: Any) -> bool:
+    """Whether a float has fewer digits than another one."""
+    if not (jnp.issubdtype(dtype, jnp.inexact) and jnp.issubdtype(other, jnp.inexact)):
+        return False
+    return bool(jnp.finfo(dtype).eps > jnp.finfo(other).eps)
 
 
 def _fixpoint(
@@ -154,19 +160,6 @@ def _union(masks: Any) -> int:
     return union
 
 
-def _open(program: Any) -> Any:
-    return program.jaxpr if isinstance(program, core.ClosedJaxpr) else program
-
-
-def _programs_in(params: dict[str, Any]) -> list[Any]:
-    found: list[Any] = []
-    for value in params.values():
-        for item in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(item, (core.ClosedJaxpr, core.Jaxpr)):
-                found.append(_open(item))
-    return found
-
-
 def _collect(jaxpr: Any, parts: list[Any], describe: Callable[[Any, str, Any], Any]) -> None:
     numbers: dict[Any, int] = {}
     for var in [*jaxpr.constvars, *jaxpr.invars]:
@@ -181,12 +174,12 @@ def _collect(jaxpr: Any, parts: list[Any], describe: Callable[[Any, str, Any], A
             numbers[var] = len(numbers)
         for name, value in sorted(equation.params.items()):
             items = value if isinstance(value, (tuple, list)) else (value,)
-            if any(isinstance(item, (core.ClosedJaxpr, core.Jaxpr)) for item in items):
+            if any(is_program(item) for item in items):
                 parts.append((name, len(items)))
                 for item in items:
-                    if isinstance(item, (core.ClosedJaxpr, core.Jaxpr)):
+                    if is_program(item):
                         parts.extend(_bytes(const) for const in getattr(item, "consts", ()))
-                        _collect(_open(item), parts, describe)
+                        _collect(opened(item), parts, describe)
                     else:  # one of several programs that is left out, as in ``custom_linear_solve``
                         parts.append(describe(equation, name, item))
             else:

@@ -104,6 +104,15 @@ class LeafReport(NamedTuple):
     rule_error: float | None = None
     curve: Curve | None = None
 
+    @property
+    def ok(self) -> bool:
+        """Whether this leaf's gradient can be relied on at this point, in float64 and in its own dtype."""
+        return _ORDER.index(self.verdict) < _ORDER.index("INCONCLUSIVE") and self.dtype_verdict != "FAIL"
+
+    def __bool__(self) -> bool:
+        """As :attr:`ok`."""
+        return self.ok
+
 
 class GradientReport(NamedTuple):
     """The outcome of ``check_gradients``; printing it prints the table.
@@ -142,6 +151,10 @@ class GradientReport(NamedTuple):
         """
         first = _ORDER.index(self.verdict) < _ORDER.index("INCONCLUSIVE") and self.dtype_verdict != "FAIL"
         return first and (self.second is None or self.second.ok)
+
+    def __bool__(self) -> bool:
+        """As :attr:`ok`, so that ``assert check_gradients(...)`` means what it says."""
+        return self.ok
 
     def assert_ok(self) -> None:
         """Raises ``AssertionError`` with the table unless :attr:`ok`."""

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from jaxopt_nn._jaxprs import closed
 from jaxopt_nn.checking.compiled import evaluator
 from jaxopt_nn.checking.differences import Floats
 from jaxopt_nn.checking.interpret import Policy, Site, is_jax_code, place_of, run
@@ -84,6 +85,14 @@ def stripped_gradient(objective: Objective, leaves: Sequence[Any], *, frozen: bo
     return _gradient(objective, leaves, Policy(lambda _: True, lambda _: frozen), _NO_DERIVATIVE)
 
 
+def stripped_field(objective: Objective, leaves: Sequence[Any], *, frozen: bool) -> Callable[[Any], list[Floats]]:
+    """``stripped_gradient`` as a function of the leaves, traced once; to be called where there is one."""
+    policy = Policy(lambda _: True, lambda _: frozen)
+    leaves = [np.asarray(leaf) for leaf in leaves]
+    program = jax.make_jaxpr(lambda leaves, rest: objective.value(leaves, rest, policy)[0])(leaves, objective.rest)
+    return _derived(jax.grad, program, leaves, objective.rest)
+
+
 def conventional_gradient(objective: Objective, leaves: Sequence[Any], *, frozen: bool) -> Stripped:
     """As ``stripped_gradient``, but with the rules of JAX itself, which say what its functions' slopes are at kinks."""
     return _gradient(objective, leaves, Policy(lambda site: not is_jax_code(site), lambda _: frozen), _NO_DERIVATIVE)
@@ -126,8 +135,8 @@ def terms(objective: Objective, leaves: Sequence[Any]) -> tuple[list[tuple[str, 
         return [], ""
     outvars = [atom for atom, _ in found]
     jaxpr = program.jaxpr.replace(outvars=outvars, debug_info=program.jaxpr.debug_info._replace(result_paths=None))
-    whole = core.ClosedJaxpr(jaxpr, program.consts)
-    policy = Policy(lambda _: True, lambda _: False)
+    whole = closed(jaxpr, program.consts)
+    policy = Policy(lambda _: True, lambda _: False, wide=objective.wide)
 
     def values(leaves: Sequence[Any], rest: Any) -> Any:
         return jnp.stack([jnp.asarray(out, jnp.float64) for out in run(whole, policy, [*leaves, *rest[0]])[0]])
@@ -190,14 +199,22 @@ def _differentiate(
     What ``fn`` itself raises while it is traced is raised: that is this package's own code.
     """
     leaves = [np.asarray(leaf) for leaf in leaves]
-    flat = jax.tree.leaves(rest)
-    program = core.jaxpr_as_fun(jax.make_jaxpr(fn)(leaves, rest))
+    program = jax.make_jaxpr(fn)(leaves, rest)
     try:
-        differentiated = jax.make_jaxpr(derivative(lambda leaves, rest: program(*leaves, *rest)[0]))(leaves, flat)
-        found = evaluator(differentiated)([*leaves, *flat])
+        found = _derived(derivative, program, leaves, rest)(leaves)
     except (*excused, TypeError) as error:
         if not isinstance(error, excused) and not str(error).startswith(_NO_TRANSPOSED_SOLVE):
             raise
         text = str(error).splitlines()
         return None, text[0][:160] if text else type(error).__name__
-    return [np.asarray(leaf) for leaf in found], ""
+    return found, ""
+
+
+def _derived(
+    derivative: Callable[..., Any], program: Any, leaves: Sequence[Any], rest: Any
+) -> Callable[[Sequence[Any]], list[Floats]]:
+    """The derivative of a traced function of leaves and rest, as a function of the leaves."""
+    flat, fn = jax.tree.leaves(rest), core.jaxpr_as_fun(program)
+    differentiated = jax.make_jaxpr(derivative(lambda leaves, rest: fn(*leaves, *rest)[0]))(list(leaves), flat)
+    run = evaluator(differentiated)
+    return lambda leaves: [np.asarray(leaf) for leaf in run([*leaves, *flat])]

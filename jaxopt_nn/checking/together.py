@@ -61,7 +61,7 @@ def passed(
         members = [i for i, unit in enumerate(units) if unit]
         gradient = np.concatenate([a * claim.gradient.ravel() for a, claim in zip(units, claims, strict=True)])
         tolerance = settings.tolerance._replace(rtol=settings.tolerance.rtol / math.sqrt(len(members)))
-        claim = Claim(number, gradient, 0.0, 0.0)
+        claim = Claim(number, gradient)
         evidence = along_lines(probe, claim, settings._replace(tolerance=tolerance))
         finding = _finding(evidence, settings, len(members))
         if finding is not None:

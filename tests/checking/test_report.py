@@ -90,3 +90,11 @@ def test_the_dictionary_survives_strict_json():
     assert data["leaves"][0]["shape"] == [3, 2]
     assert data["leaves"][1]["miss_bound"] is None
     assert data["leaves"][1]["worst"] == [{"place": [], "claimed": 2.0, "numeric": 1.0, "sigma": 1e-9}]
+
+
+def test_a_report_is_true_where_it_is_ok():
+    bad = report(BAD)
+    assert report(LEAF) and not bad and report(LEAF).leaves[0] and not bad.leaves[0]
+    with pytest.raises(AssertionError, match="gradient check: FAIL"):
+        assert bad, bad
+    assert not report(LEAF._replace(dtype_verdict="FAIL"))
