@@ -266,6 +266,8 @@ def test_arrays_that_jax_would_refuse_or_change():
     for wrong, error, message in (
         (np.ma.array([1.0, 2.0], mask=[False, True]), TypeError, r"^y: .* got a masked array: fill it with \.filled"),
         (np.array(["a"]), TypeError, r"^y: expected an array of numbers, got dtype <U1"),
+        (None, TypeError, r"^y: expected an array of numbers, got None"),
+        ([[1.0, 2.0], [3.0]], ValueError, r"^y: expected rows of equal shape, got something that makes no array"),
         (np.array([0, 2**40]), ValueError, r"^y\[1\]: expected numbers that fit int32, got 1099511627776"),
         (np.array([1e300]), ValueError, r"^y\[0\]: expected numbers that fit float32, got 1e\+300"),
     ):

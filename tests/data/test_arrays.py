@@ -68,6 +68,7 @@ def test_token_ids_stay_integers():
     ("arguments", "error", "message"),
     [
         ({"y": [0, 1]}, ValueError, "y: expected 3 rows as x has, got 2"),
+        ({"y": None}, TypeError, "y: expected an array of real numbers, got None"),
         ({"x": [], "y": []}, ValueError, r"x: expected at least one row, got the shape \[0\]"),
         ({"x": [[1.0, 2.0], [3.0]]}, ValueError, "x: expected rows of equal shape, got something that makes no array"),
         ({"x": [[1.0], [2.0], [np.nan]]}, ValueError, r"x: expected finite numbers, got nan in row 2 \(at \[2, 0\]\)"),

@@ -201,3 +201,9 @@ def test_a_target_of_another_type_is_refused(write):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.csv"):
         data.load_csv(tmp_path / "nowhere.csv", target="species")
+
+
+def test_a_path_is_wanted():
+    for read in (lambda: data.load_csv(None, target="y"), lambda: data.read_idx(None)):
+        with pytest.raises(TypeError, match=r"^path: expected the path of a file, got None"):
+            read()
