@@ -152,7 +152,7 @@ def scale_learning_rate(opt_state: PyTree, scale: ArrayLike) -> PyTree:
         new = jnp.array(scale, node.scale.dtype, copy=True)
         if new.shape not in ((), node.scale.shape):
             raise ValueError(
-                f"scale: expected one, or one a lane, {node.scale.shape}, got an array of shape {new.shape}"
+                f"scale: expected one, or one a lane, {node.scale.shape}, got shape {new.shape}"
             )
         return node._replace(scale=new if new.shape == node.scale.shape else jnp.broadcast_to(new, node.scale.shape))
 

@@ -156,7 +156,7 @@ def test_lanes_are_scaled_together_or_each_by_its_own():
         np.testing.assert_array_equal(scale_learning_rate(states, scale)[-1].scale, want)
     with pytest.raises(ValueError, match=r"^scale\[1\]: expected a finite number >= 0, got -2"):
         scale_learning_rate(states, np.array([1.0, -2.0, 3.0]))
-    with pytest.raises(ValueError, match=r"^scale: expected one, or one a lane, \(3,\), got an array of shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"^scale: expected one, or one a lane, \(3,\), got shape \(2,\)"):
         scale_learning_rate(states, np.ones(2))
 
 
