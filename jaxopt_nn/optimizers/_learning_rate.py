@@ -4,9 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from jaxopt_nn._arguments import check_number
+from jaxopt_nn._arguments import check_each, check_number, concrete_array
 from jaxopt_nn.optimizers._numbers import as_number, next_count, promoted, to
 from jaxopt_nn.optimizers._transform import check_real, transform, wide
 from jaxopt_nn.schedules import Schedule
@@ -135,7 +136,11 @@ def scale_learning_rate(opt_state: PyTree, scale: ArrayLike) -> PyTree:
         >>> updates.tolist(), float(current_learning_rate(state))
         ([-0.125, -0.125], 0.125)
     """
-    check_number("scale", scale, 0.0)
+    values = concrete_array(scale) if np.ndim(scale) else None
+    if values is not None:
+        check_each("scale", values, np.isfinite(values) & (values >= 0), "a finite number >= 0")
+    elif np.ndim(scale) == 0:
+        check_number("scale", scale, 0.0)
     found = False
 
     def scaled(node: Any) -> Any:
@@ -145,6 +150,10 @@ def scale_learning_rate(opt_state: PyTree, scale: ArrayLike) -> PyTree:
         found = True
         # A copy each: two states, or a state and the plateau's, must not be one buffer when they are donated.
         new = jnp.array(scale, node.scale.dtype, copy=True)
+        if new.shape not in ((), node.scale.shape):
+            raise ValueError(
+                f"scale: expected one, or one a lane, {node.scale.shape}, got shape {new.shape}"
+            )
         return node._replace(scale=new if new.shape == node.scale.shape else jnp.broadcast_to(new, node.scale.shape))
 
     result = jax.tree.map(scaled, opt_state, is_leaf=lambda node: isinstance(node, LearningRateState))

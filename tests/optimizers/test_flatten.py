@@ -119,7 +119,7 @@ def test_it_serves_in_a_run_with_what_looks_at_paths_outside():
     assert got.history["learning_rate"][-1] == np.float32(0.01)
 
 
-def test_only_the_loss_of_the_extra_arguments_reaches_inside():
+def test_gradients_and_functions_of_parameters_reach_inside_as_vectors():
     seen = {}
 
     def update(updates, state, params=None, **extra):
@@ -127,9 +127,14 @@ def test_only_the_loss_of_the_extra_arguments_reaches_inside():
         return updates, state
 
     spy = optax.GradientTransformationExtraArgs(lambda params: (), update)
-    gradients = {"a": jnp.ones(3)}
-    optimizers.flatten(spy).update(gradients, (), gradients, value=2.0, grad=gradients)
-    assert seen == {"value": 2.0}
+    gradients = {"a": jnp.ones(3), "b": jnp.zeros(1)}
+    extra = {"value": 2.0, "grad": gradients, "value_fn": lambda params: params["a"].sum(), "grad_fn": lambda at: at}
+    optimizers.flatten(spy).update(gradients, (), gradients, **extra)
+    vector = {"flattened float32": jnp.array([5.0, 6.0, 7.0, 8.0])}
+    assert seen["value"] == 2.0
+    assert seen["grad"]["flattened float32"].tolist() == [1.0, 1.0, 1.0, 0.0]
+    assert seen["value_fn"](vector) == 18.0
+    assert seen["grad_fn"](vector)["flattened float32"].tolist() == [5.0, 6.0, 7.0, 8.0]
 
 
 def test_bad_input_is_named():

@@ -168,6 +168,25 @@ def test_an_optimizer_that_asks_for_functions_gets_those_of_the_rest(make):
         np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["sam", "L-BFGS"])
+@pytest.mark.parametrize("wrap", [optimizers.flatten, optimizers.in_float32])
+def test_other_wrappers_hand_on_the_functions_too(name, wrap):
+    values, _ = _trained(wrap(ASKING[name]()), START, _rosenbrock)
+    np.testing.assert_allclose(values, _trained(ASKING[name](), START, _rosenbrock)[0], rtol=1e-5)
+
+
+def test_a_gradient_function_sees_the_dtypes_of_the_parameters():
+    half, seen = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), START), []
+
+    def gradient(params):
+        seen.extend(leaf.dtype for leaf in jax.tree.leaves(params))
+        return params
+
+    optimizer = optimizers.in_float32(ASKING["sam"]())
+    updates, _ = optimizer.update(half, optimizer.init(half), half, grad_fn=gradient)
+    assert {*seen, updates["head"].dtype} == {jnp.dtype(jnp.bfloat16)}
+
+
 def test_sam_around_and_inside_are_the_same():
     inside, _ = _trained(optimizers.freeze(ASKING["sam"](), "body"), START, _rosenbrock)
     around = optimizers.sam(optimizers.freeze(optimizers.sgd(0.01), "body"), 0.1)

@@ -154,6 +154,10 @@ def test_lanes_are_scaled_together_or_each_by_its_own():
     states = jax.vmap(lambda rate: optimizers.adam(rate).init(PARAMS))(jnp.ones(3))
     for scale, want in ((0.5, [0.5, 0.5, 0.5]), (jnp.array([1.0, 2.0, 3.0]), [1.0, 2.0, 3.0])):
         np.testing.assert_array_equal(scale_learning_rate(states, scale)[-1].scale, want)
+    with pytest.raises(ValueError, match=r"^scale\[1\]: expected a finite number >= 0, got -2"):
+        scale_learning_rate(states, np.array([1.0, -2.0, 3.0]))
+    with pytest.raises(ValueError, match=r"^scale: expected one, or one a lane, \(3,\), got shape \(2,\)"):
+        scale_learning_rate(states, np.ones(2))
 
 
 def test_a_scale_keeps_the_state_as_it_was_and_shares_no_buffer():
