@@ -24,6 +24,7 @@ from jaxopt_nn.optimizers import (
     scale_learning_rate,
 )
 from jaxopt_nn.training.batches import EpochOrder, count_examples, epoch_order, take_batch
+from jaxopt_nn.training.devices import varying, varying_axes
 from jaxopt_nn.training.evaluation import evaluate_model
 from jaxopt_nn.training.recipe import Recipe, losses_of, model_of, penalty_of
 from jaxopt_nn.training.status import Status
@@ -75,8 +76,8 @@ class Progress(NamedTuple):
     epochs: Array
 
 
-def init_progress(parts: Recipe, keys: RunKeys, train: Batch) -> Progress:
-    """The beginning of a run."""
+def init_progress(parts: Recipe, keys: RunKeys, train: Batch, varying_over: frozenset[str] = frozenset()) -> Progress:
+    """The beginning of a run; ``varying_over`` are the mesh axes of a ``shard_map`` over which its arguments vary."""
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((parts.batch_size, *leaf.shape[1:]), leaf.dtype), train.x)
     params, model_state = model_of(parts).init(keys.init, example)
     state = init_state(params, parts.optimizer, keys.noise, model_state)
@@ -87,7 +88,8 @@ def init_progress(parts: Recipe, keys: RunKeys, train: Batch) -> Progress:
     status = jnp.int32(Status.COMPLETED)
     if train.weight is not None:  # without any weight each loss is 0, and nothing is learned
         status = jnp.where(jnp.sum(train.weight) > 0, status, Status.NONFINITE_TRAINING)
-    return Progress(state, best, plateau, status, jnp.int32(-1), jnp.int32(0))
+    progress = Progress(state, best, plateau, status, jnp.int32(-1), jnp.int32(0))
+    return varying(progress, varying_over)
 
 
 def train_epoch(
@@ -111,7 +113,8 @@ def train_epoch(
         return _choose(active, (new, row), (progress, _blank(row)))
 
     def skip(progress: Progress) -> tuple[Progress, Row]:
-        return progress, _blank(jax.eval_shape(lambda: work(progress)[1]))
+        row = _blank(jax.eval_shape(lambda: work(progress)[1]))
+        return progress, varying(row, varying_axes(progress.status))
 
     return lax.cond(any_over_vmapped_axis(active), work, skip, progress)
 
