@@ -107,14 +107,17 @@ def train_epoch(
     """
     active = (progress.status == Status.COMPLETED) & due
 
+    def blank(row: Row) -> Row:
+        nans = {name: jnp.full(value.shape, jnp.nan, value.dtype) for name, value in row.items()}
+        return varying(nans, varying_axes(active))
+
     @jax.jit  # traced once for the shapes of its row and for the branch
     def work(progress: Progress) -> tuple[Progress, Row]:
         new, row = _train_epoch(parts, progress, order_key, epoch, train, valid)
-        return _choose(active, (new, row), (progress, _blank(row)))
+        return _choose(active, (new, row), (progress, blank(row)))
 
     def skip(progress: Progress) -> tuple[Progress, Row]:
-        row = _blank(jax.eval_shape(lambda: work(progress)[1]))
-        return progress, varying(row, varying_axes(progress.status))
+        return progress, blank(jax.eval_shape(lambda: work(progress)[1]))
 
     return lax.cond(any_over_vmapped_axis(active), work, skip, progress)
 
@@ -246,7 +249,3 @@ def _all_finite(tree: PyTree) -> Array:
 def _choose(flag: Array, chosen: PyTree, other: PyTree) -> PyTree:
     """One of two trees. A branch: for lanes it becomes a select, for a single run it is a kernel for each leaf less."""
     return lax.cond(flag, lambda: chosen, lambda: other)
-
-
-def _blank(row: Row) -> Row:
-    return {name: jnp.full(value.shape, jnp.nan, value.dtype) for name, value in row.items()}
