@@ -18,7 +18,6 @@ __all__ = [
     "check_class_labels",
     "check_distributions",
     "check_each",
-    "check_floating",
     "check_key",
     "check_number",
     "check_one_number",
@@ -151,12 +150,6 @@ def check_key(name: str, key: Any) -> None:
         raise TypeError(f"{name}: expected one PRNG key, got an array {key.dtype}{list(key.shape)}")
     hint = f"; make one with jax.random.key({key})" if isinstance(key, (int, np.integer)) else ""
     raise TypeError(f"{name}: expected a PRNG key, got {key!r} of type {type(key).__name__}{hint}")
-
-
-def check_floating(x: Any) -> None:
-    """The input of a layer: numbers that have derivatives."""
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"expected floating-point input, got {x.dtype}; convert it, e.g. x.astype('float32')")
 
 
 def check_same_shape(name: str, value: Any, other_name: str, other: Any) -> None:

@@ -56,7 +56,14 @@ class ApplyFn(Protocol):
     """``apply`` of a :class:`Layer`."""
 
     def __call__(
-        self, params: Params, state: State, x: PyTree, *, train: bool, key: Key | None, weight: Array | None
+        self,
+        params: Params,
+        state: State,
+        x: PyTree,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[PyTree, State]: ...
 
 
@@ -66,9 +73,10 @@ class Layer(NamedTuple):
     Attributes:
         init: ``init(key, x) -> (params, state)``; ``x`` is an example input, as an array or as a
             ``jax.ShapeDtypeStruct`` with the batch axis first: only its shape and dtype are read.
-        apply: ``apply(params, state, x, *, train, key, weight) -> (y, new_state)``. ``train`` (static) switches
-            dropout and batch statistics on. ``key`` may be None where nothing random happens. ``weight`` are the
-            example weights ``[N]``, or None.
+        apply: ``apply(params, state, x, *, train=False, key=None, weight=None) -> (y, new_state)``: by itself it
+            evaluates. ``train`` (static) switches dropout and batch statistics on. ``key`` may be None where nothing
+            random happens. ``weight`` are the example weights ``[N]``, or None. A batch of total weight 0 changes no
+            state.
         name: the base of the layer's name within a combinator: the first ``dense`` is ``dense_0``.
         wiring: of a combinator, what it is made of, for summaries and drawings; None for a layer in itself.
     """

@@ -17,10 +17,12 @@ A fast form keeps this contract:
 everywhere: the first thing to try when a result looks wrong.
 """
 
+import contextlib
+import contextvars
 import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 
@@ -35,12 +37,26 @@ __all__ = [
     "convolve",
     "convolve_transposed",
     "max_pool",
+    "plain_forms",
     "random_uint16",
     "sum_pool",
 ]
 
 _LARGEST_PATCHES = 2**27
 """Numbers, half a gigabyte in float32: larger patches are not made unless asked for."""
+
+
+_PLAIN = contextvars.ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain_forms() -> Iterator[None]:
+    """Within it, what is traced takes the plain forms, whatever a layer asks for: what a program means is counted."""
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
 
 
 def convolve(
@@ -75,6 +91,8 @@ def sum_pool(x: Array, axes: Sequence[Axis], lowering: Lowering) -> Array:
 
 def _is_fast(lowering: Lowering, x: Array, copied: int) -> bool:
     """Whether the fast form runs, which makes copies of ``copied`` numbers for each example."""
+    if _PLAIN.get():
+        return False
     if lowering != "auto":
         return lowering == "patches"
     static = all(isinstance(size, int) for size in x.shape)  # in jax.export a batch may be a symbol

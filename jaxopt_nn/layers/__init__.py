@@ -11,7 +11,7 @@ Numbers annotated ``ArrayLike`` may be traced (and so swept); shapes, names and 
 from jaxopt_nn.layers.activity import activity_penalty, total_activity_penalty
 from jaxopt_nn.layers.attention import multi_head_attention, transformer_block
 from jaxopt_nn.layers.batch_norm import batch_norm
-from jaxopt_nn.layers.combinators import add, concatenate, parallel, residual, serial
+from jaxopt_nn.layers.combinators import add, concatenate, eval_mode, parallel, residual, serial
 from jaxopt_nn.layers.conv import conv, conv_transpose, depthwise_conv
 from jaxopt_nn.layers.defaults import with_defaults
 from jaxopt_nn.layers.dense import dense, flatten
@@ -49,6 +49,7 @@ __all__ = [
     "drop_connect",
     "dropout",
     "embedding",
+    "eval_mode",
     "flatten",
     "from_apply",
     "from_equinox",

@@ -1,13 +1,45 @@
 """Mean and variance in two passes, and what normalizations share."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax import lax
 
-from jaxopt_nn.types import Array
+from jaxopt_nn.layers._inputs import check_array
+from jaxopt_nn.types import Array, ArrayLike
 
-__all__ = ["aligned", "check_normalized", "moments", "scale_and_bias", "weighted_moments", "wide_of"]
+__all__ = [
+    "Moments",
+    "aligned",
+    "check_no_features",
+    "check_normalized",
+    "inverse_deviation",
+    "moments",
+    "scale_and_bias",
+    "unit_of",
+    "weighted_moments",
+    "wide_of",
+]
+
+
+class Moments(NamedTuple):
+    """Statistics in a unit of their own, in which squares neither overflow nor vanish: 1e20 in float32 has no square.
+
+    Attributes:
+        unit: a power of two near the largest magnitude, so that ``x / unit`` is exact; 1 where nothing has weight. It
+            carries no derivative.
+        x: the input in this unit, ``x / unit``.
+        mean: of that.
+        variance: the biased variance of that.
+        count: how many entries they are worth.
+    """
+
+    unit: Array
+    x: Array
+    mean: Array
+    variance: Array
+    count: Array
 
 
 def wide_of(x: Any) -> Any:
@@ -15,8 +47,18 @@ def wide_of(x: Any) -> Any:
     return jnp.promote_types(x.dtype, jnp.float32)
 
 
+def check_no_features(name: str, positional: tuple[Any, ...]) -> None:
+    """Raises if a normalization was given a number of features, as other libraries want it."""
+    if positional:
+        raise TypeError(
+            f"{name}: expected arguments by name, such as epsilon=1e-5, got {', '.join(map(repr, positional))}; the "
+            "number of features follows from the input: leave it out"
+        )
+
+
 def check_normalized(x: Any, features: int | None = None, *, spatial: bool = False) -> None:
     """Raises unless ``x`` is floating-point ``[batch, ..., features]``, with spatial axes if it needs any."""
+    check_array(x)
     wanted = "[batch, spatial axes ..., features]" if spatial else "[batch, ..., features]"
     if not jnp.issubdtype(x.dtype, jnp.floating) or len(x.shape) < (3 if spatial else 2):
         raise ValueError(f"expected floating-point {wanted}, got {x.dtype}{list(x.shape)}")
@@ -24,36 +66,64 @@ def check_normalized(x: Any, features: int | None = None, *, spatial: bool = Fal
         raise ValueError(f"expected {features} features, got shape {list(x.shape)}")
 
 
-def moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
-    """``x − mean`` and the biased variance over ``axes``, which are kept with size 1.
+def unit_of(x: Array, axes: tuple[int, ...], epsilon: ArrayLike = 0.0) -> Array:
+    """A power of two near the largest magnitude of ``x`` over ``axes`` (kept with size 1), and not far below √ε.
+
+    What is divided by it has squares, and a sum of squares, in the middle of the dtype's range, and so has ε by its
+    square. It is a constant for derivatives: what is computed from ``x / unit`` and multiplied by the unit again does
+    not depend on it.
+    """
+    form = jnp.finfo(x.dtype)
+    largest = jnp.max(jnp.abs(lax.stop_gradient(x)), axes, keepdims=True, initial=0)
+    least = jnp.sqrt(lax.stop_gradient(jnp.asarray(epsilon, x.dtype)))
+    # A quarter: neither the power of two nor its inverse leaves the range of normal numbers.
+    return lax.reduce_precision(jnp.maximum(jnp.maximum(largest, least), 4 * form.tiny) / 4, form.nexp, 0)
+
+
+def inverse_deviation(variance: Array, epsilon: ArrayLike, unit: Array) -> Array:
+    """``1/√(σ² + ε)`` in the unit of the variance. Finite, with finite derivatives, where both are 0."""
+    form = jnp.finfo(variance.dtype)
+    small = jnp.asarray(epsilon, variance.dtype) / unit / unit
+    return lax.rsqrt(variance + jnp.maximum(small, jnp.asarray(float(form.tiny) ** (2 / 3), variance.dtype)))
+
+
+def moments(x: Array, axes: tuple[int, ...], unit: Array) -> tuple[Array, Array]:
+    """``x − mean`` and the biased variance over ``axes``, which are kept with size 1; in units of ``unit``.
 
     In two passes: the mean of squares minus the squared mean would cancel, and can become negative.
     """
+    x = x * (1 / unit)
     deviation = x - jnp.mean(x, axes, keepdims=True)
     return deviation, jnp.mean(jnp.square(deviation), axes, keepdims=True)
 
 
-def weighted_moments(x: Array, weight: Array | None) -> tuple[Array, Array, Array]:
+def weighted_moments(x: Array, weight: Array | None, epsilon: ArrayLike) -> Moments:
     """Mean and biased variance over all axes but that of the features, and how many entries they are worth.
 
     The entries of example i count w_i, rows of weight 0 do not exist. With P positions an example they are worth
-    P·(Σw)²/Σw² entries: P·N for equal weights, whatever their size.
+    P·(Σw)²/Σw² entries: P·N for equal weights, whatever their size, and 0 where there is no weight at all.
     """
     axes = tuple(range(x.ndim - 1))
     positions = math.prod(x.shape[1:-1])
     if weight is None:
+        unit = jnp.squeeze(unit_of(x, axes, epsilon), axes)
+        x = x * aligned(1 / unit, x)
         mean = jnp.mean(x, axes)
         variance = jnp.mean(jnp.square(x - aligned(mean, x)), axes)
-        return mean, variance, jnp.asarray(x.shape[0] * positions, x.dtype)
+        return Moments(unit, x, mean, variance, jnp.asarray(x.shape[0] * positions, x.dtype))
     weight = jnp.asarray(weight, x.dtype)
-    tiny = jnp.finfo(x.dtype).tiny
-    share = weight / jnp.maximum(jnp.sum(weight), tiny)
-    count = positions / jnp.maximum(jnp.sum(jnp.square(share)), tiny)
+    total = jnp.sum(weight)
+    share = weight / jnp.where(total > 0, total, 1)
+    square = jnp.sum(jnp.square(share))
+    count = jnp.where(total > 0, positions / jnp.where(square > 0, square, 1), 0)
     share = aligned(share, x, 0) / positions
     present = share > 0
+    unit = jnp.squeeze(unit_of(jnp.where(present, x, 0), axes, epsilon), axes)
+    unit = jnp.where(total > 0, unit, 1)
+    x = x * aligned(1 / unit, x)
     mean = jnp.sum(share * jnp.where(present, x, 0), axes)
     deviation = jnp.where(present, x - aligned(mean, x), 0)
-    return mean, jnp.sum(share * jnp.square(deviation), axes), count
+    return Moments(unit, x, mean, jnp.sum(share * jnp.square(deviation), axes), count)
 
 
 def aligned(vector: Array, x: Array, axis: int = -1) -> Array:

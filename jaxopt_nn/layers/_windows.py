@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from jaxopt_nn._arguments import check_floating
 from jaxopt_nn._ops.windows import Axis, Lowering
+from jaxopt_nn.layers._inputs import check_floating
 
 __all__ = [
     "Padding",

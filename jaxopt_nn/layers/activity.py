@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_nn._arguments import check_number
+from jaxopt_nn.layers._inputs import check_array
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
 
@@ -46,14 +47,22 @@ def activity_penalty(*, l1: ArrayLike = 0.0, l2: ArrayLike = 0.0) -> Layer:
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
         del key
+        check_array(x)
         if not jnp.issubdtype(x.dtype, jnp.floating) or len(x.shape) < 1:
             raise ValueError(f"expected floating-point [batch, ...], got {x.dtype}{list(x.shape)}")
         return {}, {_ENTRY: jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))}
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Array, State]:
         del params, key
+        check_array(x)
         if not train:
             return x, state
         wide = jnp.promote_types(x.dtype, jnp.float32)

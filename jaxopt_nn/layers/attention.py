@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_nn import initializers
-from jaxopt_nn._arguments import check_number, check_positive_int
+from jaxopt_nn._arguments import check_key, check_number, check_positive_int
 from jaxopt_nn.initializers import Initializer
+from jaxopt_nn.layers._inputs import check_array, check_floating
 from jaxopt_nn.layers.combinators import add, serial
 from jaxopt_nn.layers.dense import dense
 from jaxopt_nn.layers.dropout import dropout
@@ -96,7 +97,12 @@ def multi_head_attention(
         return dense(width, kernel_init=kernel, bias_init=bias_init, use_bias=use_bias)
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
+        check_key("key", key)
         queries, values, _ = _parts(x)
+        for source in (queries, values):
+            check_floating(source)
+            if len(source.shape) != 3:
+                raise ValueError(f"expected a sequence [batch, time, features], got shape {list(source.shape)}")
         size = head_features
         if size is None:
             if queries.shape[-1] % num_heads:
@@ -112,7 +118,13 @@ def multi_head_attention(
         }, {}
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Array, State]:
         del weight
         queries, values, mask = _parts(x)
@@ -123,7 +135,8 @@ def multi_head_attention(
             return y + jnp.broadcast_to(params[name]["bias"], y.shape) if use_bias else y
 
         def by_head(name: str, source: Any) -> Array:
-            return projected(name, source).reshape((*source.shape[:2], num_heads, -1))
+            y = projected(name, source)
+            return y.reshape((*y.shape[:2], num_heads, y.shape[-1] // num_heads))  # no -1: the batch may be empty
 
         q, k, v = by_head("query", queries), by_head("key", values), by_head("value", values)
         wide = jnp.promote_types(q.dtype, jnp.float32)
@@ -131,13 +144,13 @@ def multi_head_attention(
         allowed = _allowed(mask, causal, logits.shape)
         if allowed is not None:
             logits = jnp.where(allowed, logits, jnp.finfo(wide).min)
-        shares = jax.nn.softmax(logits, axis=-1)
+        shares = jax.nn.softmax(logits, axis=-1) if logits.shape[-1] != 0 else logits
         if allowed is not None:  # where nothing is allowed, all would have an equal share
             shares = jnp.where(allowed, shares, jnp.zeros((), wide))
         if drop is not None:
             shares, _ = drop.apply({}, {}, shares, train=train, key=key, weight=None)
         heads = jnp.einsum("nhqk,nkhd->nqhd", shares.astype(v.dtype), v)
-        return projected("output", heads.reshape((*heads.shape[:2], -1))), state
+        return projected("output", heads.reshape((*heads.shape[:2], num_heads * heads.shape[-1]))), state
 
     return Layer(init, apply, "multi_head_attention")
 
@@ -267,8 +280,7 @@ def _parts(x: Any) -> tuple[Any, Any, Any]:
 
 def _check(params: Params, queries: Any, values: Any, mask: Any) -> None:
     for name, source in (("query", queries), ("value", values)):
-        if not jnp.issubdtype(source.dtype, jnp.floating):
-            raise TypeError(f"expected floating-point input, got {source.dtype}")
+        check_floating(source)
         due = params[name]["kernel"].shape[0]
         if len(source.shape) != 3 or source.shape[-1] != due:
             raise ValueError(f"expected a sequence [batch, time, {due}], got shape {list(source.shape)}")
@@ -276,6 +288,7 @@ def _check(params: Params, queries: Any, values: Any, mask: Any) -> None:
         raise ValueError(f"expected one batch size, got queries {list(queries.shape)} and values {list(values.shape)}")
     if mask is None:
         return
+    check_array(mask)
     if mask.dtype != jnp.bool_:
         raise TypeError(f"mask: expected bool, True where attention is allowed, got {mask.dtype}")
     batch, time, others = queries.shape[0], queries.shape[1], values.shape[1]

@@ -9,10 +9,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxopt_nn.layers._inputs import check_several
 from jaxopt_nn.layers.wiring import Node, Wiring, as_layer, counted, wired
-from jaxopt_nn.types import Array, Layer
+from jaxopt_nn.types import Array, Key, Layer, Params, State
 
-__all__ = ["add", "concatenate", "parallel", "residual", "serial"]
+__all__ = ["add", "concatenate", "eval_mode", "parallel", "residual", "serial"]
 
 
 def serial(*layers: Layer | Callable[[Any], Any]) -> Layer:
@@ -80,12 +81,62 @@ def residual(block: Layer | Callable[[Any], Any], shortcut: Layer | Callable[[An
     return wired(Wiring(tuple(nodes), "input", last), "residual")
 
 
+def eval_mode(layer: Layer | Callable[[Any], Any]) -> Layer:
+    """The layer as it evaluates, also in training: running statistics stay and are used, nothing is dropped.
+
+    A frozen part of a model wants it. ``optimizers.freeze(optimizer, "backbone/*")`` holds the parameters alone:
+    batch normalization would still normalize with each batch, and its running statistics would go on moving::
+
+        model = layers.graph(
+            {"backbone": (layers.eval_mode(backbone), "input"), "head": (layers.dense(10), "backbone")}, outputs="head"
+        )
+        optimizer = optimizers.freeze(optimizers.adam(1e-3), "backbone/*")
+
+    Args:
+        layer: a layer, or a plain function of an array.
+
+    Returns:
+        A layer with the same parameters and state, of the same names. Gradients by its parameters and input are those
+        of evaluation.
+
+    As ``module.eval()`` in PyTorch, or ``trainable = False`` of a batch normalization in Keras.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxopt_nn.layers import batch_norm
+    >>> layer, x = eval_mode(batch_norm()), jnp.arange(6.0).reshape(3, 2)
+    >>> params, state = layer.init(jax.random.key(0), x)
+    >>> _, after = layer.apply(params, state, x, train=True)
+    >>> bool((after["mean"] == state["mean"]).all())
+    True
+    """
+    inner = as_layer(layer)
+
+    def apply(
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
+    ) -> tuple[Any, State]:
+        del train, key
+        return inner.apply(params, state, x, train=False, key=None, weight=weight)[0], state
+
+    return inner._replace(apply=apply)
+
+
 def concatenate(arrays: Sequence[Array]) -> Array:
     """Arrays side by side on the last axis: a plain function of several arrays, and so a layer.
+
+    Raises:
+        ValueError: shapes that differ in another axis.
+        TypeError: one array for the tuple of them: its batch axis would be taken for the tuple.
 
     >>> concatenate((jnp.ones((2, 3)), jnp.zeros((2, 1)))).shape
     (2, 4)
     """
+    check_several(arrays)
     first = arrays[0]
     for array in arrays:
         if array.shape[:-1] != first.shape[:-1]:
@@ -98,9 +149,14 @@ def concatenate(arrays: Sequence[Array]) -> Array:
 def add(arrays: Sequence[Array]) -> Array:
     """The sum of arrays of one shape: a plain function of several arrays, and so a layer.
 
+    Raises:
+        ValueError: shapes that differ; nothing is broadcast.
+        TypeError: one array for the tuple of them: its batch axis would be taken for the tuple.
+
     >>> add((jnp.ones(2), jnp.ones(2), jnp.ones(2))).tolist()
     [3.0, 3.0]
     """
+    check_several(arrays)
     if len({array.shape for array in arrays}) != 1:
         raise ValueError(f"expected arrays of one shape, got {[list(array.shape) for array in arrays]}")
     total = arrays[0]

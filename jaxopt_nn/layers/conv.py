@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_nn import _ops, initializers
-from jaxopt_nn._arguments import check_positive_int
+from jaxopt_nn._arguments import check_key, check_positive_int
 from jaxopt_nn._ops.windows import Axis, Lowering
 from jaxopt_nn.initializers import Initializer
 from jaxopt_nn.layers._windows import (
@@ -129,6 +129,7 @@ def depthwise_conv(
     (3, 1, 12)
     """
     check_positive_int("multiplier", multiplier)
+    multiplier = int(multiplier)
     window = _Window(kernel_size, stride, dilation, padding, lowering)
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
@@ -138,7 +139,13 @@ def depthwise_conv(
         return _init(key, x, shape, kernel_init, bias_init, use_bias), {}
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Array, State]:
         del train, key, weight
         channels = params["kernel"].shape[-1] // multiplier
@@ -235,6 +242,7 @@ def _grouped(
     """A convolution or a transposed one: they differ in ``axes_of`` and ``compute``."""
     check_positive_int("features", features)
     check_positive_int("groups", groups)
+    features, groups = int(features), int(groups)  # of NumPy's integers too
     if features % groups:
         raise ValueError(f"groups: expected a divisor of the {features} features, got {groups}")
 
@@ -246,7 +254,13 @@ def _grouped(
         return _init(key, x, (*per_axis(window.size, spatial), x.shape[-1] // groups, features), *inits), {}
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Array, State]:
         del train, key, weight
         window.check(x, params["kernel"].shape[-2] * groups)
@@ -286,6 +300,7 @@ def _init(
     bias_init: Initializer | None,
     use_bias: bool,
 ) -> Params:
+    check_key("key", key)
     kernel_init = initializers.he_normal() if kernel_init is None else kernel_init
     if not use_bias:
         return {"kernel": kernel_init(key, shape, x.dtype)}

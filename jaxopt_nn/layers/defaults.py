@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_nn import initializers
+from jaxopt_nn._arguments import check_key
 from jaxopt_nn.initializers import Initializer
 from jaxopt_nn.layers.wiring import as_layer
 from jaxopt_nn.trees import named_leaves
@@ -56,6 +57,7 @@ def with_defaults(model: Any, convention: Literal["torch", "keras"]) -> Layer:
     layer = as_layer(model)
 
     def init(key: Key, x: PyTree) -> tuple[Params, State]:
+        check_key("key", key)
         first, second = jax.random.split(key)
         params, state = layer.init(first, x)
         laws = _laws(layer, params, convention, 0)

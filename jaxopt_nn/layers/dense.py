@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_nn import initializers
-from jaxopt_nn._arguments import check_floating, check_positive_int
+from jaxopt_nn._arguments import check_key, check_positive_int
 from jaxopt_nn.initializers import Initializer
+from jaxopt_nn.layers._inputs import check_floating
 from jaxopt_nn.types import Array, Key, Layer, Params, State
 
 __all__ = ["dense", "flatten"]
@@ -48,9 +49,11 @@ def dense(
     ((5, 3), (3,), (8, 3))
     """
     check_positive_int("features", features)
+    features = int(features)  # of NumPy's integers too
     kernel_init = initializers.he_normal() if kernel_init is None else kernel_init
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
+        check_key("key", key)
         _check_features(x)
         kernel_shape = (x.shape[-1], features)
         if not use_bias:
@@ -62,7 +65,13 @@ def dense(
         return {"kernel": kernel_init(kernel_key, kernel_shape, x.dtype), "bias": bias}, {}
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Array, State]:
         del train, key, weight
         _check_features(x, params["kernel"].shape[0])

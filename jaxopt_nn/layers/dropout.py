@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn import _ops, trees
-from jaxopt_nn._arguments import check_floating, check_key, check_number
+from jaxopt_nn._arguments import check_key, check_number
+from jaxopt_nn.layers._inputs import check_floating
 from jaxopt_nn.layers.wiring import as_layer
 from jaxopt_nn.trees import Mask
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
@@ -143,7 +144,13 @@ def drop_connect(layer: Layer | Callable[[Any], Any], drop_rate: ArrayLike, mask
         return params, state
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Any, State]:
         if not train:
             return inner.apply(params, state, x, train=train, key=key, weight=weight)
@@ -164,10 +171,10 @@ def _dropping(drop_rate: ArrayLike, mask_shape: Callable[[Any], tuple[int, ...]]
     check_number("drop_rate", drop_rate, 0, 1, open_high=True)
 
     def check(x: Any) -> None:
+        check_floating(x)
         if len(x.shape) < rank:
             wanted = "[batch, spatial axes ..., channels]" if rank > 1 else "[batch, ...]"
             raise ValueError(f"expected input {wanted}, got shape {list(x.shape)}")
-        check_floating(x)
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
         del key
@@ -175,7 +182,13 @@ def _dropping(drop_rate: ArrayLike, mask_shape: Callable[[Any], tuple[int, ...]]
         return {}, {}
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Array, State]:
         del params, weight
         check(x)
@@ -209,4 +222,5 @@ def _drop(x: Array, drop_rate: ArrayLike, key: Key, mask_shape: Sequence[int]) -
     rate = rate + (threshold / _LEVELS - lax.stop_gradient(rate))
     keep = _ops.random_uint16(key, mask_shape) >= threshold.astype(jnp.uint16)
     kept = (x.astype(wide) / (1 - rate)).astype(x.dtype)
-    return jnp.where(jnp.broadcast_to(keep, x.shape), kept, jnp.zeros_like(x))
+    keep = jnp.broadcast_to(keep, x.shape) | jnp.zeros_like(x, bool)  # sharded as x is
+    return jnp.where(keep, kept, jnp.zeros_like(x))

@@ -5,11 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from jaxopt_nn import initializers
-from jaxopt_nn._arguments import check_positive_int, concrete_array
+from jaxopt_nn._arguments import check_key, check_positive_int, concrete_array
 from jaxopt_nn.initializers import Initializer
+from jaxopt_nn.layers._inputs import check_array
 from jaxopt_nn.types import Array, Key, Layer, Params, State
 
 __all__ = ["embedding", "reshape"]
@@ -54,16 +57,24 @@ def embedding(
     """
     check_positive_int("num_embeddings", num_embeddings)
     check_positive_int("features", features)
-    if padding_id is not None and not (isinstance(padding_id, int) and 0 <= padding_id < num_embeddings):
+    if padding_id is not None and not (isinstance(padding_id, (int, np.integer)) and 0 <= padding_id < num_embeddings):
         raise ValueError(f"padding_id: expected an int in [0, {num_embeddings}), got {padding_id!r}")
+    num_embeddings, features = int(num_embeddings), int(features)  # of NumPy's integers too
     draw = initializers.normal(features**-0.5) if embedding_init is None else embedding_init
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
+        check_key("key", key)
         _check_ids(x)
         return {"embedding": draw(key, (num_embeddings, features), dtype)}, {}
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Array, State]:
         del train, key, weight
         _check_ids(x)
@@ -71,7 +82,9 @@ def embedding(
         if ids is not None and ids.size and not (ids.min() >= 0 and ids.max() < num_embeddings):
             raise ValueError(f"expected ids in [0, {num_embeddings}), got {ids.min()} to {ids.max()}")
         table = params["embedding"]
-        vectors = table.at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+        sharding = jax.typeof(x).sharding
+        sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec, None)) if any(sharding.spec) else None
+        vectors = table.at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False, out_sharding=sharding)
         if padding_id is not None:
             vectors = jnp.where((x == padding_id)[..., None], jnp.zeros((), table.dtype), vectors)
         return vectors, state
@@ -94,8 +107,11 @@ def reshape(*shape: int) -> Callable[[Array], Array]:
     >>> reshape(7, -1)(jnp.ones((2, 28))).shape
     (2, 7, 4)
     """
-    if any(isinstance(size, bool) or not isinstance(size, int) or size < -1 or size == 0 for size in shape):
+    if any(
+        isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < -1 or size == 0 for size in shape
+    ):
         raise ValueError(f"shape: expected ints >= 1, or one -1, got {list(shape)}")
+    shape = tuple(map(int, shape))
     if shape.count(-1) > 1:
         raise ValueError(f"shape: expected one -1 at the most, got {list(shape)}")
 
@@ -115,6 +131,7 @@ def reshape(*shape: int) -> Callable[[Array], Array]:
 
 
 def _check_ids(x: Any) -> None:
+    check_array(x)
     if not jnp.issubdtype(x.dtype, jnp.integer):
         raise TypeError(f"expected integer ids, got {x.dtype}{list(x.shape)}")
     if isinstance(x, jax.Array) and x.ndim < 1:

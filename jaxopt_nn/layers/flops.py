@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxopt_nn import _ops
+
 __all__ = ["count_flops"]
 
 # What moves numbers and computes none.
@@ -25,12 +27,14 @@ def count_flops(fn: Callable[..., Any], *args: Any) -> tuple[int, Any]:
     Two for a multiply-add of a matrix product or convolution, one for each element of any other floating-point result
     (``exp`` too), one for each element that is reduced; none for what only moves numbers, for integers and random bits.
     A ``scan`` counts as often as it loops, a ``while_loop`` once, of branches the largest. XLA's own cost analysis
-    agrees on products and convolutions, but takes the body of every loop once.
+    agrees on products and convolutions, but takes the body of every loop once. It is the work of what a layer means,
+    in the plain forms of its operations, whatever the machine does instead.
 
     >>> count_flops(lambda x, w: jnp.tanh(x @ w), jnp.ones((8, 5)), jnp.ones((5, 3)))[0]
     264
     """
-    program, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
+    with _ops.plain_forms():
+        program, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
     return _of_jaxpr(program.jaxpr), shapes
 
 
@@ -45,28 +49,38 @@ def _of_equation(equation: Any) -> int:
         left = equation.invars[0].aval.shape
         return 2 * _size(equation.outvars[0]) * math.prod(left[axis] for axis in contracted)
     if name == "conv_general_dilated":
-        kernel, outputs = equation.invars[1].aval.shape, params["dimension_numbers"].rhs_spec[0]
-        products = _size(equation.outvars[0]) * math.prod(kernel) // kernel[outputs]
-        # Of a transposed one, the zeros in between are no work.
-        return 2 * products // math.prod(params["lhs_dilation"])
-    if name == "scan":
-        return params["length"] * _of_jaxpr(params["jaxpr"].jaxpr)
-    if name == "cond":
-        return max(_of_jaxpr(branch.jaxpr) for branch in params["branches"])
-    inside = [_of_jaxpr(getattr(value, "jaxpr", value)) for value in params.values() if _is_program(value)]
-    if inside:
-        return sum(inside)
-    if name in _MOVES:
-        return 0
+        kernel, numbers = equation.invars[1].aval.shape, params["dimension_numbers"]
+        if math.prod(params["lhs_dilation"]) > 1:  # a transposed one: each number of the input, the zeros are no work
+            return (
+                2
+                * _size(equation.invars[0])
+                * math.prod(kernel)
+                // (kernel[numbers.rhs_spec[1]] * params["feature_group_count"])
+            )
+        return 2 * _size(equation.outvars[0]) * math.prod(kernel) // kernel[numbers.rhs_spec[0]]
+    # A program that is applied to pairs of numbers: as it stands below.
     if name.startswith("reduce_window") or name == "select_and_gather_add":
         return _float_size(equation.outvars[0]) * math.prod(params.get("window_dimensions", ()))
-    if name.startswith(("reduce_", "cum", "arg")):
+    if name == "reduce" or name.startswith(("reduce_", "cum", "arg")):
         return _float_size(equation.invars[0])
+    if name.startswith("scatter-"):
+        return _float_size(equation.invars[2])
+    if name in _MOVES:
+        return 0
+    # By kind of parameter, not by its name: names change from one version of JAX to the next.
+    inside = [_of_jaxpr(program) for value in params.values() for program in _programs(value)]
+    if name == "cond":
+        return max(inside)
+    if inside:
+        return params.get("length", 1) * sum(inside) if name == "scan" else sum(inside)
     return sum(_float_size(value) for value in equation.outvars[:1])
 
 
-def _is_program(value: Any) -> bool:
-    return hasattr(value, "eqns") or hasattr(getattr(value, "jaxpr", None), "eqns")
+def _programs(value: Any) -> list[Any]:
+    """The programs in a parameter of an equation, opened: one, several, or none."""
+    items = value if isinstance(value, (tuple, list)) else (value,)
+    opened = [item if hasattr(item, "eqns") else getattr(item, "jaxpr", None) for item in items]
+    return [item for item in opened if hasattr(item, "eqns")]
 
 
 def _size(value: Any) -> int:

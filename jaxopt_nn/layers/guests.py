@@ -5,7 +5,8 @@ library calls its mode is set from ``train``: a call that takes ``train``, ``tra
 is, one that takes ``deterministic``, ``use_running_average`` or ``inference`` gets its opposite.
 
 Other libraries know no example weights: a guest's batch normalization counts the rows that pad the last batch. Where
-that matters, drop that batch (``Recipe(last_batch="drop")``) or use :func:`jaxopt_nn.layers.batch_norm`.
+that matters, drop that batch (``Recipe(last_batch="drop")``) or use :func:`jaxopt_nn.layers.batch_norm`. Only a batch
+in which no row has weight leaves a guest's state as it is.
 
 Nothing of these libraries is imported before a guest of theirs is made.
 """
@@ -66,7 +67,13 @@ def from_apply(
         return made
 
     def apply_guest(
-        params: Params, state: State, x: PyTree, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: PyTree,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[PyTree, State]:
         given = {"train": train, "key": key, "weight": weight}
         keywords = {argument: given[argument] for argument in wanted}
@@ -87,9 +94,10 @@ def from_linen(module: Any, *, rngs: tuple[str, ...] = ("dropout",)) -> Layer:
 
     Raises:
         ImportError: without Flax.
+        TypeError: ``module`` is none, or a class of modules.
         ValueError: from ``apply``, if something is random in training and there is no key.
     """
-    _library("flax.linen")
+    _check_module("module", module, _library("flax.linen").Module, "linen.Dense(3)")
     no_key = _library("flax.errors").InvalidRngError
     names = _mode_names(type(module).__call__)
 
@@ -100,9 +108,14 @@ def from_linen(module: Any, *, rngs: tuple[str, ...] = ("dropout",)) -> Layer:
         return variables.pop("params", {}), variables
 
     def apply(
-        params: Params, state: State, x: PyTree, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: PyTree,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[PyTree, State]:
-        del weight
         variables = {"params": params, **state}
         streams = {} if key is None else dict(zip(rngs, jax.random.split(key, len(rngs)), strict=True))
         mode = _mode(names, train)
@@ -112,7 +125,7 @@ def from_linen(module: Any, *, rngs: tuple[str, ...] = ("dropout",)) -> Layer:
             y, changed = module.apply(variables, x, rngs=streams, mutable=list(state), **mode)
         except no_key as error:
             raise ValueError(f"key: expected a PRNG key in training, got {key}: {error}") from error
-        return y, {**state, **changed}
+        return y, _unless_empty(weight, x, {**state, **changed}, state)
 
     return Layer(init, apply, _kind(module))
 
@@ -131,14 +144,18 @@ def from_nnx(build: Callable[[Any], Any]) -> Layer:
 
     Raises:
         ImportError: without Flax.
+        TypeError: ``build`` is a module, or makes none.
         ValueError: from ``apply``, if the module has random streams and there is no key in training.
     """
     nnx = _library("flax.nnx")
+    _check_build(build, nnx.Module, "lambda rngs: nnx.Linear(5, 3, rngs=rngs)")
+    abstract = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+    _check_module("build", abstract, nnx.Module, "nnx.Linear(5, 3, rngs=rngs)")
 
     def parts(module: Any) -> tuple[Any, Any, Any, Any]:
         return nnx.split(module, nnx.Param, nnx.RngState, ...)
 
-    definition, *templates = parts(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
+    definition, *templates = parts(abstract)
 
     def filled(template: Any, values: PyTree) -> Any:
         template = jax.tree.map(lambda leaf: leaf, template)  # a copy: the next line writes into it
@@ -151,9 +168,14 @@ def from_nnx(build: Callable[[Any], Any]) -> Layer:
         return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
     def apply(
-        params: Params, state: State, x: PyTree, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: PyTree,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[PyTree, State]:
-        del weight
         streams = nnx.to_pure_dict(templates[1])
         if train and key is None and jax.tree.leaves(streams):
             raise ValueError("key: expected a PRNG key in training, got None")
@@ -169,9 +191,9 @@ def from_nnx(build: Callable[[Any], Any]) -> Layer:
         module = nnx.merge(definition, *map(filled, templates, values))
         module.train() if train else module.eval()
         y = module(x)
-        return y, nnx.to_pure_dict(parts(module)[3]) if train else state
+        return y, _unless_empty(weight, x, nnx.to_pure_dict(parts(module)[3]), state) if train else state
 
-    return Layer(init, apply, _kind(nnx.eval_shape(lambda: build(nnx.Rngs(0)))))
+    return Layer(init, apply, _kind(abstract))
 
 
 def from_equinox(build: Callable[[Key], Any], *, batched: bool = False, axis_name: str = "batch") -> Layer:
@@ -190,9 +212,11 @@ def from_equinox(build: Callable[[Key], Any], *, batched: bool = False, axis_nam
 
     Raises:
         ImportError: without Equinox.
+        TypeError: ``build`` is a module, or makes none.
         ValueError, RuntimeError: from ``apply``, Equinox's own, if something is random in training without a key.
     """
     eqx = _library("equinox")
+    _check_build(build, eqx.Module, "lambda key: eqx.nn.Linear(5, 3, key=key)")
 
     def split(made: Any, is_array: Callable[[Any], bool]) -> tuple[Any, Any, Any, Any]:
         """Trained arrays, other arrays, all that is no array, and the state."""
@@ -202,6 +226,7 @@ def from_equinox(build: Callable[[Key], Any], *, batched: bool = False, axis_nam
         return params, constants, static, state
 
     abstract = eqx.filter_eval_shape(build, jax.random.key(0))
+    _check_module("build", abstract[0] if isinstance(abstract, tuple) else abstract, eqx.Module, "eqx.nn.Linear(5, 3)")
     _, constants_like, static, state_like = split(abstract, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
     takes_key = bool(_named(type(abstract[0] if isinstance(abstract, tuple) else abstract).__call__, "key"))
 
@@ -212,9 +237,14 @@ def from_equinox(build: Callable[[Key], Any], *, batched: bool = False, axis_nam
         return params, {name: dict(named_leaves(tree)) for name, tree in kept.items() if jax.tree.leaves(tree)}
 
     def apply(
-        params: Params, state: State, x: PyTree, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: PyTree,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[PyTree, State]:
-        del weight
         constants = _refilled(constants_like, state.get("constants", {}))
         module = eqx.nn.inference_mode(eqx.combine(params, constants, static), value=not train)
 
@@ -231,7 +261,9 @@ def from_equinox(build: Callable[[Key], Any], *, batched: bool = False, axis_nam
             keys = None if key is None or not takes_key else jax.random.split(key, count)
             mapped = jax.vmap(one, (0, None, 0), (0, None), axis_name=axis_name)
             y, inner = mapped(x, inner, keys)
-        return y, {**state, "state": dict(named_leaves(inner))} if train and "state" in state else state
+        if not train or "state" not in state:
+            return y, state
+        return y, _unless_empty(weight, x, {**state, "state": dict(named_leaves(inner))}, state)
 
     return Layer(init, apply, _kind(abstract[0] if isinstance(abstract, tuple) else abstract))
 
@@ -248,9 +280,12 @@ def from_haiku(function: Callable[..., Any]) -> Layer:
 
     Raises:
         ImportError: without Haiku.
+        TypeError: ``function`` is no function, such as one that is transformed already.
         ValueError: from ``apply``, Haiku's own, if something is random in training without a key.
     """
     haiku = _library("haiku")
+    if not callable(function):
+        raise TypeError(f"function: expected a function of x, not transformed yet, got a {type(function).__name__}")
     transformed, names = haiku.transform_with_state(function), _mode_names(function)
 
     def init(key: Key, x: PyTree) -> tuple[Params, State]:
@@ -258,11 +293,16 @@ def from_haiku(function: Callable[..., Any]) -> Layer:
         return transformed.init(key, _zeros(x), **_mode(names, True))
 
     def apply(
-        params: Params, state: State, x: PyTree, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: PyTree,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[PyTree, State]:
-        del weight
         y, changed = transformed.apply(params, state, key, x, **_mode(names, train))
-        return y, changed if train else state
+        return y, _unless_empty(weight, x, changed, state) if train else state
 
     return Layer(init, apply, getattr(function, "__name__", "haiku").strip("<>"))
 
@@ -273,6 +313,30 @@ def _library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(f"a guest of {package} needs it installed: pip install {package}") from error
+
+
+def _check_build(build: Any, module: type, example: str) -> None:
+    if isinstance(build, module) or not callable(build):
+        raise TypeError(
+            f"build: expected a function that makes a module, such as {example}, got a {type(build).__name__}; a layer "
+            "makes its parameters at init"
+        )
+
+
+def _check_module(name: str, value: Any, module: type, example: str) -> None:
+    if not isinstance(value, module):
+        got = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+        raise TypeError(f"{name}: expected a module, such as {example}, got {got}")
+
+
+def _unless_empty(weight: Array | None, x: PyTree, new: State, old: State) -> State:
+    """The new state, or the old one where no row has weight."""
+    if jax.tree.leaves(x)[0].shape[0] == 0:
+        return old
+    if weight is None:
+        return new
+    there = jnp.sum(weight) > 0
+    return jax.tree.map(lambda new, old: jnp.where(there, new, old), new, old)
 
 
 def _zeros(x: PyTree) -> PyTree:

@@ -1,11 +1,14 @@
 """Initialization that looks at data."""
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn._arguments import check_number, check_positive_int
+from jaxopt_nn.layers._moments import unit_of, wide_of
 from jaxopt_nn.layers.wiring import as_layer, bind, collect, gather, located
 from jaxopt_nn.types import Array, ArrayLike, Layer, Params, PyTree, State
 
@@ -59,7 +62,15 @@ def lsuv(
     """
     check_number("tolerance", tolerance, 0)
     check_positive_int("iterations", iterations)
-    return _scaled(as_layer(model), params, state, x, tolerance, iterations)[0]
+    return _scaled_params(as_layer(model), params, state, x, tolerance, int(iterations))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def _scaled_params(
+    layer: Layer, params: Params, state: State, x: PyTree, tolerance: ArrayLike, iterations: int
+) -> Params:
+    """As one program: called eagerly, it compiles once for a model."""
+    return _scaled(layer, params, state, x, tolerance, iterations)[0]
 
 
 def _scaled(
@@ -97,15 +108,15 @@ def _scaled_kernel(
     if not isinstance(params, dict) or "kernel" not in params or not params.keys() <= {"kernel", "bias"}:
         return params, _output(layer, params, state, x)
 
-    def variance(kernel: Array) -> Array:
-        y = _output(layer, {**params, "kernel": kernel}, state, x)
-        return jnp.var(y.astype(jnp.promote_types(y.dtype, jnp.float32)))
-
     def once(kernel: Array, _: None) -> tuple[Array, None]:
-        found = variance(kernel)
+        y = _output(layer, {**params, "kernel": kernel}, state, x)
+        wide = y.astype(wide_of(y)).ravel()
+        unit = unit_of(wide, (0,))[0]
+        variance = jnp.var(wide / unit)
         # Written so that NaN, which no scale mends, changes nothing.
-        off = (found > 0) & jnp.isfinite(found) & (jnp.abs(found - 1) >= jnp.asarray(tolerance, found.dtype))
-        factor = jnp.where(off, lax.rsqrt(jnp.where(off, found, 1)), jnp.ones_like(found))
+        far = jnp.abs(variance * unit * unit - 1) >= jnp.asarray(tolerance, variance.dtype)
+        off = (variance > 0) & jnp.isfinite(variance) & far
+        factor = jnp.where(off, lax.rsqrt(jnp.where(off, variance, 1)) / unit, jnp.ones_like(variance))
         return (kernel * factor.astype(kernel.dtype)), None
 
     kernel, _ = lax.scan(once, params["kernel"], None, length=iterations)

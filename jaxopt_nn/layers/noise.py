@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxopt_nn._arguments import check_floating, check_key, check_number
+from jaxopt_nn._arguments import check_key, check_number
+from jaxopt_nn.layers._inputs import check_floating
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
 
 __all__ = ["gaussian_noise"]
@@ -40,7 +41,13 @@ def gaussian_noise(stddev: ArrayLike) -> Layer:
         return {}, {}
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Array, State]:
         del params, weight
         check_floating(x)

@@ -1,25 +1,35 @@
 """Normalizations of each example by itself: the same in training and in evaluation, and without state.
 
-Statistics are computed in two passes, in float32 at least; the output has the dtype of the input.
+Statistics are computed in two passes, in float32 at least, in a unit near the largest magnitude, so that squares of
+very large or small numbers are right; the output has the dtype of the input. What does not vary becomes 0, whatever
+epsilon is.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Never
 
 import jax.numpy as jnp
-from jax import lax
 
 from jaxopt_nn._arguments import check_number, check_positive_int
-from jaxopt_nn.layers._moments import check_normalized, moments, scale_and_bias, wide_of
+from jaxopt_nn.layers._moments import (
+    check_no_features,
+    check_normalized,
+    inverse_deviation,
+    moments,
+    scale_and_bias,
+    unit_of,
+    wide_of,
+)
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
 
 __all__ = ["group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
 
-def layer_norm(epsilon: ArrayLike = 1e-5, *, use_scale: bool = True, use_bias: bool = True) -> Layer:
+def layer_norm(*features: Never, epsilon: ArrayLike = 1e-5, use_scale: bool = True, use_bias: bool = True) -> Layer:
     """Layer normalization over the last axis: ``y = γ (x − μ)/√(σ² + ε) + β``, for each example and position.
 
     Args:
+        *features: none: their number follows from the input.
         epsilon: ε, >= 0; may be traced.
         use_scale: whether there is a γ (static).
         use_bias: whether there is a β (static).
@@ -28,7 +38,9 @@ def layer_norm(epsilon: ArrayLike = 1e-5, *, use_scale: bool = True, use_bias: b
         A layer with parameters ``scale`` (ones) and ``bias`` (zeros), ``[features]``.
 
     Raises:
-        ValueError: for an input that is not floating-point ``[batch, ..., features]``.
+        ValueError: for an input that is not floating-point ``[batch, ..., features]``, or with a single feature,
+            whatever of which would become 0.
+        TypeError: for a number of features.
 
     References:
         Ba, Kiros and Hinton, "Layer normalization", 2016.
@@ -36,23 +48,29 @@ def layer_norm(epsilon: ArrayLike = 1e-5, *, use_scale: bool = True, use_bias: b
     Differs in ε from flax.linen.LayerNorm (1e-6) and keras.layers.LayerNormalization (1e-3); torch's is 1e-5.
 
     >>> import jax.numpy as jnp
-    >>> y, _ = layer_norm(0.0).apply({}, {}, jnp.array([[1.0, 3.0]]), train=False, key=None, weight=None)
+    >>> y, _ = layer_norm(epsilon=0.0).apply({}, {}, jnp.array([[1.0, 3.0]]), train=False, key=None, weight=None)
     >>> y.tolist()
     [[-1.0, 1.0]]
     """
+    check_no_features("layer_norm", features)
     check_number("epsilon", epsilon, 0)
 
+    def check(x: Any, features: int | None = None) -> None:
+        check_normalized(x, features)
+        if x.shape[-1] == 1:
+            raise ValueError(f"expected more than one feature to normalize over, got shape {list(x.shape)}")
+
     def normalize(x: Array) -> Array:
-        deviation, variance = moments(x, (x.ndim - 1,))
-        return deviation * lax.rsqrt(variance + jnp.asarray(epsilon, x.dtype))
+        return _normalized(x, (x.ndim - 1,), epsilon)
 
-    return _normalization(normalize, check_normalized, use_scale, use_bias, "layer_norm")
+    return _normalization(normalize, check, use_scale, use_bias, "layer_norm")
 
 
-def rms_norm(epsilon: ArrayLike = 1e-6, *, use_scale: bool = True) -> Layer:
+def rms_norm(*features: Never, epsilon: ArrayLike = 1e-6, use_scale: bool = True) -> Layer:
     """Root-mean-square normalization over the last axis: ``y = γ x/√(mean(x²) + ε)``.
 
     Args:
+        *features: none: their number follows from the input.
         epsilon: ε, >= 0; may be traced.
         use_scale: whether there is a γ (static).
 
@@ -61,6 +79,7 @@ def rms_norm(epsilon: ArrayLike = 1e-6, *, use_scale: bool = True) -> Layer:
 
     Raises:
         ValueError: for an input that is not floating-point ``[batch, ..., features]``.
+        TypeError: for a number of features.
 
     References:
         Zhang and Sennrich, "Root mean square layer normalization", 2019, equation 4.
@@ -68,24 +87,30 @@ def rms_norm(epsilon: ArrayLike = 1e-6, *, use_scale: bool = True) -> Layer:
     Differs in ε from torch.nn.RMSNorm (the dtype's machine epsilon); Flax's and Keras's are 1e-6.
 
     >>> import jax.numpy as jnp
-    >>> y, _ = rms_norm(0.0).apply({}, {}, jnp.array([[1.0, 1.0, 2.0, -2.0]]) * 10, train=False, key=None, weight=None)
+    >>> y, _ = rms_norm(epsilon=0.0).apply({}, {}, jnp.array([[10.0, 10.0, 20.0, -20.0]]))
     >>> bool(abs((y**2).mean() - 1) < 1e-6)
     True
     """
+    check_no_features("rms_norm", features)
     check_number("epsilon", epsilon, 0)
 
     def normalize(x: Array) -> Array:
-        return x * lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + jnp.asarray(epsilon, x.dtype))
+        unit = unit_of(x, (x.ndim - 1,), epsilon)
+        x = x * (1 / unit)
+        return x * inverse_deviation(jnp.mean(jnp.square(x), -1, keepdims=True), epsilon, unit)
 
     return _normalization(normalize, check_normalized, use_scale, False, "rms_norm")
 
 
-def group_norm(groups: int = 32, epsilon: ArrayLike = 1e-5, *, use_scale: bool = True, use_bias: bool = True) -> Layer:
+def group_norm(
+    groups: int = 32, *features: Never, epsilon: ArrayLike = 1e-5, use_scale: bool = True, use_bias: bool = True
+) -> Layer:
     """Group normalization: over all positions and the channels of a group, for each example.
 
     Args:
         groups: number of groups that the channels are split into, a divisor of their number (static). With 1 it is
             a layer normalization over positions and channels.
+        *features: none: their number follows from the input.
         epsilon: ε, >= 0; may be traced.
         use_scale: whether there is a γ for each channel (static).
         use_bias: whether there is a β for each channel (static).
@@ -95,7 +120,8 @@ def group_norm(groups: int = 32, epsilon: ArrayLike = 1e-5, *, use_scale: bool =
 
     Raises:
         ValueError: for an input that is not floating-point ``[batch, ..., channels]``, or if ``groups`` does not divide
-            the channels.
+            the channels, or leaves groups of a single number, whatever of which would become 0.
+        TypeError: for a number of channels.
 
     References:
         Wu and He, "Group normalization", 2018.
@@ -104,30 +130,33 @@ def group_norm(groups: int = 32, epsilon: ArrayLike = 1e-5, *, use_scale: bool =
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[1.0, 3.0, 10.0, 30.0]])
-    >>> group_norm(2, 0.0).apply({}, {}, x, train=False, key=None, weight=None)[0].tolist()
+    >>> group_norm(2, epsilon=0.0).apply({}, {}, x, train=False, key=None, weight=None)[0].tolist()
     [[-1.0, 1.0, -1.0, 1.0]]
     """
+    check_no_features("group_norm", features)
     check_positive_int("groups", groups)
+    groups = int(groups)  # of NumPy's integers too
     check_number("epsilon", epsilon, 0)
 
     def check(x: Any, features: int | None = None) -> None:
         check_normalized(x, features)
         if x.shape[-1] % groups:
             raise ValueError(f"groups: expected a divisor of the {x.shape[-1]} channels, got {groups}")
+        if all(size == 1 for size in (*x.shape[1:-1], x.shape[-1] // groups)):
+            raise ValueError(f"groups: expected groups of more than one number, got {groups} of shape {list(x.shape)}")
 
     def normalize(x: Array) -> Array:
-        parts = x.reshape(*x.shape[:-1], groups, -1)
-        axes = (*range(1, x.ndim - 1), x.ndim)
-        deviation, variance = moments(parts, axes)
-        return (deviation * lax.rsqrt(variance + jnp.asarray(epsilon, x.dtype))).reshape(x.shape)
+        parts = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
+        return _normalized(parts, (*range(1, x.ndim - 1), x.ndim), epsilon).reshape(x.shape)
 
     return _normalization(normalize, check, use_scale, use_bias, "group_norm")
 
 
-def instance_norm(epsilon: ArrayLike = 1e-5, *, use_scale: bool = True, use_bias: bool = True) -> Layer:
+def instance_norm(*features: Never, epsilon: ArrayLike = 1e-5, use_scale: bool = True, use_bias: bool = True) -> Layer:
     """Instance normalization: over the positions, for each example and channel.
 
     Args:
+        *features: none: their number follows from the input.
         epsilon: ε, >= 0; may be traced.
         use_scale: whether there is a γ for each channel (static).
         use_bias: whether there is a β for each channel (static).
@@ -138,6 +167,7 @@ def instance_norm(epsilon: ArrayLike = 1e-5, *, use_scale: bool = True, use_bias
     Raises:
         ValueError: for an input that is not floating-point ``[batch, spatial axes ..., channels]``, or with a single
             position, whatever of which would become 0.
+        TypeError: for a number of channels.
 
     References:
         Ulyanov, Vedaldi and Lempitsky, "Instance normalization: the missing ingredient for fast stylization", 2016.
@@ -146,9 +176,10 @@ def instance_norm(epsilon: ArrayLike = 1e-5, *, use_scale: bool = True, use_bias
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[[1.0, 10.0], [3.0, 30.0]]])
-    >>> instance_norm(0.0).apply({}, {}, x, train=False, key=None, weight=None)[0].tolist()
+    >>> instance_norm(epsilon=0.0).apply({}, {}, x, train=False, key=None, weight=None)[0].tolist()
     [[[-1.0, -1.0], [1.0, 1.0]]]
     """
+    check_no_features("instance_norm", features)
     check_number("epsilon", epsilon, 0)
 
     def check(x: Any, features: int | None = None) -> None:
@@ -157,10 +188,15 @@ def instance_norm(epsilon: ArrayLike = 1e-5, *, use_scale: bool = True, use_bias
             raise ValueError(f"expected more than one position to normalize over, got shape {list(x.shape)}")
 
     def normalize(x: Array) -> Array:
-        deviation, variance = moments(x, tuple(range(1, x.ndim - 1)))
-        return deviation * lax.rsqrt(variance + jnp.asarray(epsilon, x.dtype))
+        return _normalized(x, tuple(range(1, x.ndim - 1)), epsilon)
 
     return _normalization(normalize, check, use_scale, use_bias, "instance_norm")
+
+
+def _normalized(x: Array, axes: tuple[int, ...], epsilon: ArrayLike) -> Array:
+    unit = unit_of(x, axes, epsilon)
+    deviation, variance = moments(x, axes, unit)
+    return deviation * inverse_deviation(variance, epsilon, unit)
 
 
 def _normalization(
@@ -177,7 +213,13 @@ def _normalization(
         return params, {}
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Array, State]:
         del train, key, weight
         vectors = [vector.shape[0] for vector in params.values()]

@@ -145,7 +145,13 @@ def _pool(pool: Any, window: Sizes, stride: Sizes | None, padding: Padding, lowe
         return {}, {}
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Array, State]:
         del params, train, key, weight
         return pool(x, axes_of(x), lowering), state

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn import initializers
-from jaxopt_nn._arguments import check_floating, check_positive_int
+from jaxopt_nn._arguments import check_key, check_positive_int
 from jaxopt_nn.initializers import Initializer
+from jaxopt_nn.layers._inputs import check_array, check_floating
 from jaxopt_nn.types import Array, Key, Layer, Params, State
 
 __all__ = ["gru", "lstm", "simple_rnn"]
@@ -250,11 +251,13 @@ def _recurrent(
 ) -> Layer:
     check_positive_int("features", cell.features)
     check_positive_int("unroll", unroll)
+    cell, unroll = cell._replace(features=int(cell.features)), int(unroll)  # of NumPy's integers too
     kernel_init = inits[0] or initializers.xavier_uniform()
     recurrent_init = inits[1] or initializers.orthogonal()
     width = cell.gates * cell.features
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
+        check_key("key", key)
         x, _ = _parts(x)
         first, second, third = jax.random.split(key, 3)
         return {
@@ -264,12 +267,22 @@ def _recurrent(
         }, {}
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Array, State]:
         del train, key, weight
         x, mask = _parts(x)
         if x.shape[-1] != params["kernel"].shape[0]:
             raise ValueError(f"expected {params['kernel'].shape[0]} features, got shape {list(x.shape)}")
+        return over_time(params, x, mask), state
+
+    @jax.jit  # made once for a layer: called eagerly, it compiles once
+    def over_time(params: Params, x: Array, mask: Array | None) -> Array:
         gates = x @ params["kernel"]
         gates = gates + jnp.broadcast_to(params["bias"], gates.shape)
 
@@ -282,19 +295,23 @@ def _recurrent(
 
         # The zeros depend on x: so they are sharded, and mapped, as it is.
         zeros = (jnp.zeros_like(gates[:, 0, : cell.features]),) * cell.carries
-        over_time = jnp.moveaxis(gates, 1, 0), None if mask is None else jnp.moveaxis(mask, 1, 0)
-        last, outputs = lax.scan(body, zeros, over_time, reverse=reverse, unroll=unroll)
-        return (last[0] if outputs is None else jnp.moveaxis(outputs, 0, 1)), state
+        steps = jnp.moveaxis(gates, 1, 0), None if mask is None else jnp.moveaxis(mask, 1, 0)
+        last, outputs = lax.scan(body, zeros, steps, reverse=reverse, unroll=unroll)
+        return last[0] if outputs is None else jnp.moveaxis(outputs, 0, 1)
 
     return Layer(init, apply, name)
 
 
 def _parts(x: Any) -> tuple[Any, Any]:
     """The sequence and its mask."""
+    if isinstance(x, (tuple, list)) and len(x) != 2:
+        raise ValueError(f"expected x or (x, mask), got a {type(x).__name__} of {len(x)}")
     x, mask = x if isinstance(x, (tuple, list)) else (x, None)
     check_floating(x)
     if len(x.shape) != 3 or x.shape[1] < 1:
         raise ValueError(f"expected a sequence [batch, time, features], got shape {list(x.shape)}")
+    if mask is not None:
+        check_array(mask)
     if mask is not None and mask.dtype != jnp.bool_:
         raise TypeError(f"mask: expected bool, True where there is something, got {mask.dtype}")
     if mask is not None and tuple(mask.shape) != tuple(x.shape[:2]):

@@ -1,12 +1,13 @@
 """Many equal blocks, one after another, as one scanned block: compile time is flat in depth."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax import lax
 
-from jaxopt_nn._arguments import check_positive_int
+from jaxopt_nn._arguments import check_key, check_positive_int
 from jaxopt_nn.layers.wiring import Node, Wiring, as_layer, counted, located, output_shape, shapes_of
 from jaxopt_nn.types import Array, Key, Layer, Params, State
 
@@ -45,10 +46,12 @@ def repeat(block: Layer | Callable[[Any], Any], n: int, *, unroll: int = 1, rema
     """
     check_positive_int("n", n)
     check_positive_int("unroll", unroll)
+    n, unroll = int(n), int(unroll)  # of NumPy's integers too
     layer = as_layer(block)
     (name,) = counted([layer])
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
+        check_key("key", key)
         x = shapes_of(x)
         params, state = located(name, jax.vmap(lambda own: layer.init(own, x)), jax.random.split(key, n))
         first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (params, state))
@@ -57,21 +60,28 @@ def repeat(block: Layer | Callable[[Any], Any], n: int, *, unroll: int = 1, rema
         return {name: params} if jax.tree.leaves(params) else {}, {name: state} if jax.tree.leaves(state) else {}
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Any, State]:
         keys = None if key is None else jax.random.split(key, n)
+        y, new_state = scanned((params.get(name, {}), state.get(name, {}), keys), x, weight, train)
+        return y, {name: new_state} if name in state else state
 
+    @functools.partial(jax.jit, static_argnums=3)  # made once for a layer: called eagerly, it compiles once
+    def scanned(stacked: Any, x: Any, weight: Array | None, train: bool) -> tuple[Any, State]:
         def body(x: Any, own: Any) -> tuple[Any, State]:
             own_params, own_state, own_key = own
             y, new_state = located(name, layer.apply, own_params, own_state, x, train=train, key=own_key, weight=weight)
             located(name, _check_same, x, y)
             return y, new_state
 
-        stacked = (params.get(name, {}), state.get(name, {}), keys)
-        y, new_state = lax.scan(
-            jax.checkpoint(body, prevent_cse=False) if remat else body, x, stacked, length=n, unroll=min(unroll, n)
-        )
-        return y, {name: new_state} if name in state else state
+        body = jax.checkpoint(body, prevent_cse=False) if remat else body
+        return lax.scan(body, x, stacked, length=n, unroll=min(unroll, n))
 
     return Layer(init, apply, "repeat", Wiring((Node(name, layer, ("input",), name),), "input", name, n))
 

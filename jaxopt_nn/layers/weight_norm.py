@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn import trees
+from jaxopt_nn.layers._moments import unit_of, wide_of
 from jaxopt_nn.layers.wiring import as_layer
 from jaxopt_nn.trees import Mask
 from jaxopt_nn.types import Array, Key, Layer, Params, State
@@ -57,7 +58,13 @@ def weight_norm(layer: Layer, mask: Mask = trees.kernels_only) -> Layer:
         ), state
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Any, State]:
         params = jax.tree.map(lambda leaf: _joined(leaf) if _is_split(leaf) else leaf, params, is_leaf=_is_split)
         return inner.apply(params, state, x, train=train, key=key, weight=weight)
@@ -66,8 +73,8 @@ def weight_norm(layer: Layer, mask: Mask = trees.kernels_only) -> Layer:
 
 
 def _split(kernel: Array) -> dict[str, Array]:
-    norm = jnp.sqrt(_square_norm(kernel)).astype(kernel.dtype)
-    return {"direction": kernel, "magnitude": norm.reshape(-1)}
+    unit, _, square = _measured(kernel)
+    return {"direction": kernel, "magnitude": (unit * jnp.sqrt(square)).astype(kernel.dtype).reshape(-1)}
 
 
 def _is_split(node: Any) -> bool:
@@ -76,14 +83,16 @@ def _is_split(node: Any) -> bool:
 
 def _joined(parts: dict[str, Array]) -> Array:
     direction, magnitude = parts["direction"], parts["magnitude"]
-    square = _square_norm(direction)
+    _, scaled, square = _measured(direction)
     # A direction of zeros gives a kernel of zeros, and no NaN in the gradient.
-    square = jnp.where(square > jnp.finfo(square.dtype).tiny, square, 1)
+    square = jnp.where(square == 0, 1, square)
     scale = magnitude.astype(square.dtype).reshape(square.shape) * lax.rsqrt(square)
-    return (direction * scale).astype(direction.dtype)
+    return (scaled * scale).astype(direction.dtype)
 
 
-def _square_norm(kernel: Array) -> Array:
-    """Σ over all axes but the last, which are kept with size 1; in float32 at least."""
-    wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
-    return jnp.sum(jnp.square(wide), tuple(range(kernel.ndim - 1)), keepdims=True)
+def _measured(kernel: Array) -> tuple[Array, Array, Array]:
+    """A unit, the kernel in it, and Σ of its squares over all axes but the last; in float32 at least."""
+    wide, axes = kernel.astype(wide_of(kernel)), tuple(range(kernel.ndim - 1))
+    unit = unit_of(wide, axes)
+    scaled = wide * (1 / unit)
+    return unit, scaled, jnp.sum(jnp.square(scaled), axes, keepdims=True)

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxopt_nn._arguments import check_key
+from jaxopt_nn.layers._closures import check_no_weights
+from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Array, Key, Layer, Params, PyTree, State
 
 __all__ = [
@@ -63,6 +66,12 @@ class Wiring(NamedTuple):
 def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
     """A layer as it is, or a plain function of an array as a layer without parameters.
 
+    Raises:
+        TypeError: neither; a module of another library with weights, which would never be trained.
+
+    Warns:
+        UserWarning: the function holds an array of floats. It is a constant of the model, and is not trained.
+
     >>> as_layer(jax.nn.relu).name
     'relu'
     """
@@ -72,6 +81,7 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
         raise TypeError(
             f"layer: expected a Layer or a function of an array, got {layer!r} of type {type(layer).__name__}"
         )
+    check_no_weights(layer)
     function = layer
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
@@ -79,7 +89,13 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
         return {}, {}
 
     def apply(
-        params: Params, state: State, x: Any, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[Any, State]:
         del params, train, key, weight
         return function(x), state
@@ -103,6 +119,7 @@ def wired(wiring: Wiring, name: str) -> Layer:
     nodes = wiring.nodes
 
     def init(key: Key, x: PyTree) -> tuple[Params, State]:
+        check_key("key", key)
         values = bind(wiring, shapes_of(x))
         params: dict[str, Any] = {}
         state: dict[str, Any] = {}
@@ -119,7 +136,13 @@ def wired(wiring: Wiring, name: str) -> Layer:
         return params, state
 
     def apply(
-        params: Params, state: State, x: PyTree, *, train: bool, key: Key | None, weight: Array | None
+        params: Params,
+        state: State,
+        x: PyTree,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        weight: Array | None = None,
     ) -> tuple[PyTree, State]:
         values = bind(wiring, x)
         new_state = dict(state)
@@ -169,7 +192,17 @@ def collect(wiring: Wiring, values: Mapping[str, PyTree]) -> PyTree:
 
 
 def shapes_of(x: PyTree) -> PyTree:
-    """The shapes and dtypes of ``x``."""
+    """The shapes and dtypes of ``x``.
+
+    Raises:
+        TypeError: a leaf has none, such as a number in a tuple that was meant for a shape.
+    """
+    for path, leaf in named_leaves(x):
+        if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
+            raise TypeError(
+                f"x{f'[{path}]' if path else ''}: expected an array, or jax.ShapeDtypeStruct((batch, ...), dtype) for "
+                f"a shape, got {leaf!r} of type {type(leaf).__name__}"
+            )
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
 
 
@@ -182,14 +215,26 @@ def output_shape(layer: Layer, params: Params, state: State, x: PyTree) -> PyTre
     return jax.eval_shape(output, params, state, x)
 
 
+_PLAIN = (ValueError, TypeError, KeyError, AttributeError, IndexError)
+
+
 def located(name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Calls ``fn``; its plain ValueErrors and TypeErrors get ``name`` in front of their message."""
+    """Calls ``fn``; its errors get ``name`` in front of their message, those of other classes a note with the path."""
     try:
         return fn(*args, **kwargs)
-    except (ValueError, TypeError) as error:
-        if type(error) not in (ValueError, TypeError):  # subclasses (JAX's) have constructors of their own
-            raise
-        between = "/" if getattr(error, "layer_path", False) else ": "
-        outer = type(error)(f"{name}{between}{error}")
-        setattr(outer, "layer_path", True)  # noqa: B010
-        raise outer from error
+    except Exception as error:
+        path = getattr(error, "layer_path", "")
+        longer = f"{name}/{path}" if path else name
+        if type(error) in _PLAIN:
+            text = str(error).removeprefix(f"{path}: ") if path else error
+            if isinstance(error, KeyError):  # whose text is the repr of its argument
+                text = error.args[0].removeprefix(f"{path}: ") if path else f"no entry {error}"
+            outer = type(error)(f"{longer}: {text}")
+            setattr(outer, "layer_path", longer)  # noqa: B010
+            raise outer from error
+        # Other classes, such as JAX's, have constructors of their own.
+        if path:
+            error.__notes__.remove(f"in the layer {path}")
+        error.add_note(f"in the layer {longer}")
+        setattr(error, "layer_path", longer)  # noqa: B010
+        raise

@@ -1,5 +1,6 @@
 """Results that XLA computes once, by themselves."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,18 +21,13 @@ def compute_apart(function: Callable[..., Any], *arrays: Array) -> Any:
     does not keep it from that. It cannot move anything out of a branch, where it is computed once, as vectors.
     """
     like = jax.eval_shape(function, *arrays)
-    # Under shard_map both branches have to vary over the same axes of the mesh.
-    varying = frozenset[str]().union(*(getattr(jax.typeof(array), "vma", frozenset()) for array in arrays))
 
     def zeros(*arrays: Array) -> Any:
-        del arrays
-        return jax.tree.map(lambda form: _vary(jnp.zeros(form.shape, form.dtype), varying), like)
+        # Made of the arrays: under shard_map both branches have to vary over the same axes of the mesh.
+        def made(form: Any) -> Array:
+            parts = [lax.full_like(array, 0, form.dtype, form.shape) for array in arrays]
+            return functools.reduce(jnp.add, parts)
+
+        return jax.tree.map(made, like)
 
     return lax.cond(lax.optimization_barrier(jnp.asarray(True)), function, zeros, *arrays)
-
-
-def _vary(x: Array, axes: frozenset[str]) -> Array:
-    if not axes:
-        return x
-    cast = getattr(lax, "pcast", None)  # lax.pvary in versions of JAX before 0.9
-    return lax.pvary(x, tuple(axes)) if cast is None else cast(x, tuple(axes), to="varying")

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxopt_nn._ops.cpu.apart import compute_apart
@@ -44,7 +43,7 @@ def _batch_last(x: Array, pool: Any) -> Array:
 
 def _max_batch_last(x: Array, axes: Sequence[Axis]) -> Array:
     if _tile(axes):
-        return _max_and_place(_tiles(x, axes), tuple(range(2, 2 + 2 * len(axes), 2)))[0]
+        return _max_over(_tiles(x, axes), tuple(range(2, 2 + 2 * len(axes), 2)))
     return slices(x, axes, lambda parts: functools.reduce(_first_of_two, parts))
 
 
@@ -66,26 +65,34 @@ def _tiles(x: Array, axes: Sequence[Axis]) -> Array:
     return x.reshape(x.shape[0], *shape, x.shape[-1])
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _max_and_place(x: Array, over: tuple[int, ...]) -> tuple[Array, Array]:
-    """The maximum over some axes, with the derivative of the first of those equal to it, and that one's place."""
+def _max_over(x: Array, over: tuple[int, ...]) -> Array:
+    """The maximum over some axes, with the derivative of the first of those equal to it."""
     # Apart: what transposes or compares the result, or makes x, would be computed anew with it, number by number.
-    return compute_apart(lambda x: _largest(x, over), x)
+    largest, place = compute_apart(lambda x: _largest(x, over), lax.stop_gradient(x))
+    return _at_place(x, largest, place, over)
 
 
-@_max_and_place.defjvp
-def _(over: tuple[int, ...], primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
-    (x,), (tangent,) = primals, tangents
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _at_place(x: Array, largest: Array, place: Array, over: tuple[int, ...]) -> Array:
+    """``largest``, with the derivative of the entry of ``x`` at ``place``."""
+    del x, place, over
+    return largest
+
+
+@_at_place.defjvp
+def _(
+    over: tuple[int, ...], primals: tuple[Array, Array, Array], tangents: tuple[Any, Any, Any]
+) -> tuple[Array, Array]:
+    x, largest, place = primals
     # By place, not by comparing x with its maximum: XLA may compute x anew for that, rounded otherwise.
-    largest, place = _max_and_place(x, over)
     places = _places(x, over, place.dtype)
 
     def chosen(tangent: Array, place: Array) -> Array:
         return jnp.sum(jnp.where(places == jnp.expand_dims(place, over), tangent, 0), over)
 
     # The masks are made anew for the gradient: kept, they would be as large as x.
-    largest_dot = compute_apart(jax.checkpoint(chosen, prevent_cse=False), tangent, place)
-    return (largest, place), (largest_dot, np.zeros(place.shape, jax.dtypes.float0))
+    tangent = compute_apart(jax.checkpoint(chosen, prevent_cse=False), tangents[0], place)
+    return _at_place(x, largest, place, over), tangent
 
 
 def _largest(x: Array, over: tuple[int, ...]) -> tuple[Array, Array]:

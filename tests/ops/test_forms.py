@@ -1,0 +1,248 @@
+"""The fast forms of operations beside the plain ones, under every transform, as users' programs are compiled.
+
+The test suite compiles at XLA's level 0. Fast forms exist because of what the optimizing compiler does, so here each
+program is compiled with XLA's default options.
+"""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxopt_nn._ops import plain
+from jaxopt_nn._ops.cpu import convolution, pooling
+from jaxopt_nn._ops.windows import Axis
+
+LANES = 3
+
+
+def axis(size, window, stride=1, dilation=1, before=0, after=0):
+    out = (size + before + after - (window - 1) * dilation - 1) // stride + 1
+    return Axis(window, stride, dilation, before, after, size, out)
+
+
+def transposed_axis(size, window, stride):
+    return Axis(window, stride, 1, 0, 0, size, (size - 1) * stride + window)
+
+
+def conv(module, axes, groups=1):
+    return lambda x, kernel, bias: module.convolve(x, kernel, bias, axes, groups)
+
+
+def conv_transposed(module, axes, groups=1):
+    return lambda x, kernel, bias: module.convolve_transposed(x, kernel, bias, axes, groups)
+
+
+def max_pool(module, axes):
+    return lambda x: module.max_pool(x, axes)
+
+
+def sum_pool(module, axes):
+    return lambda x: module.sum_pool(x, axes)
+
+
+SAME = (axis(4, 3, before=1, after=1), axis(6, 3, before=1, after=1))
+STRIDED = (axis(5, 2, stride=2), axis(7, 3, dilation=2, before=1))
+TILES = (axis(4, 2, 2), axis(6, 3, 3))
+OVERLAPPING = (axis(4, 3, 1, before=1, after=1), axis(6, 2, 2))
+UP = (transposed_axis(3, 2, 2), transposed_axis(2, 3, 1))
+# name -> (operation of a module, shapes of its arguments)
+CASES = {
+    "convolution": (lambda m: conv(m, SAME), [(2, 4, 6, 3), (3, 3, 3, 2), (2,)]),
+    "strided convolution": (lambda m: conv(m, STRIDED), [(2, 5, 7, 2), (2, 3, 2, 4), (4,)]),
+    "grouped convolution": (lambda m: conv(m, SAME, 2), [(2, 4, 6, 4), (3, 3, 2, 6), (6,)]),
+    "depthwise convolution": (lambda m: conv(m, SAME, 3), [(2, 4, 6, 3), (3, 3, 1, 6), (6,)]),
+    "convolution of sequences": (lambda m: conv(m, (axis(6, 3),)), [(2, 6, 3), (3, 3, 4), (4,)]),
+    "transposed convolution": (lambda m: conv_transposed(m, UP), [(2, 3, 2, 3), (2, 3, 3, 2), (2,)]),
+    "maximum, tiling": (lambda m: max_pool(m, TILES), [(2, 4, 6, 3)]),
+    "maximum, overlapping": (lambda m: max_pool(m, OVERLAPPING), [(2, 4, 6, 3)]),
+    "sum, tiling": (lambda m: sum_pool(m, TILES), [(2, 4, 6, 3)]),
+    "sum, overlapping": (lambda m: sum_pool(m, OVERLAPPING), [(2, 4, 6, 3)]),
+}
+FAST = {name: pooling if "m, " in name else convolution for name in CASES}
+table = pytest.mark.parametrize("name", CASES)
+
+
+def both(name):
+    make, shapes = CASES[name]
+    return make(FAST[name]), make(plain), shapes
+
+
+def arguments(shapes, dtype=np.float64, seed=0):
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
+
+
+def compiled(function, *args):
+    """The results of ``function``, compiled with XLA's default options."""
+    options = {"xla_backend_optimization_level": 3, "xla_cpu_parallel_codegen_split_count": 32}
+    return jax.jit(function).lower(*args).compile(options)(*args)
+
+
+def agree(fast, plain_form, *args, tolerance=1e-12):
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=tolerance, atol=tolerance),
+        compiled(fast, *args),
+        compiled(plain_form, *args),
+    )
+
+
+def number(operation):
+    """A number with derivatives of every order."""
+    return lambda *args: jnp.sum(jnp.sin(operation(*args)))
+
+
+def derivatives(operation):
+    places = lambda args: tuple(range(len(args)))  # noqa: E731
+
+    def found(*args):
+        gradient = jax.grad(number(operation), places(args))
+        checkpointed = jax.grad(jax.checkpoint(number(operation)), places(args))
+        ones = tuple(map(jnp.ones_like, args))
+
+        def step(carry, _):
+            return jax.tree.map(lambda a, g: a - 0.1 * g, carry, gradient(*carry)), number(operation)(*carry)
+
+        return {
+            "value": operation(*args),
+            "gradient": gradient(*args),
+            "Hessian-vector product": jax.jvp(gradient, args, ones)[1],
+            "checkpoint": checkpointed(*args),
+            "scan": jax.lax.scan(step, args, None, 3),
+        }
+
+    return found
+
+
+@table
+def test_values_and_derivatives(name):
+    fast, plain_form, shapes = both(name)
+    with jax.enable_x64(True):
+        agree(derivatives(fast), derivatives(plain_form), *arguments(shapes))
+
+
+def over_axes(operation, in_axes):
+    """The gradient of ``operation`` mapped over one axis of each argument that has lanes.
+
+    The mapped function is inside of a ``jit`` and differentiated from outside of it: where a derivative rule returns
+    its value with the lanes on another axis than the function does, only that shows it.
+    """
+    mapped = jax.jit(jax.vmap(operation, in_axes, -1))
+
+    def found(*args):
+        def loss(*args):
+            ys = mapped(*args)
+            weights = jnp.broadcast_to(jnp.arange(1.0, 1 + LANES, dtype=ys.dtype), ys.shape)
+            return jnp.sum(jnp.sin(ys) * weights), ys
+
+        gradient = jax.grad(loss, tuple(range(len(args))), has_aux=True)
+        tangents = tuple(map(jnp.ones_like, args))
+        return gradient(*args), jax.jvp(lambda *args: loss(*args)[1], args, tangents)[1]
+
+    return found
+
+
+@table
+def test_mapped_over_every_axis(name):
+    """One argument with lanes on each of its axes; all arguments with lanes, on axes of their own; nested."""
+    fast, plain_form, shapes = both(name)
+    single = [
+        tuple(where if place == each else None for each in range(len(shapes)))
+        for place, shape in enumerate(shapes)
+        for where in range(len(shape) + 1)
+    ]
+    several = [tuple((shift + place) % (len(shape) + 1) for place, shape in enumerate(shapes)) for shift in range(2)]
+
+    def everything(operation):
+        def found(*lanes):
+            rest = iter(lanes)
+            return [
+                over_axes(operation, axes)(*(next(rest) for _ in shapes)) for axes in itertools.chain(single, several)
+            ]
+
+        return found
+
+    with jax.enable_x64(True):
+        lanes = []
+        for axes in itertools.chain(single, several):
+            with_lanes = [
+                shape if where is None else (*shape[:where], LANES, *shape[where:])
+                for shape, where in zip(shapes, axes, strict=True)
+            ]
+            lanes += arguments(with_lanes, seed=len(lanes))
+        agree(everything(fast), everything(plain_form), *lanes)
+
+
+@table
+def test_nested_lanes_in_a_branch_in_a_loop(name):
+    fast, plain_form, shapes = both(name)
+
+    def nested(operation):
+        def mapped(*args):
+            inner = jax.vmap(operation, (-1, *[None] * (len(shapes) - 1)))
+            outer = jax.vmap(inner, (1, *[0] * (len(shapes) - 1)))
+            return jax.lax.map(
+                lambda scale: jax.lax.cond(scale > 0, lambda: outer(*args) * scale, lambda: 0 * outer(*args)),
+                jnp.ones(2),
+            )
+
+        return jax.value_and_grad(lambda *args: jnp.sum(jnp.sin(mapped(*args))), tuple(range(len(shapes))))
+
+    x, *rest = shapes
+    with jax.enable_x64(True):
+        args = arguments([(x[0], 2, *x[1:], LANES), *((2, *shape) for shape in rest)])
+        agree(nested(fast), nested(plain_form), *args)
+
+
+@table
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_other_dtypes(name, dtype):
+    fast, plain_form, shapes = both(name)
+    args = arguments(shapes, dtype)
+    found, expected = (compiled(jax.value_and_grad(lambda *a, f=f: jnp.sum(f(*a))), *args) for f in (fast, plain_form))
+    tolerance = 20 * float(jnp.finfo(dtype).eps)
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert ours.dtype == theirs.dtype
+        ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())
+
+
+@table
+@pytest.mark.parametrize("examples", [0, 1])
+def test_few_examples(name, examples):
+    fast, plain_form, (x, *rest) = both(name)
+    args = arguments([(examples, *x[1:]), *rest], np.float32)
+    gradient = lambda f: jax.value_and_grad(number(f), tuple(range(len(args))))  # noqa: E731
+    agree(gradient(fast), gradient(plain_form), *args, tolerance=1e-4)
+
+
+@table
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_in_one_example_reaches_no_other(name, bad):
+    fast, _, shapes = both(name)
+    args = arguments(shapes, np.float32)
+    spoilt = args[0].at[0, 1, 1].set(bad)
+
+    def per_example(x, *rest):
+        y, pullback = jax.vjp(lambda x: fast(x, *rest), x)
+        return y, pullback(jnp.cos(y))[0]
+
+    for found, expected in zip(compiled(per_example, spoilt, *args[1:]), compiled(per_example, *args), strict=True):
+        np.testing.assert_allclose(found[1], expected[1], rtol=1e-5, atol=1e-5)
+        assert not np.isfinite(found[0]).all()
+
+
+def test_ties_of_a_maximum_go_to_the_first():
+    x = jnp.zeros((1, 4, 6, 1))
+    for module, axes in itertools.product((plain, pooling), (TILES, OVERLAPPING)):
+        gradient = compiled(jax.grad(lambda x, m=module, a=axes: jnp.sum(m.max_pool(x, a))), x)
+        if axes is TILES:
+            np.testing.assert_array_equal(
+                np.argwhere(np.asarray(gradient)[0, :, :, 0]), [[0, 0], [0, 3], [2, 0], [2, 3]]
+            )
+        else:
+            expected = compiled(jax.grad(lambda x: jnp.sum(plain.max_pool(x, OVERLAPPING))), x)
+            np.testing.assert_array_equal(gradient, expected)
