@@ -150,7 +150,9 @@ LABELED = Batch(X, np.arange(24) % 3)
 
 def test_nothing_is_compiled_or_kept_after_the_first_call():
     def everything(rate):
-        made = lambda hp: _classify(hp)  # noqa: E731: a new function that says the same
+        def made(hp):  # a new function that says the same
+            return _classify(hp)
+
         hparams = {"rate": rate}
         result = training.fit(made, hparams, LABELED, LABELED, key=KEY)
         training.make_run(made)(KEY, hparams, LABELED, LABELED)
@@ -211,8 +213,6 @@ def test_a_run_that_closes_over_a_traced_number_has_its_derivative():
         return run(KEY, None, DATA, DATA).history["valid_loss"][-1]
 
     slope = jax.grad(last_loss)(0.1)
-    by_argument = jax.grad(
-        lambda rate: training.make_run(recipe)(KEY, rate, DATA, DATA).history["valid_loss"][-1]
-    )(0.1)
+    by_argument = jax.grad(lambda rate: training.make_run(recipe)(KEY, rate, DATA, DATA).history["valid_loss"][-1])(0.1)
     np.testing.assert_allclose(slope, by_argument, rtol=1e-5)
     assert abs(slope) > 1e-3
