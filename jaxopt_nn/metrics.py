@@ -363,7 +363,8 @@ def _indices(classes: ArrayLike) -> Array:
 
 
 def _mean_of_trailing(values: Array) -> Array:
-    values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    # NumPy's promotion: JAX's has none of bool and float32 where jax_numpy_dtype_promotion is strict.
+    values = values.astype(np.promote_types(values.dtype, np.float32))
     return jnp.mean(values, axis=tuple(range(1, values.ndim)))
 
 

@@ -5,14 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxopt_nn.training.batches import count_examples
+from jaxopt_nn.training.devices import split_rows, varying, varying_axes
 from jaxopt_nn.training.programs import is_traced_any
 from jaxopt_nn.trees import check_same_structure
 from jaxopt_nn.types import Array, Batch, Key, PyTree, State
 
-__all__ = ["accumulate"]
+__all__ = ["accumulate", "compute_dtype"]
 
 GradientFn = Callable[..., tuple[tuple[Array, tuple[State, dict[str, Array]]], PyTree]]
 """``(params, model_state, batch, key) -> ((loss, (model_state, metrics)), gradient)``."""
@@ -47,7 +49,7 @@ def accumulate(gradient_fn: GradientFn, micro_batches: int) -> GradientFn:
                 jax.tree.map(lambda m: _weighted(share, m), metrics),
             )
 
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, _wide(leaf)), params)
+        zeros = jax.tree.map(_zeros_like, params)
         inputs = (jnp.arange(micro_batches), parts, shares)
         (gradient, model_state), (losses, metrics) = _scan(part, (zeros, model_state), inputs)
         gradient = jax.tree.map(lambda sum_, leaf: sum_.astype(leaf.dtype), gradient, params)
@@ -74,20 +76,26 @@ def _split(batch: Batch, count: int) -> tuple[Batch, Array]:
         raise ValueError(f"micro_batches: expected at most the number of examples in a batch, {examples}, got {count}")
     size = -(-examples // count)
     missing = size * count - examples
+    if missing and batch.weight is None:
+        batch = batch._replace(weight=jnp.ones(examples, jnp.float32))
+    # Filled up with rows of the batch itself: what is computed of them is finite if the batch is. They count nothing.
+    parts = jax.tree.map(lambda leaf: split_rows(jnp.asarray(leaf), count, size), batch)
     if missing:
-        weight = jnp.ones(examples, jnp.float32) if batch.weight is None else batch.weight
-        # Rows of the batch itself: whatever is computed of them is finite if the batch is, and counts nothing.
-        batch = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:missing]]), batch)
-        batch = batch._replace(weight=jnp.concatenate([weight, jnp.zeros(missing, weight.dtype)]))
-    parts = jax.tree.map(lambda leaf: leaf.reshape(count, size, *leaf.shape[1:]), batch)
+        fresh = (jnp.arange(count * size) < examples).reshape(count, size)
+        parts = parts._replace(weight=jnp.where(fresh, parts.weight, 0))
     return parts, jnp.full(count, size, jnp.float32) if parts.weight is None else jnp.sum(parts.weight, 1)
+
+
+def _zeros_like(leaf: Array) -> Array:
+    return varying(jnp.zeros(leaf.shape, compute_dtype(leaf.dtype)), varying_axes(leaf))
 
 
 def _weighted(share: Array, value: Array) -> Array:
     """``share · value``, and 0 where the share is: a part that counts nothing may be NaN."""
-    value = value.astype(_wide(value))
+    value = value.astype(compute_dtype(value.dtype))
     return jnp.where(share == 0, 0, share.astype(value.dtype) * value)
 
 
-def _wide(leaf: Array) -> Any:
-    return jnp.promote_types(leaf.dtype, jnp.float32)
+def compute_dtype(dtype: Any) -> Any:
+    """float32, or ``dtype`` if that is wider. By NumPy's promotion: JAX's may be strict, and then there is none."""
+    return np.promote_types(dtype, np.float32)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jaxopt_nn.training.devices import take_rows
 from jaxopt_nn.types import Array, Batch, Key
 
 __all__ = ["EpochOrder", "count_examples", "count_steps", "epoch_order", "take_batch"]
@@ -37,7 +38,7 @@ def epoch_order(key: Key, examples: int, batch_size: int, last_batch: str, shuff
 
 def take_batch(data: Batch, rows: Array, padding: Array | None) -> Batch:
     """The named rows of a data set; those of padding get the weight 0."""
-    batch: Batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], data)
+    batch: Batch = jax.tree.map(lambda leaf: take_rows(jnp.asarray(leaf), rows), data)
     if padding is None:
         return batch
     return batch._replace(weight=padding if batch.weight is None else batch.weight * padding)

@@ -24,6 +24,7 @@ from jaxopt_nn.optimizers import (
     scale_learning_rate,
 )
 from jaxopt_nn.training.batches import EpochOrder, count_examples, epoch_order, take_batch
+from jaxopt_nn.training.devices import varying, varying_axes
 from jaxopt_nn.training.evaluation import evaluate_model
 from jaxopt_nn.training.recipe import Recipe, losses_of, model_of, penalty_of
 from jaxopt_nn.training.status import Status
@@ -75,8 +76,8 @@ class Progress(NamedTuple):
     epochs: Array
 
 
-def init_progress(parts: Recipe, keys: RunKeys, train: Batch) -> Progress:
-    """The beginning of a run."""
+def init_progress(parts: Recipe, keys: RunKeys, train: Batch, varying_over: frozenset[str] = frozenset()) -> Progress:
+    """The beginning of a run; ``varying_over`` are the mesh axes of a ``shard_map`` over which its arguments vary."""
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((parts.batch_size, *leaf.shape[1:]), leaf.dtype), train.x)
     params, model_state = model_of(parts).init(keys.init, example)
     state = init_state(params, parts.optimizer, keys.noise, model_state)
@@ -87,7 +88,8 @@ def init_progress(parts: Recipe, keys: RunKeys, train: Batch) -> Progress:
     status = jnp.int32(Status.COMPLETED)
     if train.weight is not None:  # without any weight each loss is 0, and nothing is learned
         status = jnp.where(jnp.sum(train.weight) > 0, status, Status.NONFINITE_TRAINING)
-    return Progress(state, best, plateau, status, jnp.int32(-1), jnp.int32(0))
+    progress = Progress(state, best, plateau, status, jnp.int32(-1), jnp.int32(0))
+    return varying(progress, varying_over)
 
 
 def train_epoch(
@@ -105,13 +107,17 @@ def train_epoch(
     """
     active = (progress.status == Status.COMPLETED) & due
 
+    def blank(row: Row) -> Row:
+        nans = {name: jnp.full(value.shape, jnp.nan, value.dtype) for name, value in row.items()}
+        return varying(nans, varying_axes(active))
+
     @jax.jit  # traced once for the shapes of its row and for the branch
     def work(progress: Progress) -> tuple[Progress, Row]:
         new, row = _train_epoch(parts, progress, order_key, epoch, train, valid)
-        return _choose(active, (new, row), (progress, _blank(row)))
+        return _choose(active, (new, row), (progress, blank(row)))
 
     def skip(progress: Progress) -> tuple[Progress, Row]:
-        return progress, _blank(jax.eval_shape(lambda: work(progress)[1]))
+        return progress, blank(jax.eval_shape(lambda: work(progress)[1]))
 
     return lax.cond(any_over_vmapped_axis(active), work, skip, progress)
 
@@ -243,7 +249,3 @@ def _all_finite(tree: PyTree) -> Array:
 def _choose(flag: Array, chosen: PyTree, other: PyTree) -> PyTree:
     """One of two trees. A branch: for lanes it becomes a select, for a single run it is a kernel for each leaf less."""
     return lax.cond(flag, lambda: chosen, lambda: other)
-
-
-def _blank(row: Row) -> Row:
-    return {name: jnp.full(value.shape, jnp.nan, value.dtype) for name, value in row.items()}

@@ -10,6 +10,7 @@ from jax import lax
 from jaxopt_nn import losses
 from jaxopt_nn.training.batches import count_examples
 from jaxopt_nn.training.checks import check_data, check_values, examples_at_once, init_shapes
+from jaxopt_nn.training.devices import slice_rows, split_rows
 from jaxopt_nn.training.programs import compiled, is_traced_any, static_unless_number
 from jaxopt_nn.training.recipe import Recipe, RecipeFn, build_recipe, losses_of, model_of, per_example
 from jaxopt_nn.trees import named_leaves
@@ -96,18 +97,15 @@ def _call(function: Callable[..., Any], hparams: PyTree, *arguments: PyTree) -> 
 def _predict(parts: Recipe, params: Params, model_state: State, x: PyTree) -> PyTree:
     examples = count_examples(Batch(x, None))
     size = examples_at_once(parts, examples)
-    whole = examples // size * size
+    if size == examples:
+        return _outputs(parts, params, model_state, x)
 
     def outputs(x: PyTree) -> PyTree:
         return _outputs(parts, params, model_state, x)
 
-    pieces: list[PyTree] = []
-    if whole:
-        chunks = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), x)
-        pieces.append(jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), lax.map(outputs, chunks)))
-    if whole < examples:
-        pieces.append(outputs(jax.tree.map(lambda leaf: leaf[whole:], x)))
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *pieces)
+    count = -(-examples // size)
+    windows = lax.map(outputs, jax.tree.map(lambda leaf: split_rows(leaf, count, size), x))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:examples], windows)
 
 
 def evaluate_model(parts: Recipe, params: Params, model_state: State, data: Batch) -> dict[str, Array]:
@@ -123,7 +121,7 @@ def evaluate_model(parts: Recipe, params: Params, model_state: State, data: Batc
     def sums(rows: Batch, fresh: Array | None) -> tuple[dict[str, Array], Array]:
         values = values_of(rows)
         weight = jnp.ones_like(values["loss"]) if rows.weight is None else rows.weight.astype(values["loss"].dtype)
-        weight = weight if fresh is None else weight * fresh
+        weight = weight if fresh is None else jnp.where(fresh, weight, 0)
         total = jnp.sum(weight)
         return {name: losses.weighted_mean(value, weight) * total for name, value in values.items()}, total
 
@@ -135,7 +133,7 @@ def evaluate_model(parts: Recipe, params: Params, model_state: State, data: Batc
         # The last window overlaps the one before it: what was counted there has weight 0 here. No padded copy is made.
         def window(index: Array) -> tuple[dict[str, Array], Array]:
             start = jnp.minimum(index * size, examples - size)
-            rows = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), data)
+            rows = jax.tree.map(lambda leaf: slice_rows(leaf, start, size), data)
             return sums(rows, start + jnp.arange(size) >= index * size)
 
         totals, count = jax.tree.map(lambda sum_: sum_.sum(0), lax.map(window, jnp.arange(-(-examples // size))))

@@ -25,7 +25,7 @@ def as_arrays(tree: PyTree) -> PyTree:
 
 
 def compiled(function: Callable[..., Any], *examples: PyTree) -> tuple[Callable[..., Any], PyTree]:
-    """``function`` as a compiled program of arguments of the shapes and dtypes of ``examples``; and its output's shapes.
+    """``function`` as a compiled program of arguments with the types of ``examples``; and the shapes of its output.
 
     Args:
         function: a new closure: JAX remembers the traces of functions that it has seen.

@@ -163,19 +163,19 @@ def model_of(parts: Recipe) -> Layer:
 
 def losses_of(parts: Recipe, outputs: Any, targets: Any, examples: int) -> Array:
     """The losses ``[N]`` of examples."""
-    losses = per_example("loss", parts.loss(outputs, targets), examples)
-    if not jnp.issubdtype(losses.dtype, jnp.floating):
-        raise TypeError(f"loss: expected floats, which have a gradient, got {losses.dtype}")
-    return losses
+    values = jnp.asarray(parts.loss(outputs, targets))
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        raise TypeError(f"loss: expected floats, which have a gradient, got {values.dtype}")
+    return per_example("loss", values, examples)
 
 
 def per_example(name: str, values: Any, examples: int) -> Array:
-    """What a loss or metric returned, one number an example."""
+    """What a loss or metric returned, one float an example."""
     values = jnp.asarray(values)
     if values.shape != (examples,):
         hint = "; average over the axes behind the first" if values.ndim > 1 else ""
         raise ValueError(f"{name}: expected one number an example, [{examples}], got {list(values.shape)}{hint}")
-    return values
+    return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(jnp.float32)
 
 
 def penalty_of(parts: Recipe, params: Params) -> Array | None:

@@ -10,6 +10,7 @@ from jax import lax
 from jaxopt_nn._arguments import check_key
 from jaxopt_nn.optimizers import evaluation_params
 from jaxopt_nn.training.checks import check_run_arguments
+from jaxopt_nn.training.devices import varying_axes
 from jaxopt_nn.training.epoch import Progress, Row, RunKeys, init_progress, train_epoch
 from jaxopt_nn.training.programs import compiled, is_traced_any, static_unless_number
 from jaxopt_nn.training.recipe import Recipe, RecipeFn, build_recipe
@@ -106,10 +107,10 @@ def make_run(recipe: RecipeFn) -> Run:
         train, valid = check_run_arguments(parts, train, valid)
         arguments = (key, hparams, train, valid)
         if is_traced_any(arguments):
-            return _run(parts, key, train, valid)
+            return _run(parts, *arguments)
 
         def program(key: Key | RunKeys, hparams: PyTree, train: Batch, valid: Batch | None) -> RunResult:
-            return _run(build_recipe(recipe, hparams), key, train, valid)
+            return _run(build_recipe(recipe, hparams), key, hparams, train, valid)
 
         arguments = (key, static_unless_number(hparams), train, valid)
         return compiled(program, *arguments)[0](*arguments)
@@ -117,13 +118,14 @@ def make_run(recipe: RecipeFn) -> Run:
     return run
 
 
-def _run(parts: Recipe, key: Key | RunKeys, train: Batch, valid: Batch | None) -> RunResult:
+def _run(parts: Recipe, key: Key | RunKeys, hparams: PyTree, train: Batch, valid: Batch | None) -> RunResult:
     keys = split_key(key)
+    start = init_progress(parts, keys, train, varying_axes((key, hparams, train, valid)))
 
     def body(progress: Progress, epoch: Array) -> tuple[Progress, Row]:
         return train_epoch(parts, progress, keys.order, epoch, train, valid)
 
-    progress, history = lax.scan(body, init_progress(parts, keys, train), jnp.arange(parts.epochs))
+    progress, history = lax.scan(body, start, jnp.arange(parts.epochs))
     return finish(progress, history)
 
 

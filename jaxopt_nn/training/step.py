@@ -1,17 +1,19 @@
 """One training step: one gradient, one update. The lower floor, for a model and a loop of one's own."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.core import Tracer
 
 from jaxopt_nn._arguments import check_key, check_number, check_positive_int
 from jaxopt_nn.optimizers import frozen_paths
-from jaxopt_nn.training.accumulation import accumulate
+from jaxopt_nn.training.accumulation import accumulate, compute_dtype
 from jaxopt_nn.trees import check_same_structure, named_leaves
 from jaxopt_nn.types import Array, ArrayLike, Batch, Key, LossFn, NotFinite, Params, PyTree, State, TrainState
 
@@ -225,9 +227,9 @@ def _split(params: Params, frozen: frozenset[str]) -> tuple[list[Array], Callabl
 
 def _norm(tree: PyTree) -> Array:
     """The global L2 norm of a pytree, accumulated in float32 at least."""
-    total = jnp.float32(0)
-    for leaf in jax.tree.leaves(tree):
-        total += jnp.sum(jnp.square(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))))
+    squares = [jnp.sum(jnp.square(leaf.astype(compute_dtype(leaf.dtype)))) for leaf in jax.tree.leaves(tree)]
+    dtype = functools.reduce(np.promote_types, (square.dtype for square in squares), np.dtype(np.float32))
+    total = sum((square.astype(dtype) for square in squares), jnp.zeros((), dtype))
     zero = total == 0  # where the root has no derivative: there it is 0, as that of the squares
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total)))
 

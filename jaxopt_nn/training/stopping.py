@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxopt_nn.training.devices import varying, varying_axes
 from jaxopt_nn.types import Array, ArrayLike, Params, State
 
 __all__ = ["Best", "EarlyStopping", "direction", "init_best", "mode_of", "update_best"]
@@ -97,6 +98,7 @@ def update_best(stopping: EarlyStopping, best: Best, value: Array, epoch: Array,
     delta = jnp.asarray(stopping.min_delta, best.value.dtype)
     value = value.astype(best.value.dtype)
     better = value < best.value - delta if mode_of(stopping) == "min" else value > best.value + delta
-    found = Best(params, state, value, jnp.asarray(epoch, jnp.int32), jnp.int32(0))
+    improved = Best(params, state, value, jnp.asarray(epoch, jnp.int32), jnp.int32(0))
+    improved = varying(improved, varying_axes(better))
     waited = best._replace(bad_epochs=best.bad_epochs + 1)
-    return jax.lax.cond(better, lambda: found, lambda: waited)  # a branch: no kernel for each leaf
+    return jax.lax.cond(better, lambda: improved, lambda: waited)  # a branch: no kernel for each leaf

@@ -58,6 +58,49 @@ def test_a_part_without_weight_may_be_anything():
     jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
 
 
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "micro_batches"),
+    [(33, 32, 4), (100, 64, 4), (100, 64, 8)],  # by padding alone, some parts of the last batch have no rows
+)
+def test_running_statistics_are_those_of_rows_that_count(rows, batch_size, micro_batches):
+    """They were pulled towards 0 by parts without rows: from 50 to 41.1 with 4 parts, to 33.3 with 8."""
+    x = 50 + np.random.default_rng(0).standard_normal((rows, 1)).astype("f")
+
+    def recipe(hp):
+        return training.Recipe(
+            model=layers.serial(layers.batch_norm(), layers.dense(1)), loss=losses.mean_squared_error,
+            optimizer=optimizers.sgd(hp), batch_size=batch_size, micro_batches=micro_batches, epochs=60,
+        )  # fmt: skip
+
+    result = jax.jit(training.make_run(recipe))(jax.random.key(0), 0.0, Batch(x, x))
+    statistics = result.model_state["batch_norm_0"]
+    np.testing.assert_allclose(statistics["mean"], x.mean(), atol=0.5)
+    np.testing.assert_allclose(statistics["var"], x.var(), rtol=0.2)
+
+
+def test_a_part_without_weight_leaves_the_model_state_whatever_the_model_does():
+    weight = jnp.ones(20).at[5:10].set(0.0)
+    state, _ = _step(Batch(X, LABELS, weight), 4, optimizers.sgd(1.0))
+    assert int(state.model_state["calls"]) == 3
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2, 3])
+def test_a_batch_without_weight_has_the_gradient_of_the_penalty(micro_batches):
+    params, _ = MODEL.init(jax.random.key(1), X)
+
+    def with_penalty(params, *rest):
+        loss, aux = loss_fn(params, *rest)
+        return loss + 0.5 * jnp.sum(params["dense_0"]["kernel"] ** 2), aux
+
+    optimizer = optimizers.sgd(0.25)
+    state = training.init_state(params, optimizer, jax.random.key(2), {"calls": jnp.int32(0)})
+    step = jax.jit(training.make_step(with_penalty, optimizer, micro_batches=micro_batches))
+    after, metrics = step(state, Batch(X, LABELS, jnp.zeros(20)))
+    np.testing.assert_allclose(after.params["dense_0"]["kernel"], 0.75 * params["dense_0"]["kernel"], rtol=1e-6)
+    np.testing.assert_array_equal(after.params["dense_1"]["kernel"], params["dense_1"]["kernel"])
+    np.testing.assert_allclose(metrics["loss"], 0.5 * jnp.sum(params["dense_0"]["kernel"] ** 2), rtol=1e-6)
+
+
 def test_a_schedule_counts_updates_and_not_parts():
     state, _ = _step(Batch(X, LABELS), 4, optimizers.sgd(schedules.step_decay(1.0, 1, 0.5)))
     assert int(state.step) == 1

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_nn import losses, metrics, training
+from jaxopt_nn import layers, losses, metrics, optimizers, training
 from jaxopt_nn.types import Batch
 
 
@@ -87,3 +87,41 @@ def test_a_mismatched_parameter_tree_is_named(problem, trained):
     match = r"^params: .*missing \['dense_1/bias', 'dense_1/kernel'\], unexpected \['head/bias', 'head/kernel'\]"
     with pytest.raises(ValueError, match=match):
         training.predict(problem.recipe(), problem.hparams, broken, problem.valid.x)
+
+
+@pytest.mark.parametrize("rows", [513, 1025, 3000])
+def test_all_rows_of_labels_are_looked_at(problem, trained, rows):
+    """Of more than 512 none were: 1-based labels gave an accuracy of 0.064 and a loss of NaN."""
+    labels = np.zeros(rows, int)
+    labels[-1] = 3
+    with pytest.raises(
+        ValueError, match=rf"^batch\.y, .*labels\[{rows - 1}\]: expected a class label in \[0, 3\), got 3"
+    ):
+        training.evaluate(problem.recipe(), problem.hparams, trained, Batch(np.zeros((rows, 6), "f"), labels))
+
+
+def test_labels_of_a_metric_are_looked_at_too(problem, trained):
+    recipe = problem.recipe(loss=lambda outputs, targets: jnp.mean(outputs**2, -1))
+    with pytest.raises(ValueError, match=r"^batch\.y, .*labels\[1\]: expected a class label in \[0, 3\), got 7"):
+        training.evaluate(recipe, problem.hparams, trained, Batch(np.zeros((2, 6), "f"), np.array([0, 7])))
+
+
+def test_ids_out_of_range_are_named():
+    def recipe(hp):
+        model = layers.serial(layers.embedding(5, 2), layers.flatten, layers.dense(1))
+        return training.Recipe(model=model, loss=losses.mean_squared_error, optimizer=optimizers.sgd(hp), batch_size=2)
+
+    ids = np.zeros((4, 3), int)
+    result = training.fit(recipe, 0.1, Batch(ids, np.zeros((4, 1), "f")), key=jax.random.key(0))
+    ids[3, 1] = 5
+    with pytest.raises(ValueError, match=r"^embedding_0: expected ids in \[0, 5\), got 0 to 5"):
+        training.predict(recipe, 0.1, result, ids)
+    with pytest.raises(ValueError, match=r"^embedding_0: expected ids in \[0, 5\), got 0 to 5"):
+        training.fit(recipe, 0.1, Batch(ids, np.zeros((4, 1), "f")), key=jax.random.key(0))
+
+
+def test_what_is_no_trained_model_and_what_are_no_features(problem, trained):
+    with pytest.raises(TypeError, match=r"^trained: expected what has params and model_state, .*got a dict"):
+        training.predict(problem.recipe(), problem.hparams, trained.params, problem.valid.x)
+    with pytest.raises(TypeError, match=r"^x: expected features, got a Batch: pass its x"):
+        training.predict(problem.recipe(), problem.hparams, trained, problem.valid)

@@ -197,3 +197,13 @@ def test_the_row_goes_on_over_the_end_of_an_epoch_and_limits_may_be_swept():
 def test_a_bad_limit_is_named(limit):
     with pytest.raises(ValueError, match=r"^nonfinite_limit: expected a finite number in"):
         training.make_run(lambda hp: _in_order(hp, limit))(jax.random.key(1), 0.05, DATA)
+
+
+def test_data_without_weight_are_a_failure_and_not_a_trained_model():
+    """Where they are not traced they are refused: see test_bad_input.py."""
+    run = jax.jit(training.make_run(recipe))
+    result = run(jax.random.key(1), 0.05, DATA._replace(weight=jnp.zeros(40)), DATA)
+    assert training.Status(int(result.status)) is training.Status.NONFINITE_TRAINING
+    assert int(result.epochs) == int(result.state.step) == 0 and int(result.first_bad_step) == -1
+    result = run(jax.random.key(1), 0.05, DATA, DATA._replace(weight=jnp.zeros(40)))
+    assert training.Status(int(result.status)) is training.Status.NONFINITE_VALIDATION

@@ -5,6 +5,7 @@ import re
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -98,3 +99,78 @@ def test_strings_and_functions_need_no_static_in_fit(problem):
 
     hparams = {**problem.hparams, "activation": "relu", "use_bias": True}
     training.fit(recipe, hparams, problem.train, key=problem.key)
+
+
+@pytest.mark.parametrize("answer", [True, np.bool_(True), jnp.array(True)], ids=["Python", "NumPy", "JAX"])
+def test_whatever_is_true_ends_the_run(problem, answer):
+    result = training.fit(
+        problem.recipe(), problem.hparams, problem.train, key=problem.key, callbacks=[lambda e: answer]
+    )
+    assert training.Status(int(result.status)) is training.Status.INTERRUPTED and int(result.epochs) == 1
+
+
+@pytest.mark.parametrize("answer", ["stop", 1, 0.5, np.ones(2, bool)], ids=repr)
+def test_an_answer_that_is_no_bool_is_an_error(problem, answer):
+    with pytest.raises(TypeError, match=r"^callbacks: expected <lambda> to return None, True or False, got"):
+        training.fit(problem.recipe(), problem.hparams, problem.train, key=problem.key, callbacks=[lambda end: answer])
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "match"),
+    [
+        (print, r"^callbacks: expected a list of functions, got <built-in function print>"),
+        ([None], r"^callbacks\[0\]: expected a function of an EpochEnd, got None"),
+        ([print, lambda: None], r"^callbacks\[1\]: expected a function of one argument, an EpochEnd, got one of \(\)"),
+        ([lambda epoch, metrics: None], r"^callbacks\[0\]: .*got one of \(epoch, metrics\)"),
+    ],
+)
+def test_callbacks_are_looked_at_before_the_run(problem, callbacks, match):
+    def recipe(hp):
+        raise AssertionError("the run has begun")
+
+    with pytest.raises(TypeError, match=match):
+        training.fit(recipe, problem.hparams, problem.train, key=problem.key, callbacks=callbacks)
+
+
+def _within(transform):
+    def call(problem):
+        def fitted(rate):
+            hparams = {**problem.hparams, "learning_rate": rate}
+            return training.fit(problem.recipe(), hparams, problem.train, key=problem.key).history["train_loss"][-1]
+
+        return transform(fitted)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        _within(lambda f: jax.jit(f)(0.1)),
+        _within(lambda f: jax.vmap(f)(jnp.ones(2))),
+        _within(lambda f: jax.grad(f)(0.1)),
+        _within(lambda f: jax.jit(lambda: f(0.1))()),
+        lambda problem: jax.jit(
+            lambda train: training.fit(problem.recipe(), problem.hparams, train, key=problem.key).params
+        )(problem.train),
+    ],
+    ids=["jit", "vmap", "grad", "jit of nothing", "jit of the data"],
+)
+def test_within_a_program_it_says_at_once_what_to_use(problem, call):
+    with pytest.raises(TypeError, match=r"^fit: expected to be called outside of jit, vmap and grad; .*make_run"):
+        call(problem)
+
+
+def test_a_dispatch_is_bounded_by_time(problem, monkeypatch):
+    """So that Ctrl-C is heard; with the same bits, and one program for dispatches of any length."""
+    recipe = problem.recipe(early_stopping=training.EarlyStopping(patience=9))
+    arguments = (recipe, problem.hparams, problem.train, problem.valid)
+    expected = training.fit(*arguments, key=problem.key, epochs_per_call=6)
+    clock = iter(range(100))
+    monkeypatch.setattr(training.fit.__globals__["time"], "perf_counter", lambda: 10 * next(clock))  # 10 s each
+    ends = []
+    slow = training.fit(*arguments, key=problem.key, epochs_per_call=6, callbacks=[ends.append])
+    assert [int(end.state.step) for end in ends] == [5, 10, 15, 20, 25, 30]  # one epoch at a time
+    for name, values in expected.history.items():
+        np.testing.assert_array_equal(slow.history[name], values)
+    jax.tree.map(np.testing.assert_array_equal, slow.params, expected.params)

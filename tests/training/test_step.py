@@ -179,3 +179,88 @@ def test_the_norm_is_that_of_all_leaves_small_and_large():
     np.testing.assert_allclose(jax.jit(norm)(2.0), 2 * exact, rtol=1e-6)
     np.testing.assert_allclose(jax.jit(jax.vmap(norm))(jnp.array([1.0, 3.0])), [exact, 3 * exact], rtol=1e-6)
     np.testing.assert_allclose(jax.grad(norm)(2.0), exact, rtol=1e-3)  # a cotangent is float16
+
+
+@pytest.mark.parametrize(
+    "jit", [lambda step: step, lambda step: jax.jit(step, donate_argnums=0)], ids=["eager", "donated"]
+)
+def test_a_limit_skips_and_counts_steps_that_are_not_finite(jit):
+    """Counts as ``optax.apply_if_finite`` has them, but at the limit it is over."""
+    params, batch = problem()
+    bad = batch._replace(x=batch.x.at[3].set(jnp.nan))
+    optimizer = optimizers.adam(0.1)
+    step = jit(training.make_step(loss_fn, optimizer, nonfinite_limit=2))
+    state = training.init_state(params, optimizer, jax.random.key(1), {"calls": jnp.int32(0)})
+    reference = optax.apply_if_finite(optax.sgd(0.1), 9)
+    guarded, seen = reference.init(params), []
+    for each in (batch, bad, batch, bad, bad, batch):
+        before = jax.tree.map(np.asarray, state._replace(key=0))
+        state, metrics = step(state, each)
+        applied = bool(metrics["applied"])
+        seen.append(applied)
+        if not applied:
+            after = state._replace(key=0, notfinite=before.notfinite)
+            jax.tree.map(np.testing.assert_array_equal, after, before)
+        if len(seen) < 6:
+            gradient = jax.tree.map(lambda p, bad=each is bad: jnp.full_like(p, jnp.nan if bad else 1.0), params)
+            guarded = reference.update(gradient, guarded, params)[1]
+            for name in ("notfinite_count", "total_notfinite", "last_finite"):
+                assert getattr(state.notfinite, name) == getattr(guarded, name), name
+    assert seen == [True, False, True, False, False, False]  # two in a row: the end
+    assert int(state.step) == int(state.model_state["calls"]) == 2
+
+
+def test_without_a_limit_every_step_is_taken():
+    params, batch = problem()
+    state = training.init_state(params, optimizers.sgd(0.1), jax.random.key(1), {"calls": jnp.int32(0)})
+    after, metrics = training.make_step(loss_fn, optimizers.sgd(0.1))(state, Batch(batch.x * jnp.nan, batch.y))
+    assert "applied" not in metrics and int(after.step) == 1 and np.isnan(after.params["kernel"]).all()
+
+
+def test_what_is_given_to_init_state_survives_a_donated_step():
+    """Also where the optimizer's state holds the parameters themselves, as look-ahead's does."""
+    params, batch = problem()
+    key, model_state = jax.random.key(1), {"calls": jnp.int32(0)}
+    for optimizer in (optimizers.sgd(0.1), optimizers.lookahead(optimizers.sgd(0.1), sync_period=2)):
+        state = training.init_state(params, optimizer, key, model_state)
+        jax.jit(training.make_step(loss_fn, optimizer), donate_argnums=0)(state, batch)
+        assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((params, key, model_state)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "match"),
+    [
+        ((loss_fn, "sgd"), {}, TypeError, r"^optimizer: expected an optax-protocol \(init, update\) pair, got 'sgd'"),
+        ((loss_fn, optimizers.sgd), {}, TypeError, r"^optimizer: expected an optax-protocol"),
+        (("mse", optimizers.sgd(0.1)), {}, TypeError, r"^loss_fn: expected a function .*got 'mse'"),
+        ((loss_fn, optimizers.sgd(0.1)), {"nonfinite_limit": 0}, ValueError, r"^nonfinite_limit: expected .*got 0"),
+        ((loss_fn, optimizers.sgd(0.1)), {"micro_batches": 0}, ValueError, r"^micro_batches: expected"),
+    ],
+)
+def test_what_makes_no_step(arguments, options, error, match):
+    with pytest.raises(error, match=match):
+        training.make_step(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "match"),
+    [
+        (lambda loss, state: loss, TypeError, r"^loss_fn: expected it to return \(loss, \(model_state, metrics\)\)"),
+        (lambda loss, state: (loss, state), TypeError, r"^loss_fn: expected it to return"),
+        (lambda loss, state: (loss[None], (state, {})), TypeError, r"^loss_fn: expected a loss that is .*float32\[1\]"),
+        (lambda loss, state: (loss > 0, (state, {})), TypeError, r"^loss_fn: expected a loss that is .*got bool\[\]"),
+        (
+            lambda loss, state: (loss, (state, {"loss": loss})),
+            ValueError,
+            r"^loss_fn: expected other names .*\['loss'\]",
+        ),
+    ],
+)
+def test_what_is_no_loss(returned, error, match):
+    def wrong(params, model_state, batch, key):
+        return returned(loss_fn(params, model_state, batch, key)[0], model_state)
+
+    params, batch = problem()
+    state = training.init_state(params, optimizers.sgd(0.1), jax.random.key(1), {"calls": jnp.int32(0)})
+    with pytest.raises(error, match=match):
+        training.make_step(wrong, optimizers.sgd(0.1))(state, batch)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxopt_nn import optimizers, training
-from jaxopt_nn.training.stopping import EarlyStopping, init_best, update_best
+from jaxopt_nn.training.stopping import EarlyStopping, direction, init_best, update_best
 from jaxopt_nn.types import Batch, Layer
 
 
@@ -111,6 +111,43 @@ def test_a_metric_can_be_maximized():
     assert int(result.best_epoch) == 1
 
 
+@pytest.mark.parametrize(
+    ("monitor", "mode"),
+    [
+        *(
+            (name, "min")
+            for name in ("valid_loss", "train_loss", "valid_squared_error", "valid_top_5_error", "valid_MAE")
+        ),
+        *(
+            (name, "max")
+            for name in ("valid_accuracy", "valid_top_5_accuracy", "valid_f1", "valid_r2_score", "valid_AUC")
+        ),
+        *((name, None) for name in ("valid_score", "gradient_norm", "learning_rate", "valid_glossary")),
+        ("valid_accuracy_loss", None),
+    ],
+)
+def test_which_values_are_better_follows_from_the_words_of_a_name(monitor, mode):
+    assert direction(monitor) == mode
+
+
+@pytest.mark.parametrize("drive", ["run", "fit"])
+def test_more_accuracy_is_better_without_a_mode(drive):
+    """It was ``mode="min"``: the first epoch came back, with the lowest accuracy."""
+    model, data = scripted([0.5, 0.9, 0.7, 0.7])
+
+    def recipe(hp):
+        return training.Recipe(
+            model=model, loss=lambda outputs, targets: outputs, optimizer=optimizers.sgd(1.0), batch_size=4, epochs=4,
+            metrics={"accuracy": lambda outputs, targets: outputs}, early_stopping=EarlyStopping("valid_accuracy"),
+        )  # fmt: skip
+
+    if drive == "run":
+        result = jax.jit(training.make_run(recipe))(jax.random.key(0), None, data, data)
+    else:
+        result = training.fit(recipe, None, data, data, key=jax.random.key(0))
+    assert int(result.best_epoch) == 1 and float(result.params["w"]) == -2.0
+
+
 def test_patience_may_have_lanes(problem):
     def recipe(hp):
         stopping = training.EarlyStopping(patience=hp["patience"], min_delta=hp["min_delta"])
@@ -166,6 +203,21 @@ def test_plateau_scales_the_learning_rate_from_the_next_epoch_on(driver):
         ),
         ({"early_stopping": EarlyStopping()}, False, r"^monitor: .*there is no validation set.* got 'valid_loss'"),
         ({"plateau_monitor": "loss", "plateau": optimizers.reduce_on_plateau()}, True, r"^monitor: .* got 'loss'"),
+        (
+            {"early_stopping": EarlyStopping("valid_score")},
+            True,
+            r"^early_stopping\.mode: expected \"min\" or \"max\", as 'valid_score' does not say which",
+        ),
+        (
+            {"plateau_monitor": "valid_accuracy", "plateau": optimizers.reduce_on_plateau()},
+            True,
+            r"^plateau: expected reduce_on_plateau\(\.\.\., mode=\"max\"\) to monitor 'valid_accuracy', got no mode",
+        ),
+        (
+            {"plateau_monitor": "gradient_norm", "plateau": optimizers.reduce_on_plateau()},
+            True,
+            r"^plateau: expected reduce_on_plateau\(\.\.\., mode=\"min\" or \"max\"\)",
+        ),
         ({"early_stopping": EarlyStopping(mode="lowest")}, True, r"^early_stopping\.mode: expected \"min\" or \"max\""),
         (
             {"early_stopping": EarlyStopping(patience=0)},
