@@ -453,6 +453,6 @@ def _drawn(draw: Any, *, needs_matrix: bool = False) -> Initializer:
             raise ValueError(
                 f"shape: expected [..., fan_in, fan_out] with two axes or more and sizes >= 1, got {list(shape)}"
             )
-        return draw(unrolled(key), shape, jnp.promote_types(dtype, jnp.float32)).astype(dtype)
+        return draw(key, shape, jnp.promote_types(dtype, jnp.float32)).astype(dtype)
 
     return init
