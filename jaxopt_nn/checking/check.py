@@ -18,6 +18,7 @@ from jaxopt_nn.checking.differences import ROUND_OFF_OF_F
 from jaxopt_nn.checking.directions import seed_words
 from jaxopt_nn.checking.evidence import Claim, Evidence, Finding, Settings, gather
 from jaxopt_nn.checking.explain import Oracle, disputed
+from jaxopt_nn.checking.hypotheses import one_factor
 from jaxopt_nn.checking.judge import Tolerance
 from jaxopt_nn.checking.keys import check_distinct_keys, drawn_twice, drawn_unalike
 from jaxopt_nn.checking.leaf import judge, not_finite, row
@@ -161,8 +162,8 @@ def check_gradients(
             grad_fn is not None or rules.has_own_rules(objective) or any(original.reading.rounding)
         ):
             stripped = rules.stripped_gradient(objective, arguments.leaves, frozen=frozen)
-        stops = objective.reading.stop_gradient and not frozen
-        settings = Settings(directions, max_coordinates, tolerance, words, stops)
+        stops = rules.stops_gradients(objective) and not frozen
+        settings = Settings(directions, max_coordinates, tolerance, words)
         calls: list[int] = []
         reasons: dict[str, None] = {}
         # More than one move: round-off takes few values, and may happen to be the same one again.
@@ -245,8 +246,11 @@ def check_gradients(
     elif order == 2 and overall_verdict([leaf.verdict for leaf in leaves]) in _OK:
         options = {"directions": directions, "rtol": rtol, "z": z, "stop_gradient": stop_gradient}
         second = second_order(check_gradients, f, arguments, objective, claimed, words, key, options)
+    notes = (*notes, *one_factor(leaves))
+    verdicts = [leaf.verdict for leaf in leaves]
+    verdicts += ["FAIL"] if any(leaf.dtype_verdict == "FAIL" for leaf in leaves) else []
     return GradientReport(
-        verdict=overall_verdict([leaf.verdict for leaf in leaves]),
+        verdict=overall_verdict(verdicts if second is None else [*verdicts, second.verdict]),
         leaves=tuple(leaves),
         skipped=arguments.skipped,
         notes=notes,

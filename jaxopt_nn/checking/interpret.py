@@ -85,7 +85,7 @@ def sites(program: Any) -> list[Site]:
 
 
 def is_jax_code(site: Site) -> bool:
-    """Whether a site is inside JAX itself, such as the rule of ``jax.nn.relu``."""
+    """Whether a site is inside JAX itself: the rule of ``jax.nn.relu``, the stop_gradient of ``log_softmax``."""
     return _IN_JAX.search(site.file) is not None
 
 
@@ -102,6 +102,9 @@ def place_of(equation: Any) -> tuple[str, str]:
 
 
 _IN_JAX = re.compile(r"[/\\]jax[/\\](_src|nn|numpy|scipy|experimental|lax)[/\\]")
+_MACHINERY = re.compile(
+    r"[/\\]jax[/\\]_src[/\\]((interpreters|lax[/\\]control_flow)[/\\]|lax[/\\]lax\.py|\w+\.py)|[/\\](functools|contextlib)\.py$|^<"
+)
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 _STEPS = frozenset({"floor", "ceil", "round", "sign", "argmax", "argmin"})
 _RULES = ("custom_jvp", "custom_vjp")
@@ -140,10 +143,11 @@ class _Walk:
 
     def step(self, equation: Any, ins: list[Lanes]) -> list[Lanes]:
         name, params, inner = equation.primitive.name, equation.params, held(equation)
-        if name == "stop_gradient":
+        # One of JAX's own, as in ``log_softmax``, stays: what it stops changes nothing.
+        if name == "stop_gradient" and not is_jax_code(site := _stop_site(equation)):
             if self.policy.frozen:
                 return [(value[0],) * self.width for value in ins]
-            if not self.policy.opaque(_stop_site(equation)):
+            if not self.policy.opaque(site):
                 return ins
         # A ``custom_vmap`` is what it computes, for it has no transpose.
         elif isinstance(inner, Call) and (inner.rule not in _RULES or self.policy.strip(_rule_site(equation, inner))):
@@ -313,7 +317,12 @@ def _rule_site(equation: Any, call: Call) -> Site:
 
 
 def _stop_site(equation: Any) -> Site:
-    return Site("stop_gradient", "", *place_of(equation))
+    trace = equation.source_info.traceback
+    # Whose it is says the code that calls ``lax.stop_gradient``, past JAX's machinery.
+    callers = [frame.file_name for frame in (trace.frames if trace is not None else ())]
+    caller = next((path for path in callers if not _MACHINERY.search(path)), "")
+    place, path = place_of(equation)
+    return Site("stop_gradient", "", place, caller if _IN_JAX.search(caller) else path)
 
 
 def _source(fun: Any) -> tuple[str, str, str]:

@@ -136,6 +136,7 @@ def make_oracles(
         reasons.update({reason: None} if reason else {})
         return found
 
+    masks = _masks(jax.tree.leaves(arguments.args))
     axes = [length for leaf in jax.tree.leaves(arguments.args) for length in np.shape(leaf)]
     units = [coordinate_units(leaf) for leaf in points]
     norm = np.linalg.norm
@@ -156,6 +157,7 @@ def make_oracles(
             stops=lambda: rules.blame(through_stops(), i),
             terms=lambda: [(place, gradients[i] * units[i]) for place, gradients in terms()],
             sizes=sorted(set(axes)),
+            masks=masks,
         )
 
     return [oracle(i) for i in range(len(points))]
@@ -163,3 +165,14 @@ def make_oracles(
 
 def _finite(values: Floats) -> bool:
     return bool(np.all(np.isfinite(values)))
+
+
+def _masks(leaves: Sequence[Any]) -> list[tuple[int, int]]:
+    """``(ones, size)`` of every array of zeros and ones."""
+    found: dict[tuple[int, int], None] = {}
+    for leaf in leaves:
+        if isinstance(leaf, (jax.Array, np.ndarray)) and leaf.dtype.kind in "biuf":
+            array = np.asarray(leaf)
+            if array.ndim and np.all((array == 0) | (array == 1)) and 0 < np.count_nonzero(array) < array.size:
+                found[int(np.count_nonzero(array)), array.size] = None
+    return list(found)

@@ -205,7 +205,7 @@ def _by_hand(f: Callable[..., Any], arguments: Arguments, words: tuple[int, ...]
         shared=shared,
         rest=([], cotangent, [np.asarray(leaf) for leaf in arguments.leaves]),
         cotangent=cotangent,
-        reading=Reading((0.0,) * len(arguments.leaves), False, False),
+        reading=Reading((0.0,) * len(arguments.leaves), False),
         sites=[],
         deterministic=True,
         by_hand=call,

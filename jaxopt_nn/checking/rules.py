@@ -29,6 +29,7 @@ __all__ = [
     "conventional_gradient",
     "has_own_rules",
     "single_rules",
+    "stops_gradients",
     "stripped_gradient",
     "summands",
     "terms",
@@ -80,6 +81,11 @@ def has_own_rules(objective: Objective) -> bool:
     return any(not is_jax_code(site) for site in objective.sites)
 
 
+def stops_gradients(objective: Objective) -> bool:
+    """Whether f has a stop_gradient that is not inside of JAX's own functions."""
+    return any(site.kind == "stop_gradient" and not is_jax_code(site) for site in objective.sites)
+
+
 def stripped_gradient(objective: Objective, leaves: Sequence[Any], *, frozen: bool) -> Stripped:
     """Derivative of f's plain computation at ``leaves``; stop_gradients count as constants if ``frozen``."""
     return _gradient(objective, leaves, Policy(lambda _: True, lambda _: frozen), _NO_DERIVATIVE)
@@ -108,7 +114,7 @@ def single_rules(objective: Objective, leaves: Sequence[Any]) -> Changed:
 
 def through_stops(objective: Objective, leaves: Sequence[Any]) -> Changed:
     """The gradient with every stop_gradient, and with each of them made transparent."""
-    stops = [site for site in objective.sites if site.kind == "stop_gradient"]
+    stops = [site for site in objective.sites if site.kind == "stop_gradient" and not is_jax_code(site)]
     policy = lambda site: Policy(lambda _: True, lambda other: other != site)  # noqa: E731
     return _changed(objective, leaves, stops, policy, _NO_DERIVATIVE)
 
@@ -175,7 +181,8 @@ def _changed(
         return Changed(None, [], [])
     plain, reason = _gradient(objective, leaves, policy(None), _NO_DERIVATIVE)
     if plain is None:
-        return Changed(None, [], [f"no site could be blamed: {reason}"])
+        suspects = ", ".join(str(site) for site in tried[:_MOST])
+        return Changed(None, [], [f"could not be tried alone, and may be wrong: {suspects} ({reason})"])
     found = Changed(plain, [], [])
     for site in tried[:_MOST]:
         gradient, reason = _gradient(objective, leaves, policy(site), excused)
