@@ -157,7 +157,7 @@ def check_gradients(
         ]
         frozen = stop_gradient == "constant"
         stripped = rules.Stripped(None, "")
-        if grad_fn is not None or rules.has_own_rules(objective) or any(original.reading.rounding):
+        if grad_fn is not None or rules.has_own_rules(objective):
             stripped = rules.stripped_gradient(objective, arguments.leaves, frozen=frozen)
         stops = objective.reading.stop_gradient and not frozen
         settings = Settings(directions, max_coordinates, tolerance, words, stops)

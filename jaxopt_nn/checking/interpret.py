@@ -73,7 +73,7 @@ def run(program: Any, policy: Policy, *points: Sequence[Any]) -> tuple[list[Any]
     With two points, a frozen ``stop_gradient`` has at the second the output that it has at the first.
     """
     walk = _Walk(policy, len(points))
-    outs = walk.evaluate(program, [tuple(values) for values in zip(*points, strict=True)])
+    outs = walk.evaluate(program, [tuple(map(walk.widen, values)) for values in zip(*points, strict=True)])
     return [lane[-1] for lane in outs], walk.signature
 
 

@@ -90,6 +90,7 @@ def make_oracles(
     """
     points = arguments.leaves
     # JAX's derivative of a program without rules and stops needs no second compilation.
+    as_it_is = objective._replace(wide=False)  # a rule runs in the float that it was traced for
     plain = automatic and not stops and not constant and not rules.has_own_rules(objective)
     frozen = functools.cache(lambda: counting_probe(objective, arguments, block, calls, frozen=True))
 
@@ -101,7 +102,7 @@ def make_oracles(
     def conventional() -> list[Floats] | None:
         if plain and not objective.wide:
             return [np.asarray(leaf, np.float64) for leaf in field(points)]
-        return rules.conventional_gradient(objective, points, frozen=constant).gradient
+        return rules.conventional_gradient(as_it_is, points, frozen=constant).gradient
 
     @functools.cache
     def exact() -> Callable[[Any], list[Floats]] | None:
@@ -125,7 +126,7 @@ def make_oracles(
         claims = [np.asarray(leaves[i], np.float64) for leaves in (field(points), *moved())]
         return all(bool(norm(one - claims[0]) <= _STEADY * norm(claims[0])) for one in claims)
 
-    single_rules = functools.cache(lambda: told(rules.single_rules(objective, points)))
+    single_rules = functools.cache(lambda: told(rules.single_rules(as_it_is, points)))
     through_stops = functools.cache(lambda: told(rules.through_stops(objective, points)))
 
     @functools.cache
