@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn.checking import casts, rules
@@ -174,8 +175,9 @@ def _masks(leaves: Sequence[Any]) -> list[tuple[int, int]]:
     """``(ones, size)`` of every array of zeros and ones."""
     found: dict[tuple[int, int], None] = {}
     for leaf in leaves:
-        plain = isinstance(leaf, (jax.Array, np.ndarray)) and leaf.dtype != object
-        if plain and (leaf.dtype == bool or jnp.issubdtype(leaf.dtype, np.number)):
+        if isinstance(leaf, (jax.Array, np.ndarray)) and (
+            leaf.dtype == np.bool_ or jnp.issubdtype(leaf.dtype, np.number)
+        ):
             array = np.asarray(leaf)
             if array.ndim and np.all((array == 0) | (array == 1)) and 0 < np.count_nonzero(array) < array.size:
                 found[int(np.count_nonzero(array)), array.size] = None
