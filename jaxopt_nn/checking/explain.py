@@ -54,6 +54,7 @@ class Oracle(NamedTuple):
         value: the leaf.
         stripped: its gradient by rule-stripped AD; None where that was not to be had, or tells nothing new.
         conventional: as ``stripped``, with the rules of JAX's own functions.
+        plain: whether the claim is what JAX derives from an f without anybody's rules.
         near: the gradient next to the point, on the two sides of its kinks; None where it could not be had.
         steady: whether the claimed gradient stays what it is where the point moves by a few units in the last place.
         why: why differences along a line are no slope of the claim, where a part of f is known for that; else empty.
@@ -69,6 +70,7 @@ class Oracle(NamedTuple):
     value: Floats
     stripped: Floats | None
     conventional: Callable[[], Floats | None]
+    plain: bool
     near: Callable[[], Near | None]
     steady: Callable[[], bool]
     why: str

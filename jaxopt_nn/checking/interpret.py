@@ -11,7 +11,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -339,9 +339,23 @@ def _rule_site(equation: Any, call: Call) -> Site:
     place = defined
     for rule in ("bwd", "jvp_jaxpr_fun"):
         _, rule_place, rule_path = _source(params.get(rule))
-        if rule_place and not _IN_JAX.search(rule_path):  # what `defjvps` was given is hidden behind JAX's own rule
+        if _IN_JAX.search(rule_path):  # JAX's own wrapper of what ``defjvps`` was given
+            rule_place, rule_path = _given_to_defjvps(params[rule])
+        if rule_place and not _IN_JAX.search(rule_path):
             place, path = rule_place, rule_path
     return Site(call.rule, name or "a function", place or place_of(equation)[0], path, defined)
+
+
+def _given_to_defjvps(fun: Any, depth: int = 6) -> tuple[str, str]:
+    """``(file.py:line, whole path)`` of the first function that ``defjvps`` was given, inside of JAX's wrappers."""
+    inside = [getattr(fun, "f", None), getattr(fun, "f_transformed", None)]
+    inside += [cell.cell_contents for cell in getattr(fun, "__closure__", None) or ()]
+    if getattr(fun, "__qualname__", "").endswith("defjvps.<locals>.jvp"):
+        given = [one for cell in inside if isinstance(cell, tuple) for one in cast(tuple[Any, ...], cell)]
+        code = next((one.__code__ for one in given if hasattr(one, "__code__")), None)
+        return (f"{_base(code.co_filename)}:{code.co_firstlineno}", code.co_filename) if code else ("", "")
+    found = (_given_to_defjvps(one, depth - 1) for one in inside if depth and callable(one))
+    return next((place for place in found if place[0]), ("", ""))
 
 
 def _stop_site(equation: Any) -> Site:

@@ -38,9 +38,10 @@ def at_kinks(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracl
     size = claim.gradient.size
     generator = np.random.default_rng((*settings.words, 4, claim.leaf))
     every = size <= settings.max_coordinates
-    exact = near is not None and near.exact
+    exact = False
     kinked = _kinked(near, size)
-    if exact:
+    if near is not None and near.exact:
+        exact = True
         off = np.flatnonzero(_outside(claim.gradient.ravel(), near, allowed(claim, np.maximum(-near.low, near.high))))
         gap = np.maximum(near.low - claim.gradient.ravel(), claim.gradient.ravel() - near.high)
         worst = off[np.argsort(-gap[off])[:_WORST]]

@@ -38,7 +38,7 @@ def measure(
 ) -> Places:
     """Differences at the coordinates ``flat``, in blocks; ``norm`` is the unit of ``rtol``, None: each slope's own."""
     partial = claimed.ravel()[flat]
-    parts: list[Comparison] = []
+    parts = [Comparison(*(np.zeros(0) for _ in Comparison._fields))]
     for start in range(0, len(flat), block):
         own, places = partial[start : start + block], flat[start : start + block]
         slopes = look([coordinate(int(i)) for i in places]).slopes

@@ -92,9 +92,12 @@ def make_oracles(
     ``moved`` gives it at points that differ by round-off. ``constant``: stop_gradients are meant.
     """
     points = arguments.leaves
-    # JAX's derivative of a program without rules and stops needs no second compilation.
     as_it_is = objective._replace(wide=False)  # a rule runs in the float that it was traced for
+<<<<<<< HEAD
     plain = automatic and not (stops or constant or objective.by_hand or rules.has_own_rules(objective))
+=======
+    plain = automatic and not rules.has_own_rules(objective)
+>>>>>>> chk1
     frozen = functools.cache(lambda: counting_probe(objective, arguments, block, calls, frozen=True))
 
     def told(changed: rules.Changed) -> rules.Changed:
@@ -103,9 +106,13 @@ def make_oracles(
 
     @functools.cache
     def conventional() -> list[Floats] | None:
+<<<<<<< HEAD
         if objective.by_hand is not None:
             return None
         if plain and not objective.wide:
+=======
+        if plain and not (stops or constant or objective.wide):  # the claim itself, without a second compilation
+>>>>>>> chk1
             return [np.asarray(leaf, np.float64) for leaf in field(points)]
         return rules.conventional_gradient(as_it_is, points, frozen=constant).gradient
 
@@ -115,6 +122,7 @@ def make_oracles(
             return field if plain else None
         return rules.stripped_field(objective, points, frozen=constant)
 
+    @functools.cache
     def near(i: int) -> Near | None:
         unit = natural_scale(points[i]) * coordinate_units(points[i])
         draws = np.random.default_rng(i)
@@ -153,6 +161,7 @@ def make_oracles(
             value=points[i] * units[i],
             stripped=gradient * units[i] if gradient is not None and _finite(gradient) else None,
             conventional=lambda: found[i] * units[i] if (found := conventional()) and _finite(found[i]) else None,
+            plain=plain,
             near=lambda: near(i),
             steady=lambda: steady(i),
             why=_IMPLICIT if gamma else "",

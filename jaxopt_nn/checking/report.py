@@ -68,7 +68,8 @@ class LeafReport(NamedTuple):
         hypothesis: what is wrong, or why nothing can be said; empty for a plain pass.
         claimed_norm: norm of the claimed gradient, in float64.
         numeric_norm: norm of the numeric gradient, estimated from random directions in this leaf; NaN where there were
-            none, because the leaf passed together with others: then it is ``claimed_norm`` within ``miss_bound``.
+            none, because the leaf passed together with others: then it is ``claimed_norm`` within ``miss_bound``; and
+            where its numbers have units of their own, in which relative errors are then.
         relative_error: relative norm of claimed minus numeric, estimated from the random directions.
         relative_sigma: error bar of ``relative_error``.
         miss_bound: an error of a larger relative norm escapes with at most the report's ``miss_probability``.

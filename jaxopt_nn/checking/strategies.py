@@ -1,7 +1,8 @@
 """Hypothesis strategies for functions of arrays and trees (the ``test`` extra): small, readable, shrinking to little.
 
 Arrays are drawn as a shape and a seed, not number by number: a counterexample shrinks to a short shape and the seed 0,
-and prints as such. Shapes are few, as each new one compiles; the numbers are many. ``separated`` arrays stay away from the kinks of common activations, ``tied`` ones sit on them.
+and prints as such. Shapes are few, as each new one compiles; the numbers are many. ``separated`` arrays stay away from
+the kinks of common activations, ``tied`` ones sit on them.
 """
 
 import itertools
