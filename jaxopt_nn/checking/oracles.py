@@ -93,11 +93,7 @@ def make_oracles(
     """
     points = arguments.leaves
     as_it_is = objective._replace(wide=False)  # a rule runs in the float that it was traced for
-<<<<<<< HEAD
-    plain = automatic and not (stops or constant or objective.by_hand or rules.has_own_rules(objective))
-=======
-    plain = automatic and not rules.has_own_rules(objective)
->>>>>>> chk1
+    plain = automatic and not (objective.by_hand or rules.has_own_rules(objective))
     frozen = functools.cache(lambda: counting_probe(objective, arguments, block, calls, frozen=True))
 
     def told(changed: rules.Changed) -> rules.Changed:
@@ -106,13 +102,7 @@ def make_oracles(
 
     @functools.cache
     def conventional() -> list[Floats] | None:
-<<<<<<< HEAD
-        if objective.by_hand is not None:
-            return None
-        if plain and not objective.wide:
-=======
-        if plain and not (stops or constant or objective.wide):  # the claim itself, without a second compilation
->>>>>>> chk1
+    plain = automatic and not (objective.by_hand or rules.has_own_rules(objective))
             return [np.asarray(leaf, np.float64) for leaf in field(points)]
         return rules.conventional_gradient(as_it_is, points, frozen=constant).gradient
 
