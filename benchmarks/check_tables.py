@@ -22,7 +22,7 @@ ROUND_OFF = "E[x²]-E[x]² in float32"  # a bug in float32, and hardly one in fl
 def tables() -> str:
     """Of each bug how many wrong gradients passed each checker; then nets, then random correct cases."""
     found = json.loads(RESULTS.read_text())
-    return "\n\n".join([_bugs(found["bugs"]), _nets(found["nets"]), _correct(found["correct"])])
+    return "\n\n".join([_bugs(found["bugs"]), _nets(found["nets"]), _hard(found["hard"]), _correct(found["correct"])])
 
 
 def _bugs(bugs: dict[str, Any]) -> str:
@@ -65,6 +65,18 @@ def _nets(nets: dict[str, Any]) -> str:
             f"| {name} | {row['bug passed']}/{row['bug runs']} | {row['bug right leaves']}/{row['bug runs']} "
             f"| {right}/{row['right runs']} |"
         )
+    return "\n".join(lines)
+
+
+def _hard(hard: dict[str, Any]) -> str:
+    head = ("where differences have a hard time", "wrong ones that pass", "right ones that fail", "INCONCLUSIVE")
+    lines = [f"| {' | '.join(head)} |", "|---|--:|--:|--:|"]
+    for family, found in hard["families"].items():
+        for name, note in (("ours", ""), ("ours, differences alone", ", differences alone")):
+            row = found[name]
+            passed = sum(row.get(f"bug {verdict}", 0) for verdict in ("PASS", "KINK_OK", "DEAD"))
+            shares = [f"{row.get(f'right {verdict}', 0)}/{row['right runs']}" for verdict in ("FAIL", "INCONCLUSIVE")]
+            lines.append(f"| {family}{note} | {passed}/{row['bug runs']} | {' | '.join(shares)} |")
     return "\n".join(lines)
 
 

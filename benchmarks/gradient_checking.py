@@ -209,8 +209,9 @@ def correct(seeds: range, cases: int) -> Iterator[dict[str, Any]]:
             orders = [report, *([] if report.second is None else [report.second])]
             rows = [leaf for one in orders for leaf in one.leaves]
             leaves.update(leaf.verdict for leaf in rows)
-            wrong = any(one.verdict not in (*FINE, "INCONCLUSIVE") for one in orders)
-            short = not wrong and any(leaf.dtype_verdict == "FAIL" for leaf in rows)
+            fine = all(leaf.verdict in (*FINE, "INCONCLUSIVE") for leaf in rows)
+            short = fine and any(leaf.dtype_verdict == "FAIL" for leaf in rows)
+            wrong = not short and any(one.verdict not in (*FINE, "INCONCLUSIVE") for one in orders)
             unsure = not wrong and not short and not report.ok
             kind = "false alarm" if wrong else "digits lost" if short else "inconclusive" if unsure else "ok"
             verdicts[kind] += 1
@@ -259,17 +260,17 @@ def measure_hard(family: str, seeds: range, sizes: tuple[int, ...]) -> dict[str,
         total: Counter[str] = Counter()
         misses: list[str] = []
         for seed in seeds:
-            for hard in hard_cases.FAMILIES[family][0](seed, sizes):
-                f = hard.f if name == "ours" else hard_cases.opaque(hard.f)
-                for bug, claim in {"": hard.right, **hard.wrong}.items():
+            for one in hard_cases.FAMILIES[family][0](seed, sizes):
+                f = one.f if name == "ours" else hard_cases.opaque(one.f)
+                for bug, claim in {"": one.right, **one.wrong}.items():
                     with jax.enable_x64(True):
-                        report = check_gradients(f, hard.point, key=jax.random.key(seed + 1000), grad_fn=claim)
+                        report = check_gradients(f, one.point, key=jax.random.key(seed + 1000), grad_fn=claim)
                     kind = "bug" if bug else "right"
                     total[f"{kind} runs"] += 1
                     total[f"{kind} {report.verdict}"] += 1
                     total[f"{kind} evaluations"] += report.evaluations
                     if report.ok == bool(bug):
-                        misses.append(f"{hard.name} seed {seed}: {bug or 'right'}\n{str(report)[:600]}")
+                        misses.append(f"{one.name} seed {seed}: {bug or 'right'}\n{str(report)[:600]}")
         print(f"{family}, {name:24s}", dict(total), flush=True)
         found[name] = {**total, "missed": misses}
     return found
@@ -309,10 +310,11 @@ def main() -> None:
     if "nets" in arguments.pieces:
         keep("nets", measure_nets(range(first, first + arguments.seeds)))
     if "hard" in arguments.pieces:
+        hard: dict[str, Any] = {}
         for family, (_, own) in hard_cases.FAMILIES.items():
-            keep(
-                family, measure_hard(family, range(first, first + arguments.seeds), own[:1] if arguments.quick else own)
-            )
+            seeds = range(first, first + arguments.seeds)
+            hard[family] = measure_hard(family, seeds, own[:1] if arguments.quick else own)
+            keep("hard", {"versions": versions, "families": hard})
     if "correct" in arguments.pieces:
         for piece in correct(range(first, first + arguments.structures), arguments.cases):
             keep("correct", piece)

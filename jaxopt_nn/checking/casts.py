@@ -53,7 +53,7 @@ def has_primitive(program: Any, name: str) -> bool:
 
 def _find(jaxpr: Any, found: dict[str, None]) -> None:
     for equation in jaxpr.eqns:
-        inner = programs_in(equation.params)
+        inner = list(programs_in(equation.params))
         for var in equation.outvars if not inner else ():
             if any(is_shorter(var.aval.dtype, atom.aval.dtype) for atom in equation.invars):
                 found[f"{var.aval.dtype} at {place_of(equation)[0]}"] = None

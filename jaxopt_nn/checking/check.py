@@ -18,6 +18,7 @@ from jaxopt_nn.checking.differences import ROUND_OFF_OF_F
 from jaxopt_nn.checking.directions import seed_words
 from jaxopt_nn.checking.evidence import Claim, Evidence, Finding, Settings, gather
 from jaxopt_nn.checking.explain import Oracle, disputed
+from jaxopt_nn.checking.hypotheses import one_factor
 from jaxopt_nn.checking.judge import Tolerance
 from jaxopt_nn.checking.keys import check_distinct_keys, drawn_twice, drawn_unalike
 from jaxopt_nn.checking.leaf import judge, not_finite, row
@@ -56,6 +57,7 @@ def check_gradients(
     stop_gradient: Literal["gap", "constant"] = "gap",
     order: int = 1,
     each_leaf: bool = False,
+    trusted_rules: Callable[..., Any] | str | Sequence[Callable[..., Any] | str] = (),
 ) -> GradientReport:
     """Compares a claimed gradient of ``f`` at ``args`` with differences of f in float64.
 
@@ -67,7 +69,9 @@ def check_gradients(
     There is no absolute tolerance, so a mean over many examples is checked as sharply as a sum. ``directions`` Gaussian
     and as many random-sign directions are drawn through all leaves at once, which claim equal shares of the slope.
     Leaves of which these leave any doubt are looked at one by one, along as many directions of their own; those of up
-    to 16 numbers at every coordinate too. A leaf that fails is searched for its wrong coordinates.
+    to 16 numbers at every coordinate too. A leaf that fails is searched for its wrong coordinates. A leaf that meets
+    kinks is parted: what meets none has directions of its own, and at each kink the claim must lie between the
+    one-sided slopes. Shorter floats inside of f are taken to float64.
 
     Args:
         f: a pure function of pytrees with one float array as its output. It must accept float64 arrays and be traceable
@@ -82,15 +86,20 @@ def check_gradients(
         directions: the number of Gaussian, and of random-sign directions; >= 2.
         rtol: allowed difference, relative to the norm of the leaf's gradient.
         z: allowed difference in error bars.
-        resolution: a leaf of which a relative error above this could escape is INCONCLUSIVE instead of PASS.
+        resolution: a leaf of which a relative error above this could escape is INCONCLUSIVE instead of PASS, unless the
+            claim is what AD derives from f without anybody's rules; more where a shorter float spoils the claim.
         miss_probability: the δ in the reported bound: an error of a norm beyond ``miss_bound`` escapes with probability
             at most δ.
-        max_coordinates: leaves up to this size are searched coordinate by coordinate, larger ones by bisection.
+        max_coordinates: leaves up to this size are searched coordinate by coordinate, larger ones by bisection; at
+            kinks of larger ones a sample is.
         stop_gradient: ``"gap"``: a gradient that a ``stop_gradient`` in f blocks is BLOCKED, which is not ok.
             ``"constant"``: outputs of ``stop_gradient`` are meant as constants, and f is differentiated so.
         order: 2 compares products of the Hessian (``jax.grad`` twice) with a random vector too, in ``report.second``,
             and uᵀHv with vᵀHu.
         each_leaf: looks at every leaf alone from the start; its errors in the report are then its own.
+        trusted_rules: functions with a ``custom_vjp`` or ``custom_jvp``, or their names, whose rule is meant, and no
+            derivative, as the straight-through estimator is. Each is taken for the linear function that its rule makes
+            of it at the point; all around it is checked.
 
     Returns:
         The report. Printing it prints a table; ``report.assert_ok()`` raises on anything but PASS, KINK_OK, DEAD.
@@ -133,6 +142,8 @@ def check_gradients(
         raise ValueError(f'stop_gradient: expected "gap" or "constant", got {stop_gradient!r}')
     if order not in (1, 2):
         raise ValueError(f"order: expected 1 or 2, got {order!r}")
+    if order == 2 and trusted_rules:
+        raise ValueError("order: expected 1 with trusted_rules, which say nothing of second derivatives; got 2")
     arguments = split_arguments(args, argnums)
     check_distinct_keys(args, key)
     # Each of the comparisons may be off by chance: all of them together are to be right.
@@ -142,6 +153,7 @@ def check_gradients(
     words = seed_words(key)
     with in_float64():
         original, arguments = make_objective(f, arguments, words)
+        original = rules.trust(original, trusted_rules)
         objective, narrow = casts.widened(original, arguments.leaves)
         if grad_fn is not None and objective.cotangent is not None:
             raise ValueError(
@@ -157,12 +169,10 @@ def check_gradients(
         ]
         frozen = stop_gradient == "constant"
         stripped = rules.Stripped(None, "")
-        if objective.by_hand is None and (
-            grad_fn is not None or rules.has_own_rules(objective) or any(original.reading.rounding)
-        ):
+        if objective.by_hand is None and (grad_fn is not None or rules.has_own_rules(objective)):
             stripped = rules.stripped_gradient(objective, arguments.leaves, frozen=frozen)
-        stops = objective.reading.stop_gradient and not frozen
-        settings = Settings(directions, max_coordinates, tolerance, words, stops)
+        stops = rules.stops_gradients(objective) and not frozen
+        settings = Settings(directions, max_coordinates, tolerance, words)
         calls: list[int] = []
         reasons: dict[str, None] = {}
         # More than one move: round-off takes few values, and may happen to be the same one again.
@@ -230,6 +240,8 @@ def check_gradients(
         elif drawn_twice(objective.program, inputs):
             reasons[_SAME_DRAWS] = None
     own, notes = compare_own_dtype(f, grad_fn, arguments, objective, claimed, gradient, vanishing)
+    if objective.trusted:
+        notes = (f"taken as it is: {', '.join(str(site) for site in objective.trusted)}", *notes)
     if objective.note:
         notes = (objective.note, *notes)
     if stripped.reason:
@@ -245,8 +257,11 @@ def check_gradients(
     elif order == 2 and overall_verdict([leaf.verdict for leaf in leaves]) in _OK:
         options = {"directions": directions, "rtol": rtol, "z": z, "stop_gradient": stop_gradient}
         second = second_order(check_gradients, f, arguments, objective, claimed, words, key, options)
+    notes = (*notes, *one_factor(leaves))
+    verdicts = [leaf.verdict for leaf in leaves]
+    verdicts += ["FAIL"] if any(leaf.dtype_verdict == "FAIL" for leaf in leaves) else []
     return GradientReport(
-        verdict=overall_verdict([leaf.verdict for leaf in leaves]),
+        verdict=overall_verdict(verdicts if second is None else [*verdicts, second.verdict]),
         leaves=tuple(leaves),
         skipped=arguments.skipped,
         notes=notes,
@@ -295,10 +310,11 @@ def _is_round_off(moved: Callable[[], list[list[Any]]], claim: Claim, norm: floa
     if norm:
         changes = (np.linalg.norm(again[claim.leaf] * claim.units - claim.gradient) for again in moved())
         return float(max(changes)) >= 0.1 * norm
-    near = oracle.near()
-    if near is None or not near.exact:  # zero is what is claimed, and differences alone do not know better
-        return False
-    exact = np.zeros(claim.gradient.size) if oracle.stripped is None else oracle.stripped.ravel()
+    if oracle.stripped is None:  # by a rule or by hand: then differences alone do not know better
+        return oracle.plain
+    exact, near = oracle.stripped.ravel(), oracle.near() if np.any(oracle.stripped) else None
+    if near is None or not near.exact:
+        return not np.any(exact)
     change = np.maximum(np.abs(near.high - exact), np.abs(near.low - exact))
     return float(np.linalg.norm(change)) >= 0.1 * float(np.linalg.norm(exact))
 

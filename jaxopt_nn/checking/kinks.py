@@ -38,9 +38,10 @@ def at_kinks(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracl
     size = claim.gradient.size
     generator = np.random.default_rng((*settings.words, 4, claim.leaf))
     every = size <= settings.max_coordinates
-    exact = near is not None and near.exact
+    exact = False
     kinked = _kinked(near, size)
-    if exact:
+    if near is not None and near.exact:
+        exact = True
         off = np.flatnonzero(_outside(claim.gradient.ravel(), near, allowed(claim, np.maximum(-near.low, near.high))))
         gap = np.maximum(near.low - claim.gradient.ravel(), claim.gradient.ravel() - near.high)
         worst = off[np.argsort(-gap[off])[:_WORST]]
@@ -67,7 +68,7 @@ def at_kinks(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracl
         count = int(np.sum(places.comparison.wrong))
         text = f"at {count} of {len(places.flat)} coordinates that were looked at the claim is not between the slopes"
         worst = localize.worst_places(places, claim.gradient.shape, claim.units)
-        return failed(f"{text} on the two sides of a kink", worst, settings, oracle)
+        return failed(f"{text} on the two sides of a kink", worst, oracle)
     return _right(evidence, part, int(np.sum(kinked)), len(places.flat), exact and not len(off), settings, oracle)
 
 

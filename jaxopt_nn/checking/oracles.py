@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn.checking import casts, rules
@@ -12,7 +13,7 @@ from jaxopt_nn.checking.compiled import Program
 from jaxopt_nn.checking.differences import Floats
 from jaxopt_nn.checking.directions import Line
 from jaxopt_nn.checking.explain import Near, Oracle
-from jaxopt_nn.checking.interpret import Policy
+from jaxopt_nn.checking.interpret import Policy, Site
 from jaxopt_nn.checking.probe import Probe, Sample, coordinate_units, make_probe, natural_scale
 from jaxopt_nn.checking.problem import Arguments, Gradient, Objective, value_of
 from jaxopt_nn.types import Array
@@ -35,15 +36,17 @@ class _Sampled(NamedTuple):
         shared: f's program.
         frozen: whether stop_gradients are frozen; else they are transparent.
         wide: whether shorter floats are float64.
+        trusted: rules that are meant.
     """
 
     shared: Program
     frozen: bool
     wide: bool
+    trusted: tuple[Site, ...]
 
     def __call__(self, leaves: Sequence[Any], rest: Any) -> tuple[Array, Array]:
         policy = Policy(lambda _: True, lambda _: False, frozen=self.frozen, signature=True, wide=self.wide)
-        return value_of(self.shared, policy, leaves, rest)
+        return value_of(self.shared, policy._replace(trusted=self.trusted), leaves, rest)
 
 
 def counting_probe(
@@ -56,7 +59,7 @@ def counting_probe(
     groups: Sequence[Floats] = (),
 ) -> Probe:
     """Samples f, with frozen or transparent stop_gradients, and notes how often it was evaluated."""
-    sampled = _Sampled(objective.shared, frozen, objective.wide)
+    sampled = _Sampled(objective.shared, frozen, objective.wide, objective.trusted)
     sampler = make_probe(sampled, arguments.leaves, objective.rest, block, groups, objective.by_hand)
 
     def probe(
@@ -89,8 +92,8 @@ def make_oracles(
     ``moved`` gives it at points that differ by round-off. ``constant``: stop_gradients are meant.
     """
     points = arguments.leaves
-    # JAX's derivative of a program without rules and stops needs no second compilation.
-    plain = automatic and not (stops or constant or objective.by_hand or rules.has_own_rules(objective))
+    as_it_is = objective._replace(wide=False)  # a rule runs in the float that it was traced for
+    plain = automatic and not (objective.by_hand or rules.has_own_rules(objective))
     frozen = functools.cache(lambda: counting_probe(objective, arguments, block, calls, frozen=True))
 
     def told(changed: rules.Changed) -> rules.Changed:
@@ -99,11 +102,9 @@ def make_oracles(
 
     @functools.cache
     def conventional() -> list[Floats] | None:
-        if objective.by_hand is not None:
-            return None
-        if plain and not objective.wide:
+    plain = automatic and not (objective.by_hand or rules.has_own_rules(objective))
             return [np.asarray(leaf, np.float64) for leaf in field(points)]
-        return rules.conventional_gradient(objective, points, frozen=constant).gradient
+        return rules.conventional_gradient(as_it_is, points, frozen=constant).gradient
 
     @functools.cache
     def exact() -> Callable[[Any], list[Floats]] | None:
@@ -111,6 +112,7 @@ def make_oracles(
             return field if plain else None
         return rules.stripped_field(objective, points, frozen=constant)
 
+    @functools.cache
     def near(i: int) -> Near | None:
         unit = natural_scale(points[i]) * coordinate_units(points[i])
         draws = np.random.default_rng(i)
@@ -127,7 +129,7 @@ def make_oracles(
         claims = [np.asarray(leaves[i], np.float64) for leaves in (field(points), *moved())]
         return all(bool(norm(one - claims[0]) <= _STEADY * norm(claims[0])) for one in claims)
 
-    single_rules = functools.cache(lambda: told(rules.single_rules(objective, points)))
+    single_rules = functools.cache(lambda: told(rules.single_rules(as_it_is, points)))
     through_stops = functools.cache(lambda: told(rules.through_stops(objective, points)))
 
     @functools.cache
@@ -136,6 +138,7 @@ def make_oracles(
         reasons.update({reason: None} if reason else {})
         return found
 
+    masks = _masks(jax.tree.leaves(arguments.args))
     axes = [length for leaf in jax.tree.leaves(arguments.args) for length in np.shape(leaf)]
     units = [coordinate_units(leaf) for leaf in points]
     norm = np.linalg.norm
@@ -148,6 +151,7 @@ def make_oracles(
             value=points[i] * units[i],
             stripped=gradient * units[i] if gradient is not None and _finite(gradient) else None,
             conventional=lambda: found[i] * units[i] if (found := conventional()) and _finite(found[i]) else None,
+            plain=plain,
             near=lambda: near(i),
             steady=lambda: steady(i),
             why=_IMPLICIT if gamma else "",
@@ -156,6 +160,7 @@ def make_oracles(
             stops=lambda: rules.blame(through_stops(), i),
             terms=lambda: [(place, gradients[i] * units[i]) for place, gradients in terms()],
             sizes=sorted(set(axes)),
+            masks=masks,
         )
 
     return [oracle(i) for i in range(len(points))]
@@ -163,3 +168,16 @@ def make_oracles(
 
 def _finite(values: Floats) -> bool:
     return bool(np.all(np.isfinite(values)))
+
+
+def _masks(leaves: Sequence[Any]) -> list[tuple[int, int]]:
+    """``(ones, size)`` of every array of zeros and ones."""
+    found: dict[tuple[int, int], None] = {}
+    for leaf in leaves:
+        if isinstance(leaf, (jax.Array, np.ndarray)) and (
+            leaf.dtype == np.bool_ or jnp.issubdtype(leaf.dtype, np.number)
+        ):
+            array = np.asarray(leaf)
+            if array.ndim and np.all((array == 0) | (array == 1)) and 0 < np.count_nonzero(array) < array.size:
+                found[int(np.count_nonzero(array)), array.size] = None
+    return list(found)

@@ -19,7 +19,8 @@ from jaxopt_nn.checking.wide import in_float64
 __all__ = ["OwnDtype", "compare_own_dtype", "round_off_of_claims"]
 
 _EXCUSED = 30.0  # times what rounding the arguments does to the gradient
-_ROUNDINGS, _TIMES = 2.0, 6.0  # of one claimed gradient
+_SURE, _LIKELY, _CAP = 2.0, 100.0, 0.01  # units of rounding: always, and as long as they are less than this share
+_TIMES = 6.0  # what moved inputs change
 _DRAWS = 4  # of such roundings, and of coarser ones; the largest change counts
 
 
@@ -113,9 +114,10 @@ def round_off_of_claims(
             (max(whole, _relative(a, b)), max(part, _along(a, b)))
             for (whole, part), a, b in zip(found, again, claimed, strict=True)
         ]
+    least = [max(_SURE * unit, min(_LIKELY * unit, _CAP)) for unit in units]
     return [
-        (_ROUNDINGS * unit + _TIMES * whole, _ROUNDINGS * unit + _TIMES * part) if unit else (0.0, 0.0)
-        for unit, (whole, part) in zip(units, found, strict=True)
+        (few + _TIMES * whole, few + _TIMES * part) if few else (0.0, 0.0)
+        for few, (whole, part) in zip(least, found, strict=True)
     ]
 
 

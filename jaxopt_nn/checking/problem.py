@@ -4,7 +4,7 @@ Of the differentiated arguments the float leaves are variables. Every other arra
 widened to float64; Python values (a bool, an axis, a string, a callable) are left as they are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -74,6 +74,7 @@ class Objective(NamedTuple):
         sites: where it has rules of its own or stops a gradient.
         deterministic: whether two traces gave the same program.
         wide: whether ``value`` takes shorter floats inside of f for float64.
+        trusted: rules that are meant: ``value`` is the function whose derivative they are.
         by_hand: f at a list of float64 leaves, where JAX cannot trace it; else None. ``shared`` then is the program of
             nothing.
         note: what the report has to say of this.
@@ -86,12 +87,13 @@ class Objective(NamedTuple):
     sites: list[Site]
     deterministic: bool
     wide: bool = False
+    trusted: tuple[Site, ...] = ()
     by_hand: Callable[[Sequence[Any]], float] | None = None
     note: str = ""
 
     def value(self, leaves: Sequence[Any], rest: Any, policy: Policy) -> tuple[Array, Array]:
         """The float64 scalar that is differentiated, and its branch signature, under ``enable_x64``."""
-        return value_of(self.shared, policy._replace(wide=self.wide), leaves, rest)
+        return value_of(self.shared, policy._replace(wide=self.wide, trusted=self.trusted), leaves, rest)
 
     @property
     def program(self) -> Any:
@@ -102,7 +104,8 @@ class Objective(NamedTuple):
 def value_of(shared: Program, policy: Policy, leaves: Sequence[Any], rest: Any) -> tuple[Array, Array]:
     """As ``Objective.value``, of the program alone."""
     others, cotangent, point = rest
-    points = [[*point, *others], [*leaves, *others]] if policy.frozen else [[*leaves, *others]]
+    two = policy.frozen or policy.trusted
+    points = [[*point, *others], [*leaves, *others]] if two else [[*leaves, *others]]
     (out, *_), signature = interpret.run(shared.closed, policy, *points)
     return _reduce(jnp.asarray(out, jnp.float64), cotangent), signature
 
@@ -129,12 +132,15 @@ def split_arguments(args: tuple[Any, ...], argnums: int | Sequence[int] | None) 
                 f"args[{path}]: expected a concrete array, got a traced one: check_gradients runs outside jit and grad"
             )
     for place, number in enumerate(chosen):
+        settings = _settings(args[number])
         for i, (path, leaf) in enumerate(trees.named_leaves(args[number])):
             path = (path if bare else f"{place}/{path}".rstrip("/")) or f"args[{number}]"
             dtype = _dtype(leaf)
             if dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating):
                 raise TypeError(f"{path}: expected a real array, got {dtype}: complex gradients are not checked")
-            if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+            if i in settings:
+                skipped.append(f"{path} (a {type(leaf).__name__} of a module)")
+            elif dtype is None or not jnp.issubdtype(dtype, jnp.floating):
                 skipped.append(f"{path} ({type(leaf).__name__ if dtype is None else dtype})")
             elif not dtype.isnative:
                 raise TypeError(f"{path}: expected the byte order of this machine, got {dtype.str}: JAX takes no other")
@@ -205,7 +211,7 @@ def _by_hand(f: Callable[..., Any], arguments: Arguments, words: tuple[int, ...]
         shared=shared,
         rest=([], cotangent, [np.asarray(leaf) for leaf in arguments.leaves]),
         cotangent=cotangent,
-        reading=Reading((0.0,) * len(arguments.leaves), False, False),
+        reading=Reading((0.0,) * len(arguments.leaves), False),
         sites=[],
         deterministic=True,
         by_hand=call,
@@ -366,7 +372,10 @@ def _match(gradient: PyTree, arguments: Arguments) -> list[Any]:
     if arguments.bare and jax.tree.structure(differentiated).num_nodes == 1:  # a leaf has no path
         name = arguments.paths[0]
         differentiated, gradient = {name: differentiated}, {name: gradient}
-    others = {path for path, leaf in trees.named_leaves(differentiated) if not _is_variable(leaf)}
+    offsets = np.cumsum([0, *(len(jax.tree.leaves(arg)) for arg in arguments.args)])
+    places = [place for number in arguments.argnums for place in range(offsets[number], offsets[number + 1])]
+    named = zip(places, trees.named_leaves(differentiated), strict=True)
+    others = {path for place, (path, _) in named if place not in arguments.positions}
 
     def keep(path: str, leaf: Any) -> Any:
         if path in others:
@@ -388,6 +397,15 @@ def _match(gradient: PyTree, arguments: Arguments) -> list[Any]:
     return [np.asarray(raw[path]) for path, _ in trees.named_leaves(expected)]
 
 
-def _is_variable(leaf: Any) -> bool:
-    dtype = _dtype(leaf)
-    return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and np.size(leaf) > 0
+def _settings(tree: PyTree) -> set[int]:
+    """The leaves of a tree that are Python floats inside of a module or another dataclass: no parameters."""
+    plain = (dict, list, tuple, Mapping)
+    nodes = jax.tree.leaves(tree, is_leaf=lambda node: not isinstance(node, plain))
+    found: set[int] = set()
+    first = 0
+    for node in nodes:
+        leaves = jax.tree.leaves(node)
+        if not jax.tree_util.all_leaves([node]):
+            found |= {first + i for i, leaf in enumerate(leaves) if isinstance(leaf, float)}
+        first += len(leaves)
+    return found

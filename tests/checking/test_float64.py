@@ -48,9 +48,36 @@ def test_a_gradient_that_is_wrong_in_float32_only_has_a_verdict_of_its_own():
         return jnp.mean(((x - centre) / jnp.sqrt(variance + 1e-5)) ** 3)
 
     bad, good = (check_gradients(partial(normalized, two_pass=two), draws(1, 50) + 2000, key=KEY) for two in (0, 1))
-    assert (bad.verdict, bad.dtype_verdict, bad.ok) == ("PASS", "FAIL", False)
-    assert "in the own dtype: FAIL" in str(bad)
+    assert (bad.verdict, bad.leaves[0].verdict, bad.dtype_verdict, bad.ok) == ("FAIL", "PASS", "FAIL", False)
+    assert str(bad).startswith("gradient check: FAIL (1 FAIL in float32); ")
     assert (good.verdict, good.dtype_verdict, good.ok) == ("PASS", "PASS", True)
+
+
+X = draws(3, 16, 8)
+
+
+def net(w, inner):
+    """A layer that computes in a shorter float."""
+    h = (jnp.asarray(X, inner) @ w.astype(inner)).astype(jnp.float32)
+    return jnp.mean(jnp.tanh(h * jax.lax.rsqrt(jnp.mean(h**2, -1, keepdims=True) + 1e-6)) ** 3)
+
+
+@pytest.mark.parametrize("inner", [jnp.float32, jnp.bfloat16])
+def test_a_shorter_float_inside_of_f_hides_nothing(inner):
+    f, w = partial(net, inner=inner), draws(2, 8, 5)
+    report = check_gradients(f, w, key=KEY)
+    assert report.ok, report
+    assert any(f"{jnp.dtype(inner)} at test_float64.py" in note for note in report.notes)
+    for factor in (1.1, 2.0):
+        wrong = check_gradients(f, w, grad_fn=lambda w, by=factor: by * jax.grad(f)(w), key=KEY)
+        assert wrong.verdict == "FAIL", wrong
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (1.1, "FAIL"), (2.0, "FAIL")])
+def test_a_claim_in_bfloat16_is_told_from_a_factor(factor, verdict):
+    f = lambda w: jnp.mean(jnp.tanh(X.astype(w.dtype) @ w) ** 2)  # noqa: E731
+    claim = lambda w: (factor * jax.grad(f)(w)).astype(jnp.bfloat16)  # noqa: E731
+    assert check_gradients(f, draws(2, 8, 5), grad_fn=claim, key=KEY).verdict == verdict
 
 
 def test_a_function_that_rejects_float64_says_that_it_got_float64():

@@ -50,7 +50,7 @@ def test_the_table_is_aligned_and_says_what_is_wrong_under_the_leaf():
         "gradient check: FAIL (1 FAIL, 1 PASS); f = 0.5, 26 evaluations in float64",
         "  leaf            shape   verdict  |claimed|  rel. error  ± sigma  miss bound  own dtype",
         "  dense_0/kernel  3x2     PASS       2.0e+00     1.0e-10  2.0e-10     3.0e-09    1.0e-07",
-        "  dense_1/bias    scalar  FAIL       2.0e+00     1.0e-10  2.0e-10         inf          -",
+        "  dense_1/bias    scalar  FAIL       2.0e+00     1.0e-10  2.0e-10           -          -",
         "      claimed/numeric is constant: ratio 2.0000",
         "skipped: step (int32)",
     ]
@@ -75,6 +75,15 @@ def test_ok_and_assert_ok(verdict, ok):
     else:
         with pytest.raises(AssertionError, match=f"gradient check: {verdict}"):
             one.assert_ok()
+
+
+def test_lines_fit_and_the_worse_verdict_is_first():
+    long = LEAF._replace(path="/".join(["encoder_block"] * 9), hypothesis="word " * 60, dtype_verdict="FAIL")
+    text = str(report(long)._replace(verdict="FAIL", notes=("word " * 60,), skipped=("word",) * 60))
+    assert text.splitlines()[0] == "gradient check: FAIL (1 FAIL in float32); f = 0.5, 26 evaluations in float64"
+    assert max(map(len, text.splitlines())) <= 120 and "…" in text
+    second = report(BAD)
+    assert "(1 PASS; second order FAIL)" in str(report(LEAF)._replace(verdict="FAIL", second=second))
 
 
 def test_the_gravest_leaf_decides():
