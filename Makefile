@@ -5,7 +5,7 @@
 PYTHON :=
 ARGS :=
 NEWEST := 3.13 3.12 3.11
-OLDEST := 3.11 3.12 3.13
+OLDEST := 3.11 3.12
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
@@ -83,7 +83,7 @@ PINS := constraints/dev.txt constraints/python3.11.txt
 	$(install)
 
 .venv-python3.11/test.stamp: WANTED = ".[test]" -c $(pins_of)
-.venv-python3.11/test.stamp: PYTHONS = $(OLDEST)
+.venv-python3.11/test.stamp: PYTHONS = 3.11
 .venv-python3.11/test.stamp: pyproject.toml $(PINS) $(call moved,.venv-python3.11)
 	$(environment)
 	$(install)
