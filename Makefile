@@ -5,7 +5,7 @@
 PYTHON :=
 ARGS :=
 NEWEST := 3.13 3.12 3.11
-OLDEST := 3.11 3.12 3.13
+OLDEST := 3.11 3.12
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
@@ -55,11 +55,11 @@ docs: .venv/docs.stamp ## build the documentation into out/docs
 	@.venv/bin/python -m sphinx -q -W --keep-going -b html docs out/docs
 	@echo "built out/docs/index.html"
 
-pins: ## resolve constraints anew, but for lowest.txt (needs Python 3.13, Python 3.11 and the network)
+pins: ## resolve constraints anew, but for lowest.txt (needs Python 3.12, Python 3.11 and the network)
 	@rm -rf out/pins && mkdir -p out/pins
-	$(call freeze,dev,3.13,".[dev$(comma)docs]")
-	$(call freeze,python3.11,3.11,".[dev$(comma)docs]")
-	$(call freeze,peers,3.11,".[peers]" $(TORCH) -c constraints/python3.11.txt)
+	$(call resolve,dev,3.12,".[dev$(comma)docs]")
+	$(call resolve,python3.11,3.11,".[dev$(comma)docs]")
+	$(call resolve,peers,3.11,".[peers]" $(TORCH) -c constraints/python3.11.txt)
 
 clean: ## remove what the targets made, except for the environments
 	@rm -rf out build dist .pytest_cache .ruff_cache .hypothesis docs/api
@@ -83,7 +83,7 @@ PINS := constraints/dev.txt constraints/python3.11.txt
 	$(install)
 
 .venv-python3.11/test.stamp: WANTED = ".[test]" -c $(pins_of)
-.venv-python3.11/test.stamp: PYTHONS = $(OLDEST)
+.venv-python3.11/test.stamp: PYTHONS = 3.11
 .venv-python3.11/test.stamp: pyproject.toml $(PINS) $(call moved,.venv-python3.11)
 	$(environment)
 	$(install)
@@ -142,10 +142,13 @@ define install
 @touch $@ $(INCLUDED)
 endef
 
-# constraints/NAME.txt, of an empty environment of Python VERSION; a build's local tag (+cpu) is left out.
+# constraints/NAME.txt, as pip resolves for an empty environment of Python VERSION; a build's local tag (+cpu) is left out.
 comma := ,
-define freeze
+define resolve
 @name=python$(2); python=`$(find)` || { echo "missing: python$(2)" >&2; exit 1; }; \
-  "$$python" -m venv out/pins/$(1) && out/pins/$(1)/bin/python -m pip install -q $(3)
-@out/pins/$(1)/bin/python -m pip freeze --exclude jaxopt-nn | sed 's/+.*//' > constraints/$(1).txt
+  "$$python" -m venv out/pins/$(1)
+@out/pins/$(1)/bin/python -m pip install -q --dry-run --report out/pins/$(1).json $(3)
+@out/pins/$(1)/bin/python -c '$(pinned)' < out/pins/$(1).json | sort -f > constraints/$(1).txt
 endef
+pinned = import json, sys; found = (package["metadata"] for package in json.load(sys.stdin)["install"]); \
+  print(*(one["name"] + "==" + one["version"].partition("+")[0] for one in found if one["name"] != "jaxopt-nn"), sep="\n")

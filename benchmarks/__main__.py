@@ -7,16 +7,20 @@ size, ...) beside it; for some cases how much of the machine's measured matrix-p
 
 ``--json OUT`` gathers: each case is written as soon as it is measured, with its date, machine and versions, and
 replaces what OUT held of it.
+
+``--quick`` measures nothing: it runs each side once with hardly any work and says in one line how that went.
 """
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.cases import ACCELERATOR, CASES, quick
+from benchmarks.cases import ACCELERATOR, CASES
 from benchmarks.measure import measure, side_command
+from benchmarks.smoke import smoke, summary
 
 __all__ = ["keep"]
 
@@ -26,21 +30,25 @@ def main() -> None:
     names = ", ".join(CASES | ACCELERATOR)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {names}; by default those for the machine")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="one round of hardly any work, a smoke test")
+    parser.add_argument("--quick", action="store_true", help="whether every side runs, with hardly any work")
     parser.add_argument("--json", type=Path, help="where the results go")
     arguments = parser.parse_args()
     cases = CASES | ACCELERATOR
     if unknown := set(arguments.cases) - cases.keys():
         parser.error(f"CASE: expected some of {names}, got {', '.join(sorted(unknown))}")
+    if arguments.quick:
+        if arguments.json:
+            parser.error("--json: --quick has no results to keep")
+        started, backend = time.monotonic(), machine.backend()
+        outcomes = smoke({name: cases[name] for name in arguments.cases or cases}, backend)
+        print(summary(outcomes, time.monotonic() - started))
+        raise SystemExit(any(outcome.kind == "failed" for outcome in outcomes))
     about = {"machine": machine.describe(), "versions": machine.versions()}
     backend = about["machine"]["backend"]
-    both = arguments.quick or backend != "cpu"
-    chosen = arguments.cases or [*CASES, *(ACCELERATOR if both else ())]
+    chosen = arguments.cases or [*CASES, *(ACCELERATOR if backend != "cpu" else ())]
     failed: list[str] = []
     for name in chosen:
-        case = quick(cases[name]) if arguments.quick else cases[name]
-        command = side_command(name, quick=arguments.quick, backend=backend)
-        result = measure(name, case, 1 if arguments.quick else arguments.rounds, command, at_once=arguments.quick)
+        result = measure(name, cases[name], arguments.rounds, side_command(name, backend))
         failed += [f"{name} {side}" for side in result["failed"]]
         if arguments.json:
             keep(arguments.json, name, result | about)

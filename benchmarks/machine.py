@@ -24,7 +24,7 @@ __all__ = ["backend", "describe", "rates", "versions"]
 
 SECONDS = 0.25  # for each way of measuring a rate
 PACKAGES = (
-    "jax", "jaxlib", "optax", "numpy", "torch", "keras", "equinox", "flax", "scikit-learn", "optuna", "jaxopt-nn"
+    "jax", "jaxlib", "optax", "numpy", "torch", "keras", "equinox", "flax", "scikit-learn", "jaxopt-nn"
 )  # fmt: skip
 
 

@@ -25,9 +25,7 @@ OUTCOMES = ("accuracy", "mean_size", "evaluations", "instructions", "rounds")
 Command = Callable[[str], Sequence[str]]
 
 
-def measure(
-    name: str, case: Case, rounds: int, command: Command, *, at_once: bool = False, patience: float = 1800.0
-) -> dict[str, Any]:
+def measure(name: str, case: Case, rounds: int, command: Command, *, patience: float = 1800.0) -> dict[str, Any]:
     """All sides of a case, ``rounds`` times in turn.
 
     Args:
@@ -35,7 +33,6 @@ def measure(
         case: whose sides and what is counted.
         rounds: how many; Ctrl-C ends them early, and what there is counts.
         command: from a side to the command that starts its process.
-        at_once: whether all start together, which is quicker and spoils the compile times.
         patience: seconds that a side may take to start or for a round.
 
     Returns:
@@ -50,11 +47,9 @@ def measure(
     workers: dict[str, _Worker] = {}
     sides = ["ours", *case.goals, *(["machine"] if case.roofline else [])]
     try:
-        if at_once:
-            workers |= {side: _Worker(command(side), patience) for side in sides}
         # One starts after the other, and only then rounds begin: nobody is timed while another one compiles.
         for side in sides:
-            worker = workers.get(side) or workers.setdefault(side, _Worker(command(side), patience))
+            worker = workers[side] = _Worker(command(side), patience)
             try:
                 answer = worker.read()
             except _FailedError as error:
@@ -193,7 +188,7 @@ def _print(unit: str, rows: dict[str, Any]) -> None:
         print(line + "".join(f"{row[name]:10.0%}" for name, _ in shown), flush=True)
 
 
-def side_command(name: str, *, quick: bool = False, backend: str = "cpu") -> Command:
+def side_command(name: str, backend: str) -> Command:
     """From a side of a case to the command of its worker."""
-    options = ["--quick"] * quick + ["--cuda"] * (backend == "gpu")
+    options = ["--cuda"] * (backend == "gpu")
     return lambda side: [sys.executable, "-m", "benchmarks.worker", name, side, *options]

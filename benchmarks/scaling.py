@@ -7,13 +7,14 @@ on two cores. Points are written as soon as they are measured. ``python -m bench
 import argparse
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.__main__ import keep
-from benchmarks.cases import quick
 from benchmarks.measure import measure, side_command
 from benchmarks.points import CURVES, POINTS
+from benchmarks.smoke import smoke, summary
 
 ROUNDS = 3
 
@@ -21,11 +22,17 @@ ROUNDS = 3
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description="Steps a second against a size.")
     parser.add_argument("curves", nargs="*", metavar="CURVE", help=f"of {', '.join(CURVES)}; all by default")
-    parser.add_argument("--quick", action="store_true", help="one round of hardly any work, a smoke test")
+    parser.add_argument("--quick", action="store_true", help="whether every side runs, with hardly any work")
     parser.add_argument("--json", type=Path, help="where the results go")
     arguments = parser.parse_args()
     if unknown := set(arguments.curves) - CURVES.keys():
         parser.error(f"CURVE: expected some of {', '.join(CURVES)}, got {', '.join(sorted(unknown))}")
+    if arguments.quick:
+        points = [f"{curve}-{value}" for curve in arguments.curves or CURVES for value in CURVES[curve].values]
+        started, backend = time.monotonic(), machine.backend()
+        outcomes = smoke({name: POINTS[name] for name in points}, backend)
+        print(summary(outcomes, time.monotonic() - started))
+        raise SystemExit(any(outcome.kind == "failed" for outcome in outcomes))
     about = {"machine": machine.describe(), "versions": machine.versions()}
     most = max(CURVES["devices"].values) if about["machine"]["backend"] == "cpu" else _devices()
     for curve in arguments.curves or CURVES:
@@ -33,10 +40,7 @@ def main() -> None:
             if curve == "devices" and value > most:
                 continue
             name = f"{curve}-{value}"
-            case = quick(POINTS[name]) if arguments.quick else POINTS[name]
-            command = side_command(name, quick=arguments.quick, backend=about["machine"]["backend"])
-            rounds = 1 if arguments.quick else ROUNDS
-            result = measure(name, case, rounds, command, at_once=arguments.quick)
+            result = measure(name, POINTS[name], ROUNDS, side_command(name, about["machine"]["backend"]))
             if arguments.json:
                 keep(arguments.json, name, result | about)
             if result.get("interrupted"):

@@ -97,7 +97,7 @@ def _devices(wanted: int) -> list[Any]:
     """As many as are wanted: a CPU shows itself as several, elsewhere no more than there are. Called first of all."""
     import jax
 
-    if wanted > 1:  # of a backend other than the CPU it changes nothing
+    if wanted > jax.config.jax_num_cpu_devices:  # of a backend other than the CPU it changes nothing
         jax.config.update("jax_num_cpu_devices", wanted)
     return jax.devices()[:wanted]
 

@@ -1,4 +1,4 @@
-"""One side in a process of its own: ``python -m benchmarks.worker CASE SIDE [--quick]``.
+"""One side in a process of its own: ``python -m benchmarks.worker CASE SIDE [--cuda]``.
 
 It answers in lines of JSON: first ``{"ready": true}`` or ``{"absent": reason}``, then for each line of standard input
 what a round gave. An exception ends it, and its last line on standard error is the reason.
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.cases import ACCELERATOR, CASES, quick
+from benchmarks.cases import ACCELERATOR, CASES
 from benchmarks.checks import CHECKING
 from benchmarks.compile_time import COMPILING
 from benchmarks.large_updates import LARGE_UPDATES
@@ -42,7 +42,6 @@ def main() -> None:
         print(json.dumps(values), file=answers, flush=True)
 
     case = (CASES | ACCELERATOR | POINTS)[name]
-    case = quick(case) if "--quick" in options else case
     if "--cuda" in options and side.startswith("torch"):
         import torch
 

@@ -33,7 +33,6 @@ ALLOWED: dict[str, set[str]] = {
     "layers": BASE | {"initializers"},
     "optimizers": BASE | {"schedules"},
     "training": BASE | LEAVES,
-    "sweeps": BASE | LEAVES | {"training"},
 }
 
 
@@ -143,7 +142,7 @@ def test_dependencies_point_one_way() -> None:
         ("layers/dense.py", "from ..optimizers import adam", "layers may not import optimizers"),
         ("layers/dense.py", "from .. import losses", "layers may not import losses"),
         ("layers/__init__.py", "from ..losses import mse", "layers may not import losses"),
-        ("training/step.py", "if TYPE_CHECKING:\n    import fake.sweeps", "training may not import sweeps"),
+        ("layers/dense.py", "if TYPE_CHECKING:\n    import fake.training", "layers may not import training"),
         ("training/step.py", "from fake import __version__", "training may not import the package itself"),
         ("losses.py", "import fake", "losses may not import the package itself"),
         ("new.py", "import jax", "new has no row in the table of imports"),
@@ -152,7 +151,7 @@ def test_dependencies_point_one_way() -> None:
 def test_wrong_imports_are_found(tmp_path: Path, file: str, line: str, complaint: str) -> None:
     package = tmp_path / "fake"
     good = {
-        "__init__.py": "from fake import layers, losses, sweeps, training, types",
+        "__init__.py": "from fake import layers, losses, training, types",
         "types.py": "import jax",
         "trees.py": "from fake.types import Batch",
         "losses.py": "import optax\nfrom fake import trees\nfrom .types import Batch",
@@ -160,7 +159,6 @@ def test_wrong_imports_are_found(tmp_path: Path, file: str, line: str, complaint
         "layers/__init__.py": "from .dense import dense\nfrom fake.layers.dense import other",
         "layers/dense.py": "from fake import trees\nfrom ..types import Layer\nfrom . import dense",
         "training/step.py": "from fake import layers, losses\nfrom fake.types import Batch",
-        "sweeps/__init__.py": "from fake.training.step import make_step",
     }
     for name, text in good.items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
@@ -197,13 +195,24 @@ def test_lowest_pins_are_the_lower_bounds() -> None:
     assert pins("lowest") == requirements("data", "plots", "progress")
 
 
-def test_development_pins_cover_what_is_required_and_agree() -> None:
-    development, peers = pins("dev"), pins("peers")
-    assert set(requirements("data", "plots", "progress", "test", "docs", "dev")) <= set(development)
+def test_pins_cover_what_is_required_and_agree() -> None:
+    development, older, peers = pins("dev"), pins("python3.11"), pins("peers")
+    assert set(requirements("data", "plots", "progress", "test", "docs", "dev")) <= set(development) & set(older)
     assert set(requirements("peers")) <= set(peers)
-    assert {name: peers[name] for name in peers if name in development} == {
-        name: development[name] for name in peers if name in development
+    assert {name: peers[name] for name in peers if name in older} == {
+        name: older[name] for name in peers if name in older
     }
+
+
+def test_each_extra_is_used() -> None:
+    """What an extra installs is imported, or looked for by name, somewhere in the package."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    modules = {"dm-haiku": "haiku", "scikit-learn": "sklearn"}
+    text = "\n".join(file.read_text() for file in PACKAGE.rglob("*.py"))
+    used = {name for names in re.findall(r'(?:import|from) (\w+)|"(\w+)[.\w]*"', text) for name in names}
+    for extra in set(project["optional-dependencies"]) - {"peers", "test", "docs", "dev"}:
+        packages = [re.split(r"[><=]", line)[0] for line in project["optional-dependencies"][extra]]
+        assert {modules.get(package, package) for package in packages} <= used, f"{extra}: not used"
 
 
 def test_no_file_names_an_index() -> None:
