@@ -229,7 +229,7 @@ def test_an_instance_for_the_way_to_make_one_is_named():
             lambda: layers.from_nnx(nnx.Linear(2, 3, rngs=nnx.Rngs(0))),
             r"^build: expected a function .* lambda rngs: .* Lin",
         ),
-        (lambda: layers.from_nnx(lambda rngs: 3), r"^build: expected a module, such as nnx\.Linear.*, got a int"),
+        (lambda: layers.from_nnx(lambda rngs: 3), r"^build: expected a module, such as nnx\.Linear"),
         (
             lambda: layers.from_equinox(eqx.nn.Linear(2, 3, key=KEY)),
             r"^build: expected a function .* lambda key: .* Linear",
