@@ -104,7 +104,7 @@ def make_oracles(
     def conventional() -> list[Floats] | None:
         if objective.by_hand is not None:
             return None
-        if plain:
+        if plain and not (stops or constant or objective.wide):  # the claim itself, without a second compilation
             return [np.asarray(leaf, np.float64) for leaf in field(points)]
         return rules.conventional_gradient(as_it_is, points, frozen=constant).gradient
 
