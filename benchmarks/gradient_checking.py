@@ -45,7 +45,7 @@ def ours(f: Callable[..., Any], point: Any, bug: Bug, seed: int) -> dict[str, An
     return {
         "passed": report.ok,
         "leaf": bad == {"bug"},
-        "hypothesis": any(word in str(report) for word in bug.says.split("|")),
+        "hypothesis": any(word in " ".join(str(report).split()) for word in bug.says.split("|")),
         "evaluations": report.evaluations,
         "text": str(report),
     }

@@ -48,6 +48,7 @@ def check_rule(f: Callable[..., Any], *args: Any, key: Key, **options: Any) -> G
         >>> check_rule(sin, jnp.arange(3.0), key=jax.random.key(0)).verdict
         'FAIL'
     """
+    _check_function("f", f, "jax.custom_vjp(f)")
     check_key("key", key)
     if not any(site.kind != "stop_gradient" for site in sites(_program(f, args))):
         raise ValueError("f: expected a function with a custom_vjp or custom_jvp in it, found neither")
@@ -59,7 +60,7 @@ def check_rule(f: Callable[..., Any], *args: Any, key: Key, **options: Any) -> G
 
 
 def check_layer(
-    layer: Layer,
+    layer: Layer | Callable[[Any], Any],
     x: PyTree,
     *,
     key: Key,
@@ -70,7 +71,8 @@ def check_layer(
     """Checks a layer or a whole model with respect to its parameters (path ``0/...``) and its input (``1``).
 
     Args:
-        layer: the pair ``(init, apply)``. It must accept float64.
+        layer: the pair ``(init, apply)``, or any function of ``x``; the arrays of one that is a tree, such as an Equinox
+            module, are its parameters. It must accept float64.
         x: an input, the batch axis first; an input of integers is left alone.
         key: a PRNG key, for parameters, noise and directions.
         train: whether the layer trains, with dropout and batch statistics on.
@@ -90,6 +92,9 @@ def check_layer(
     """
     check_key("key", key)
     for_params, noise, check = jax.random.split(key, 3)
+    if not (callable(getattr(layer, "init", None)) and callable(getattr(layer, "apply", None))):
+        _check_function("layer", layer, "layers.dense(3)")
+        layer = _of_function(layer)
     params, state = layer.init(for_params, x)
     words = seed_words(check)
 
@@ -123,6 +128,10 @@ def check_loss(
         >>> check_loss(losses.mean_squared_error, jnp.arange(3.0), jnp.ones(3), key=jax.random.key(0)).verdict
         'PASS'
     """
+    _check_function("loss", loss, "losses.softmax_cross_entropy")
+    for leaf in jax.tree.leaves(outputs):
+        if not jnp.issubdtype(np.asarray(leaf).dtype, np.inexact):
+            raise TypeError(f"outputs: expected floats, got {np.asarray(leaf).dtype}; the order is outputs, targets")
     options.setdefault("argnums", 0)
     return check_gradients(loss, outputs, targets, key=key, **options)
 
@@ -164,6 +173,16 @@ def check_optimizer(
     """
     check_key("key", key)
     check_positive_int("steps", steps)
+    if isinstance(factory, tuple) and hasattr(factory, "update"):
+        raise TypeError(
+            "factory: expected a function that makes the optimizer, got an optimizer: pass optimizers.adam and "
+            '{"learning_rate": 0.1} for optimizers.adam(0.1)'
+        )
+    _check_function("factory", factory, "optimizers.adam")
+    if not isinstance(hyperparameters, Mapping):
+        raise TypeError(
+            f'hyperparameters: expected a mapping such as {{"learning_rate": 0.1}}, got {hyperparameters!r}'
+        )
     words = (*seed_words(key), 5)
     objective = loss or (lambda params: _bowl(params, words))
 
@@ -191,6 +210,16 @@ def check_optimizer(
         return _dot(carry[0], words)
 
     return check_gradients(f, dict(hyperparameters), params, key=key, **options)
+
+
+def _check_function(name: str, fn: Any, example: str) -> None:
+    if not callable(fn):
+        raise TypeError(f"{name}: expected a function such as {example}, got {fn!r} of type {type(fn).__name__}")
+
+
+def _of_function(function: Any) -> Layer:
+    """A function as a layer; its parameters are its arrays, if it is a tree of some."""
+    return Layer(lambda key, x: (function, ()), lambda params, state, x, **_: (params(x), state))
 
 
 def _program(f: Callable[..., Any], args: tuple[Any, ...]) -> Any:

@@ -354,7 +354,7 @@ def _given_to_defjvps(fun: Any, depth: int = 6) -> tuple[str, str]:
         given = [one for cell in inside if isinstance(cell, tuple) for one in cast(tuple[Any, ...], cell)]
         code = next((one.__code__ for one in given if hasattr(one, "__code__")), None)
         return (f"{_base(code.co_filename)}:{code.co_firstlineno}", code.co_filename) if code else ("", "")
-    found = (_given_to_defjvps(one, depth - 1) for one in inside if depth and callable(one))
+    found = (_given_to_defjvps(one, depth - 1) for one in inside if depth and one is not None)
     return next((place for place in found if place[0]), ("", ""))
 
 

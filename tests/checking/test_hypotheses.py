@@ -70,8 +70,8 @@ def test_a_mask_that_was_divided_by_all_a_missing_step_and_a_clipped_gradient_ha
 
     f = lambda x: jnp.sum(jnp.tanh(jnp.cumsum(x, 0)))  # noqa: E731
     for step, says in (
-        (-1, "index 39 (the last) of axis 0, all 3 coordinates of it is missing"),
-        (2, "index 2 of axis 0"),
+        (-1, "index 39 (the last) of axis 0: "),
+        (2, "index 2 of axis 0: "),
     ):
         without = lambda x, step=step: jax.grad(f)(x).at[step].set(0)  # noqa: E731
         assert says in check_gradients(f, x, grad_fn=without, key=KEY).leaves[0].hypothesis
