@@ -250,7 +250,7 @@ def fashion_recipe(hp):
         metrics={"accuracy": metrics.accuracy},
         batch_size=128,
         epochs=8,
-        early_stopping=training.EarlyStopping("valid_accuracy", mode="max", patience=3),
+        early_stopping=training.EarlyStopping("valid_accuracy", patience=3),
     )
 
 

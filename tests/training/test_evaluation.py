@@ -101,7 +101,7 @@ def test_all_rows_of_labels_are_looked_at(problem, trained, rows):
 
 
 def test_labels_of_a_metric_are_looked_at_too(problem, trained):
-    recipe = problem.recipe(loss=lambda outputs, targets: jnp.mean(outputs**2, -1))
+    recipe = problem.recipe(loss=lambda hp: lambda outputs, targets: jnp.mean(outputs**2, -1))
     with pytest.raises(ValueError, match=r"^batch\.y, .*labels\[1\]: expected a class label in \[0, 3\), got 7"):
         training.evaluate(recipe, problem.hparams, trained, Batch(np.zeros((2, 6), "f"), np.array([0, 7])))
 
