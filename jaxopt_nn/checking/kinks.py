@@ -33,7 +33,7 @@ _NEGLIGIBLE = 1e-3  # norm of the part without kinks, of the whole, below which 
 
 
 def at_kinks(probe: Probe, evidence: Evidence, reach: float | None, settings: Settings, oracle: Oracle) -> Finding:
-    """The verdict on a leaf that meets kinks: FAIL, BLOCKED, INCONCLUSIVE or KINK_OK; ``reach`` as in ``leaf.judge``."""
+    """The verdict on a leaf that meets kinks: FAIL, BLOCKED, INCONCLUSIVE, KINK_OK. ``reach``: see ``leaf.judge``."""
     claim, near = evidence.claim, oracle.near()
     size = claim.gradient.size
     generator = np.random.default_rng((*settings.words, 4, claim.leaf))
