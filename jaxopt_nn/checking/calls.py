@@ -71,7 +71,7 @@ def check_layer(
     """Checks a layer or a whole model with respect to its parameters (path ``0/...``) and its input (``1``).
 
     Args:
-        layer: the pair ``(init, apply)``, or any function of ``x``; the arrays of one that is a tree, such as an Equinox
+        layer: the pair ``(init, apply)``, or any function of ``x``; the arrays of one that is a tree, as an Equinox
             module, are its parameters. It must accept float64.
         x: an input, the batch axis first; an input of integers is left alone.
         key: a PRNG key, for parameters, noise and directions.

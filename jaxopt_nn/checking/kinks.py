@@ -32,8 +32,8 @@ _ALWAYS = 8  # coordinates at kinks that differences look at, whatever the exact
 _NEGLIGIBLE = 1e-3  # norm of the part without kinks, of the whole, below which it need not be known as sharply
 
 
-def at_kinks(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding:
-    """The verdict on a leaf that meets kinks: FAIL, BLOCKED, INCONCLUSIVE or KINK_OK."""
+def at_kinks(probe: Probe, evidence: Evidence, reach: float | None, settings: Settings, oracle: Oracle) -> Finding:
+    """The verdict on a leaf that meets kinks: FAIL, BLOCKED, INCONCLUSIVE, KINK_OK. ``reach``: see ``leaf.judge``."""
     claim, near = evidence.claim, oracle.near()
     size = claim.gradient.size
     generator = np.random.default_rng((*settings.words, 4, claim.leaf))
@@ -69,16 +69,17 @@ def at_kinks(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracl
         text = f"at {count} of {len(places.flat)} coordinates that were looked at the claim is not between the slopes"
         worst = localize.worst_places(places, claim.gradient.shape, claim.units)
         return failed(f"{text} on the two sides of a kink", worst, oracle)
-    return _right(evidence, part, int(np.sum(kinked)), len(places.flat), exact and not len(off), settings, oracle)
+    whole = max(evidence.norm, reach or 0.0)
+    return _right(evidence, part, whole, int(np.sum(kinked)), len(places.flat), exact and not len(off), oracle)
 
 
 def _right(
     evidence: Evidence,
     part: Evidence | None,
+    whole: float,
     kinked: int,
     looked: int,
     exactly: bool,
-    settings: Settings,
     oracle: Oracle,
 ) -> Finding:
     """Nothing is wrong: how much is known?"""
@@ -88,7 +89,7 @@ def _right(
     text += f" at {seen} that were looked at" if seen < kinked else " there"
     if part is None:
         return Finding("KINK_OK", text)
-    norm = max(part.norm, _NEGLIGIBLE * evidence.norm)
+    norm = max(part.norm, _NEGLIGIBLE * whole)
     others = len(part.claim.places)
     if part.miss_bound <= part.tolerance.resolution * norm:
         bound = f"an error of {part.miss_bound / (evidence.norm or 1.0):.0e} of the norm would have been seen"

@@ -117,7 +117,7 @@ def _judged(probe: Probe, evidence: Evidence, reach: float | None, settings: Set
     if wrong and (finding := blocked(evidence, settings, oracle)):
         return finding
     if kinked:
-        return _together(probe, evidence, settings, oracle) or at_kinks(probe, evidence, settings, oracle)
+        return _together(probe, evidence, settings, oracle) or at_kinks(probe, evidence, reach, settings, oracle)
     if wrong:
         return explain(probe, evidence, settings, oracle)
     if not reach and (finding := contradicted(probe, evidence, settings, oracle)):
