@@ -58,6 +58,7 @@ def at_kinks(probe: Probe, evidence: Evidence, reach: float | None, settings: Se
     if part is not None and np.any(part.comparison.jump):  # there are others: only what differences looked at is known
         chosen = np.arange(size) if every else np.union1d(places.flat, generator.permutation(size)[:_SAMPLED])
         places = places_at(probe, evidence, chosen, settings)
+        kinked[places.flat[places.comparison.jump > 0]] = True
         keep = np.zeros(size, bool)
         keep[places.flat[places.comparison.jump == 0]] = True
         part = _part(probe, evidence, keep, settings)
