@@ -102,7 +102,7 @@ def fit(
     if is_traced_any(progress):
         raise _traced_error()
     advance, (_, row) = compiled(advance, hparams, progress, order, 0, 1, train, valid)
-    history = {name: np.full(parts.epochs, np.nan, value.dtype) for name, value in row.items()}
+    history: dict[str, Any] = {name: np.full(parts.epochs, np.nan, value.dtype) for name, value in row.items()}
     begun, count, interrupted = 0, 1, False
     with _bar(progress_bar, parts.epochs) as show:
         try:
