@@ -259,7 +259,7 @@ def check_gradients(
         second = second_order(check_gradients, f, arguments, objective, claimed, words, key, options)
     notes = (*notes, *one_factor(leaves))
     verdicts: list[Verdict] = [leaf.verdict for leaf in leaves]
-    verdicts += ["FAIL" for leaf in leaves if leaf.dtype_verdict == "FAIL"]
+    verdicts.extend("FAIL" for leaf in leaves if leaf.dtype_verdict == "FAIL")
     return GradientReport(
         verdict=overall_verdict(verdicts if second is None else [*verdicts, second.verdict]),
         leaves=tuple(leaves),
