@@ -92,14 +92,15 @@ def check_layer(
     """
     check_key("key", key)
     for_params, noise, check = jax.random.split(key, 3)
-    if not (callable(getattr(layer, "init", None)) and callable(getattr(layer, "apply", None))):
+    pair: Any = layer
+    if not (callable(getattr(pair, "init", None)) and callable(getattr(pair, "apply", None))):
         _check_function("layer", layer, "layers.dense(3)")
-        layer = _of_function(layer)
-    params, state = layer.init(for_params, x)
+        pair = _of_function(layer)
+    params, state = pair.init(for_params, x)
     words = seed_words(check)
 
     def f(params: Any, x: Any, state: Any, noise: Any, weight: Any) -> Any:
-        return _dot(layer.apply(params, state, x, train=train, key=noise, weight=weight)[0], words)
+        return _dot(pair.apply(params, state, x, train=train, key=noise, weight=weight)[0], words)
 
     options.setdefault("argnums", (0, 1))
     return check_gradients(f, params, x, state, noise, weight, key=check, **options)
@@ -173,7 +174,7 @@ def check_optimizer(
     """
     check_key("key", key)
     check_positive_int("steps", steps)
-    if isinstance(factory, tuple) and hasattr(factory, "update"):
+    if hasattr(factory, "init") and hasattr(factory, "update"):
         raise TypeError(
             "factory: expected a function that makes the optimizer, got an optimizer: pass optimizers.adam and "
             '{"learning_rate": 0.1} for optimizers.adam(0.1)'

@@ -26,7 +26,7 @@ from jaxopt_nn.checking.oracles import counting_probe, make_oracles
 from jaxopt_nn.checking.precision import compare_own_dtype, round_off_of_claims
 from jaxopt_nn.checking.probe import coordinate_units, natural_scale
 from jaxopt_nn.checking.problem import Objective, claimed_gradient, make_objective, split_arguments
-from jaxopt_nn.checking.report import GradientReport, overall_verdict
+from jaxopt_nn.checking.report import GradientReport, Verdict, overall_verdict
 from jaxopt_nn.checking.second import second_order
 from jaxopt_nn.checking.wide import in_float64
 from jaxopt_nn.types import Key
@@ -258,8 +258,8 @@ def check_gradients(
         options = {"directions": directions, "rtol": rtol, "z": z, "stop_gradient": stop_gradient}
         second = second_order(check_gradients, f, arguments, objective, claimed, words, key, options)
     notes = (*notes, *one_factor(leaves))
-    verdicts = [leaf.verdict for leaf in leaves]
-    verdicts += ["FAIL"] if any(leaf.dtype_verdict == "FAIL" for leaf in leaves) else []
+    verdicts: list[Verdict] = [leaf.verdict for leaf in leaves]
+    verdicts.extend("FAIL" for leaf in leaves if leaf.dtype_verdict == "FAIL")
     return GradientReport(
         verdict=overall_verdict(verdicts if second is None else [*verdicts, second.verdict]),
         leaves=tuple(leaves),

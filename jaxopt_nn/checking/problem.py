@@ -232,6 +232,23 @@ def _cotangent(outputs: Sequence[Any], words: tuple[int, ...]) -> Any:
     return None if shape == () else short_normal(np.random.default_rng((*words, 0)), shape)
 
 
+def _call_claim(
+    grad_fn: Callable[..., Any], objective: Objective, arguments: Arguments, leaves: Sequence[Any], rest: Sequence[Any]
+) -> list[Any]:
+    """What ``grad_fn`` claims, given arrays of JAX; or what the caller passed, where it or f takes no others."""
+    as_passed = lambda: grad_fn(*_put(arguments, _as_passed(arguments, leaves), rest))  # noqa: E731
+    if objective.by_hand is not None:
+        return _match(as_passed(), arguments)
+    try:
+        found = grad_fn(*_put(arguments, [jnp.asarray(leaf) for leaf in leaves], rest))
+    except Exception as error:  # whatever it raises: it may write into an array of NumPy
+        try:
+            found = as_passed()
+        except Exception:
+            raise error from None
+    return _match(found, arguments)
+
+
 def _as_passed(arguments: Arguments, leaves: Sequence[Any]) -> list[Any]:
     """Leaves as what the caller passed: arrays of NumPy or of JAX, or Python floats. f may write into its own."""
     flat = jax.tree.leaves(arguments.args)
@@ -250,8 +267,8 @@ def claimed_gradient(
     """What is claimed at float64 leaves, as NumPy arrays. Call it under ``enable_x64``."""
     rest = _others(arguments)
     if grad_fn is not None:
-        return lambda leaves, others=None: _match(
-            grad_fn(*_put(arguments, _as_passed(arguments, leaves), rest if others is None else others)), arguments
+        return lambda leaves, others=None: _call_claim(
+            grad_fn, objective, arguments, leaves, rest if others is None else others
         )
     if objective.by_hand is not None:  # JAX may differentiate what it calls step by step
         return lambda leaves, others=None: [np.asarray(leaf) for leaf in _step_by_step(f, arguments, objective, leaves)]
@@ -278,12 +295,7 @@ def own_dtype_gradient(
         program = jax.make_jaxpr(automatic_gradient(f, arguments))(*inputs)
         gradient = compiled.evaluator(program)(jax.tree.leaves(inputs))
     else:
-        # Of a float64 array of NumPy what JAX would make of it here.
-        passed = [
-            np.array(leaf) if isinstance(flat[i], (np.ndarray, np.generic)) else leaf
-            for i, leaf in zip(arguments.positions, leaves, strict=True)
-        ]
-        gradient = _match(grad_fn(*_put(arguments, passed, rest)), arguments)
+        gradient = _call_claim(grad_fn, objective, arguments, leaves, rest)
     return [np.asarray(leaf).astype(np.float64) for leaf in gradient]
 
 

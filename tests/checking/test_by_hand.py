@@ -42,6 +42,15 @@ def test_a_loss_and_its_gradient_in_numpy(factor, verdict, dtype):
         assert "the sign is flipped" in report.leaves[0].hypothesis
 
 
+def test_a_claim_of_a_jax_loss_may_be_in_jax_or_write_into_arrays_of_numpy():
+    def writes(x):
+        x[:] = 2 * x
+        return x
+
+    for claim in (lambda x: (2 * x).at[0].multiply(1.0), writes):
+        assert check_gradients(lambda x: jnp.sum(x**2), X[0].copy(), grad_fn=claim, key=KEY).verdict == "PASS"
+
+
 def test_an_array_output_a_kink_and_numbers_of_python():
     assert check_gradients(lambda x: math.sin(x), 0.3, grad_fn=lambda x: math.cos(x), key=KEY).verdict == "PASS"
     kinked = lambda x: float(np.sum(np.abs(x)))  # noqa: E731
