@@ -71,9 +71,13 @@ def plain_array(name: str, value: Any) -> Any:
     if isinstance(value, (list, tuple)) and any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value)):
         return jnp.asarray(value)
     refuse_masked(name, value)
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # NumPy's word for a ragged list is "inhomogeneous shape"
+        raise ValueError(f"{name}: expected rows of equal shape, got something that makes no array: {error}") from error
     if array.dtype.kind in "OUSMm":
-        raise TypeError(f"{name}: expected an array of numbers, got dtype {array.dtype}")
+        got = "None" if value is None else f"dtype {array.dtype}"
+        raise TypeError(f"{name}: expected an array of numbers, got {got}")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     held = jax.dtypes.canonicalize_dtype(array.dtype)
     if held != array.dtype:  # 64 bits where JAX is set to 32

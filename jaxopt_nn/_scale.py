@@ -9,15 +9,14 @@ __all__ = ["power_of_two"]
 
 
 def power_of_two(size: Array) -> Array:
-    """The largest power of two up to each ``size`` (>= 0), to divide by without losing a digit; 1 for 0, inf and NaN.
+    """A power of two near each ``size`` (>= 0), to divide by without losing a digit; 1 for 0, infinity and NaN.
 
-    It is read from the bits of the float's exponent, and so has no derivative: a result that does not depend on the
-    scale needs none.
+    The quotient lies in [1, 2), or up to 4 at the end of the dtype's range. The power is read from the bits of the
+    float's exponent and so has no derivative: a result that does not depend on the scale needs none.
     """
     info = jnp.finfo(size.dtype)
     bits = jnp.dtype(f"int{info.bits}")
-    mask = jnp.array(jnp.inf, size.dtype)  # whose bits are those of an exponent, all set
-    power = lax.bitcast_convert_type(
-        lax.bitcast_convert_type(size, bits) & lax.bitcast_convert_type(mask, bits), size.dtype
-    )
-    return jnp.where((power > 0) & jnp.isfinite(power), power, jnp.ones((), size.dtype))
+    exponent = lax.bitcast_convert_type(jnp.array(jnp.inf, size.dtype), bits)  # infinity has all its bits set
+    power = lax.bitcast_convert_type(lax.bitcast_convert_type(size, bits) & exponent, size.dtype)
+    most = 2.0 ** (info.maxexp - 2)  # whose reciprocal XLA, which may multiply by it, does not flush to 0
+    return jnp.where((power > 0) & jnp.isfinite(power), jnp.minimum(power, most), jnp.ones((), size.dtype))

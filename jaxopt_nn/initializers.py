@@ -27,9 +27,10 @@ from typing import Any, Literal, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
-from jaxopt_nn._arguments import check_key, check_number, check_positive_int
+from jaxopt_nn._arguments import check_bool, check_key, check_number, check_positive_int
 from jaxopt_nn.types import Array, ArrayLike, Key
 
 __all__ = [
@@ -96,7 +97,7 @@ def constant(value: ArrayLike) -> Initializer:
 
     def init(key: Key, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
         del key
-        return jnp.full(shape, value, dtype)
+        return jnp.full(_checked_shape(shape), value, dtype)
 
     return init
 
@@ -121,6 +122,7 @@ def normal(stddev: ArrayLike, *, truncated: bool = False) -> Initializer:
     True
     """
     check_number("stddev", stddev, 0.0)
+    check_bool("truncated", truncated)
     if truncated:
         return _drawn(jax.nn.initializers.truncated_normal(stddev / _TRUNCATED_STDDEV))
     return _drawn(jax.nn.initializers.normal(stddev))
@@ -424,12 +426,19 @@ def variance_scaling(scale: ArrayLike, mode: FanMode, distribution: Distribution
 
 
 def _normal(truncated: bool) -> Distribution:
+    check_bool("truncated", truncated)
     return "truncated_normal" if truncated else "normal"
 
 
 def _uniform(key: Key, shape: Sequence[int], dtype: DTypeLike) -> Array:
     """U[-1, 1)."""
     return jax.random.uniform(key, shape, dtype, -1.0)
+
+
+def _checked_shape(shape: Any) -> tuple[int, ...]:
+    if not isinstance(shape, Sequence) or not all(isinstance(size, (int, np.integer)) for size in shape):
+        raise TypeError(f"shape: expected a sequence of ints such as (4, 3), got {shape!r}")
+    return tuple(shape)
 
 
 def _drawn(draw: Any, *, needs_matrix: bool = False) -> Initializer:
@@ -439,10 +448,11 @@ def _drawn(draw: Any, *, needs_matrix: bool = False) -> Initializer:
         check_key("key", key)
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(f"dtype: expected a floating dtype, got {jnp.dtype(dtype)}")
+        shape = _checked_shape(shape)
         if needs_matrix and (len(shape) < 2 or min(shape) < 1):
             raise ValueError(
                 f"shape: expected [..., fan_in, fan_out] with two axes or more and sizes >= 1, got {list(shape)}"
             )
-        return draw(key, tuple(shape), jnp.promote_types(dtype, jnp.float32)).astype(dtype)
+        return draw(key, shape, jnp.promote_types(dtype, jnp.float32)).astype(dtype)
 
     return init

@@ -18,9 +18,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+from jax.extend.core import Jaxpr, Literal
 
 from jaxopt_nn._arguments import (
     UnusableValueError,
@@ -219,7 +220,7 @@ def check_targets(name: str, loss: Loss, outputs: PyTree, targets: PyTree) -> No
     leaves = jax.tree.leaves(targets)
     if not leaves or not all(isinstance(leaf, (np.ndarray, jax.Array)) for leaf in leaves):
         return
-    if any(isinstance(leaf, jax.core.Tracer) or leaf.ndim == 0 for leaf in leaves):
+    if any(isinstance(leaf, Tracer) or leaf.ndim == 0 for leaf in leaves):
         return
     rows = leaves[0].shape[0]
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype), outputs)
@@ -252,10 +253,10 @@ def activation_before(loss: Loss, outputs: Callable[..., Array], *args: PyTree) 
 _MOVES = {"broadcast_in_dim", "convert_element_type", "copy", "reshape", "squeeze", "transpose"}
 
 
-def _made_by(jaxpr: jax.extend.core.Jaxpr, var: Any) -> Any:
+def _made_by(jaxpr: Jaxpr, var: Any) -> Any:
     """The name of the activation that computes ``var``; or the input of ``jaxpr`` that it is, only moved; or None."""
     makers = {made: eqn for eqn in jaxpr.eqns for made in eqn.outvars}
-    while not isinstance(var, jax.extend.core.Literal):
+    while not isinstance(var, Literal):
         if var not in makers:
             return var
         eqn = makers[var]
@@ -279,7 +280,7 @@ def _made_by(jaxpr: jax.extend.core.Jaxpr, var: Any) -> Any:
 
 def _operation(makers: dict[Any, Any], var: Any) -> str:
     """The primitive that computes ``var``, before it is moved."""
-    while not isinstance(var, jax.extend.core.Literal) and var in makers:
+    while not isinstance(var, Literal) and var in makers:
         if makers[var].primitive.name not in _MOVES | {"stop_gradient"}:
             return makers[var].primitive.name
         var = makers[var].invars[0]
@@ -290,7 +291,7 @@ def _called(eqn: Any) -> Any:
     """The program that an operation calls with its own inputs for its own outputs, as ``jit`` does; None if none."""
     for value in eqn.params.values():
         inner = getattr(value, "jaxpr", value)
-        if isinstance(inner, jax.extend.core.Jaxpr):
+        if isinstance(inner, Jaxpr):
             same = len(inner.invars) == len(eqn.invars) and len(inner.outvars) == len(eqn.outvars)
             return inner if same else None
     return None

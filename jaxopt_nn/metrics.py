@@ -25,6 +25,7 @@ from jaxopt_nn._arguments import (
     check_probabilities,
     check_same_shape,
     check_weight,
+    concrete_array,
     is_distribution,
     is_probability,
     plain_array,
@@ -199,13 +200,17 @@ def confusion_matrix(
     check_same_shape("predictions", predictions, "labels", labels)
     if np.ndim(labels) != 1:
         raise ValueError(f"labels: expected [N], got {list(np.shape(labels))}")
+    if weight is not None:
+        weight = plain_array("weight", weight)
+        check_weight("weight", weight, np.shape(labels)[0])
+        known = concrete_array(labels), concrete_array(predictions), concrete_array(weight)
+        if all(each is not None for each in known):
+            return _weigh_on_host(*known, num_classes)
     rows, columns = _indices(labels), _indices(predictions)
     # JAX takes a negative index as one from the end; one that is too large it drops.
     rows, columns = jnp.where(rows >= 0, rows, num_classes), jnp.where(columns >= 0, columns, num_classes)
     if weight is None:
         return jnp.zeros((num_classes, num_classes), jnp.int32).at[rows, columns].add(1, mode="drop")
-    weight = plain_array("weight", weight)
-    check_weight("weight", weight, rows.size)
     amount = jnp.asarray(weight)
     amount = amount.astype(jnp.promote_types(amount.dtype, jnp.float32))
     # Added one by one, float32 ones stop at 2^24: many rows go to several sums, which are added up at the end.
@@ -213,6 +218,12 @@ def confusion_matrix(
     which = jnp.arange(rows.size) % sums
     totals = jnp.zeros((sums, num_classes, num_classes), amount.dtype)
     return totals.at[which, rows, columns].add(amount, mode="drop").sum(0)
+
+
+def _weigh_on_host(labels: Any, predictions: Any, weight: Any, num_classes: int) -> Array:
+    cells = labels.astype(np.int64) * num_classes + predictions.astype(np.int64)
+    sums = np.bincount(cells, weight.astype(np.float64), num_classes**2).reshape(num_classes, num_classes)
+    return jnp.asarray(sums, jnp.promote_types(weight.dtype, jnp.float32))
 
 
 class ClassScores(NamedTuple):

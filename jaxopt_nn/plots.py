@@ -10,17 +10,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from jaxopt_nn._arguments import check_positive_int
 
 __all__ = ["plot_comparison", "plot_history", "plot_schedules"]
 
 
-def plot_history(history: Mapping[str, Any], *, best_epoch: int | None = None, title: str = "") -> Any:
-    """The curves of one run: losses, metrics, and below them what else the history holds.
+def plot_history(history: Any, *, best_epoch: int | None = None, title: str = "") -> Any:
+    """The curves of a run, or of several in lanes: losses, metrics, and below them what else the history holds.
 
     Args:
-        history: name to values ``[epochs]``, as ``RunResult.history``; epochs that were not run (NaN) are left out.
+        history: name to values ``[epochs]``, as ``RunResult.history``, or the result itself; epochs that were not run
+            (NaN) are left out. Of lanes ``[..., epochs]``, the median is drawn, and minimum to maximum as a band.
         best_epoch: an epoch (from 0) to mark.
         title: a title for the figure.
 
@@ -28,23 +30,29 @@ def plot_history(history: Mapping[str, Any], *, best_epoch: int | None = None, t
         A matplotlib figure: training and validation loss in the first panel, validation metrics in the second, gradient
         norm and learning rate in the third and fourth, as far as they are there.
 
+    Raises:
+        TypeError: it is no history.
+        ValueError: there is nothing to draw in it, or a value is no array ``[..., epochs]`` of numbers.
+
     >>> figure = plot_history({"train_loss": [3.0, 2.0], "valid_loss": [3.1, 2.4], "learning_rate": [0.1, 0.1]})
     >>> [axes.get_ylabel() for axes in figure.axes]
     ['loss', 'learning rate']
     """
-    values = {name: np.asarray(value, np.float64) for name, value in history.items()}
+    named = getattr(history, "history", history)
+    if not isinstance(named, Mapping):
+        raise TypeError(f"history: expected a run's result, or its history, got a {type(history).__name__}")
+    values = {name: _values(f"history[{name!r}]", value) for name, value in named.items()}
     losses = [name for name in ("train_loss", "valid_loss", "penalty") if name in values]
     metrics = [name for name in values if name.startswith("valid_") and name != "valid_loss"]
     panels = [("loss", losses, "log"), ("metric", metrics, "linear")]
     panels += [(name.replace("_", " "), [name], "log") for name in ("gradient_norm", "learning_rate") if name in values]
     panels = [panel for panel in panels if panel[1]]
+    if not panels:
+        raise ValueError(f"history: expected a curve to draw, such as train_loss, got {list(values)}")
     figure, axes = _figure(len(panels), title)
     for ax, (label, names, scale) in zip(axes, panels, strict=True):
         for name in names:
-            epochs = np.flatnonzero(np.isfinite(values[name]))
-            ax.plot(
-                epochs + 1, values[name][epochs], label=name.replace("_", " "), marker="." if len(epochs) < 2 else None
-            )
+            _draw(ax, values[name], name.replace("_", " "))
         if best_epoch is not None and best_epoch >= 0:
             ax.axvline(best_epoch + 1, color="0.6", linestyle=":", label="best epoch")
         if scale == "log" and all(np.nanmin(values[name], initial=np.inf) > 0 for name in names):
@@ -59,7 +67,7 @@ def plot_comparison(curves: Mapping[str, Any], *, ylabel: str, title: str = "", 
     """One curve a candidate, with the range of its seeds as a band.
 
     Args:
-        curves: label to values ``[epochs]`` or ``[seeds, epochs]``.
+        curves: label to values ``[epochs]`` or ``[..., epochs]``, such as ``[seeds, epochs]``.
         ylabel: what the values are.
         title: a title for the figure.
         log: whether the values' axis is logarithmic.
@@ -73,13 +81,7 @@ def plot_comparison(curves: Mapping[str, Any], *, ylabel: str, title: str = "", 
     """
     figure, (ax,) = _figure(1, title)
     for label, value in curves.items():
-        lanes = np.atleast_2d(np.asarray(value, np.float64))
-        run = np.flatnonzero(np.isfinite(lanes).any(0))
-        lanes = lanes[:, run]
-        (line,) = ax.plot(run + 1, np.nanmedian(lanes, 0), label=label)
-        ax.fill_between(
-            run + 1, np.nanmin(lanes, 0), np.nanmax(lanes, 0), color=line.get_color(), alpha=0.15, linewidth=0
-        )
+        _draw(ax, _values(f"curves[{label!r}]", value), label)
     if log:
         ax.set_yscale("log")
     ax.set(xlabel="epoch", ylabel=ylabel)
@@ -130,6 +132,25 @@ def plot_schedules(
     # Above the axes: a schedule may go anywhere in them.
     ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2)
     return figure
+
+
+def _values(name: str, value: Any) -> NDArray[Any]:
+    array = np.asarray(value)
+    if array.ndim == 0 or array.size == 0 or not jnp.issubdtype(array.dtype, np.number):
+        raise ValueError(f"{name}: expected numbers [..., epochs], got {array.dtype}{list(array.shape)}")
+    return array.astype(np.float64)
+
+
+def _draw(ax: Any, values: NDArray[Any], label: str) -> None:
+    """The median of lanes ``[..., epochs]`` as a line, the range as a band; epochs that no lane ran are left out."""
+    lanes = np.where(np.isfinite(values), values, np.nan).reshape(-1, values.shape[-1])
+    run = np.flatnonzero(np.isfinite(lanes).any(0))
+    lanes = lanes[:, run]
+    (line,) = ax.plot(run + 1, np.nanmedian(lanes, 0), label=label, marker="." if len(run) < 2 else None)
+    if len(lanes) > 1:
+        ax.fill_between(
+            run + 1, np.nanmin(lanes, 0), np.nanmax(lanes, 0), color=line.get_color(), alpha=0.15, linewidth=0
+        )
 
 
 def _figure(panels: int, title: str) -> tuple[Any, list[Any]]:

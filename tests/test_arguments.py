@@ -1,4 +1,5 @@
 import functools
+import inspect
 import math
 
 import jax
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 
 from jaxopt_nn import _arguments as arguments
+from jaxopt_nn import initializers, layers, losses, metrics, optimizers, penalties, schedules
+from jaxopt_nn.types import ArrayLike
 
 NAN, INF = math.nan, math.inf
 
@@ -184,3 +187,98 @@ def test_weights():
     ):
         with pytest.raises(ValueError, match=message):
             arguments.check_weight("weight", wrong, 2)
+
+
+@pytest.mark.parametrize("value", [np.array([0.5]), jnp.ones((1, 1)), np.ones(3)])
+def test_an_array_is_no_number_traced_or_not(value):
+    message = r"^rate: expected one number, got an array of shape \(.*use jax\.vmap"
+    with pytest.raises(ValueError, match=message):
+        arguments.check_number("rate", value)
+    with pytest.raises(ValueError, match=message):
+        jax.jit(functools.partial(arguments.check_number, "rate"))(value)
+
+
+@pytest.mark.parametrize(
+    "value", [True, np.bool_(True), jnp.array(True), np.array("0.5"), np.array(None), 1j, np.array(1j)]
+)
+def test_bools_text_and_complex_numbers_are_no_numbers(value):
+    with pytest.raises(TypeError, match=r"^rate: expected a number, got "):
+        arguments.check_number("rate", value)
+
+
+def test_the_dtype_of_a_traced_number_is_known():
+    with pytest.raises(TypeError, match=r"^rate: expected a number, got bool\[\]"):
+        jax.jit(functools.partial(arguments.check_number, "rate"))(True)
+    with pytest.raises(ValueError, match=r"^rate: expected a finite number in \[0, 1\], got 2"):
+        arguments.check_number("rate", np.array(2), 0.0, 1.0)
+
+
+ARGUMENTS = {
+    "base": optimizers.sgd(0.1), "optimizer": optimizers.sgd(0.1), "key": jax.random.PRNGKey(0), "features": 3,
+    "widths": [3, 2], "window": 2, "num_heads": 2, "num_embeddings": 5, "fan_in": 3,
+    "mode": "fan_in", "distribution": "normal",
+    "logits": np.zeros((2, 3), "f4"), "labels": np.array([0, 1]), "outputs": np.ones((2, 3), "f4"),
+    "targets": np.ones((2, 3), "f4"), "patterns": ["*"], "steps_per_epoch": 3, "boundaries": [3],
+}  # fmt: skip
+ARRAYS = {"logits", "labels", "outputs", "targets", "predictions", "per_example", "weight", "confusion"}
+OTHERWISE = {  # refused for another reason, or under another name
+    ("nadam", "momentum_decay"), ("scale_by_nadam", "momentum_decay"), ("sgd", "dampening"), ("by_epoch", "schedule"),
+}  # fmt: skip
+NUMBERS = [
+    (factory, name)
+    for module in (initializers, layers, losses, metrics, optimizers, penalties, schedules)
+    for factory in (getattr(module, name) for name in module.__all__)
+    if inspect.isfunction(factory)
+    for name, parameter in inspect.signature(factory).parameters.items()
+    if str(parameter.annotation).startswith(str(ArrayLike)) and "Sequence" not in str(parameter.annotation)
+    if name not in ARRAYS and (factory.__name__, name) not in OTHERWISE
+]
+
+
+@pytest.mark.parametrize(("factory", "name"), NUMBERS, ids=[f"{f.__name__}-{name}" for f, name in NUMBERS])
+def test_every_factory_refuses_an_array_and_a_bool_for_a_number(factory, name):
+    parameters = inspect.signature(factory).parameters.values()
+    required = [
+        p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    given = {each: ARGUMENTS.get(each, 0.5) for each in required if each != name}
+    with pytest.raises(ValueError, match=rf"^{name}: expected one number, got an array of shape \(1,\)"):
+        factory(**given, **{name: np.array([0.5])})
+    with pytest.raises(TypeError, match=rf"^{name}: expected a number, got True"):
+        factory(**given, **{name: True})
+
+
+def test_bools():
+    for value in (True, False, np.bool_(True)):
+        arguments.check_bool("shuffle", value)
+    for wrong in ("no", 0, 1, None, np.array([True])):
+        with pytest.raises(TypeError, match=r"^shuffle: expected True or False, got .* of type "):
+            arguments.check_bool("shuffle", wrong)
+    with pytest.raises(TypeError, match=r"^shuffle: expected True or False, got a traced value.*types\.Static"):
+        jax.jit(functools.partial(arguments.check_bool, "shuffle"))(True)
+
+
+def test_arrays_that_jax_would_refuse_or_change():
+    assert arguments.plain_array("y", np.arange(3, dtype=">i4")).dtype == np.int32
+    np.testing.assert_array_equal(arguments.plain_array("y", [[1.0, 2.0]]), [[1, 2]])
+    y = np.ma.array([1.0, 2.0], mask=[False, False])
+    assert arguments.plain_array("y", y) is not None  # hides nothing
+    for wrong, error, message in (
+        (np.ma.array([1.0, 2.0], mask=[False, True]), TypeError, r"^y: .* got a masked array: fill it with \.filled"),
+        (np.array(["a"]), TypeError, r"^y: expected an array of numbers, got dtype <U1"),
+        (None, TypeError, r"^y: expected an array of numbers, got None"),
+        ([[1.0, 2.0], [3.0]], ValueError, r"^y: expected rows of equal shape, got something that makes no array"),
+        (np.array([0, 2**40]), ValueError, r"^y\[1\]: expected numbers that fit int32, got 1099511627776"),
+        (np.array([1e300]), ValueError, r"^y\[0\]: expected numbers that fit float32, got 1e\+300"),
+    ):
+        with pytest.raises(error, match=message):
+            arguments.plain_array("y", wrong)
+    with jax.enable_x64(True):
+        assert arguments.plain_array("y", np.array([1e300])).tolist() == [1e300]
+
+
+def test_classes_that_count_from_one_are_told_so():
+    with pytest.raises(ValueError, match=r"^y\[2\]: .* got 3; classes count from 0: subtract 1$"):
+        arguments.check_class_labels("y", np.array([1, 2, 3]), 3)
+    with pytest.raises(ValueError, match=r"^y\[2\]: .* got 3$"):
+        arguments.check_class_labels("y", np.array([0, 2, 3]), 3)

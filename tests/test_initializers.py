@@ -256,3 +256,24 @@ def test_vectors_need_no_fan():
     shape = (4,)
     for init in (initializers.zeros(), initializers.constant(1.0), initializers.normal(1.0), initializers.uniform(1.0)):
         assert init(KEY, shape).shape == shape
+
+
+@pytest.mark.parametrize("factory", [lambda: initializers.uniform(0.1), initializers.orthogonal, initializers.zeros])
+@pytest.mark.parametrize("shape", [5, "ab", (2.0, 3)])
+def test_a_shape_is_a_sequence_of_ints(factory, shape):
+    with pytest.raises(TypeError, match=r"^shape: expected a sequence of ints such as \(4, 3\), got "):
+        factory()(jax.random.key(0), shape)
+    assert factory()(jax.random.key(0), [np.int64(4), 3]).shape == (4, 3)
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [lambda truncated: initializers.normal(0.1, truncated=truncated)]
+    + [
+        functools.partial(lambda factory, truncated: factory(truncated=truncated), factory)
+        for factory in (initializers.he_normal, initializers.xavier_normal, initializers.lecun_normal)
+    ],
+)
+def test_truncated_is_true_or_false(factory):
+    with pytest.raises(TypeError, match=r"^truncated: expected True or False, got 'no' of type str"):
+        factory("no")

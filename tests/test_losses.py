@@ -411,3 +411,123 @@ def test_weighted_mean_is_differentiable_in_the_weights_also_at_zero():
 def test_weighted_mean_refuses(values, weight, message):
     with pytest.raises(ValueError, match=message):
         losses.weighted_mean(values, weight)
+
+
+def test_weighted_mean_has_the_scale_of_the_values_whatever_the_weights():
+    values, weight = RNG.normal(size=50).astype(np.float32), RNG.uniform(0.1, 1, 50).astype(np.float32)
+    compiled = jax.jit(losses.weighted_mean)
+    for size in (1e-30, 1e-10, 1.0, 1e20, 1e36):
+        for scale in (1e-35, 1e-20, 1.0, 1e20, 3e38):
+            ours = compiled(values * np.float32(size), weight * np.float32(scale))
+            np.testing.assert_allclose(
+                ours / np.float32(size), np.average(values, weights=weight), rtol=1e-5, atol=1e-7
+            )
+    powers = weight * np.float32(2.0**-70)
+    np.testing.assert_array_equal(compiled(values, powers), compiled(values, weight))  # not a bit is lost
+    slope = jax.grad(losses.weighted_mean, argnums=1)(jnp.array([2.0, 3.0, 6.0]), jnp.array([1e-30, 0, 3e-30]))
+    np.testing.assert_allclose(slope, (np.array([2, 3, 6]) - 5) / 4e-30, rtol=1e-6)
+
+
+ONE_ROW = jax.ShapeDtypeStruct((1, 3), jnp.float32)
+ONE_OUTPUT = jax.ShapeDtypeStruct((1, 1), jnp.float32)
+MANY = np.arange(1000) % 3
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs", "targets", "message"),
+    [
+        (losses.softmax_cross_entropy, ONE_ROW, MANY + 1, r"labels\[2\]: .* got 3; classes count from 0"),
+        (
+            functools.partial(losses.softmax_cross_entropy, label_smoothing=0.1),
+            ONE_ROW,
+            jnp.where(jnp.arange(1000) < 999, MANY, 7),
+            r"labels\[999\]: expected a class label in \[0, 3\), got 7",
+        ),
+        (
+            lambda o, t: losses.softmax_cross_entropy(o["a"], t["a"]),
+            {"a": ONE_ROW},
+            {"a": MANY - 1},
+            r"labels\[0\]: .* -1",
+        ),
+        (
+            lambda o, t: 2 * losses.softmax_cross_entropy(o, t[:, 0]),
+            ONE_ROW,
+            MANY[:, None] * 2,
+            r"labels\[2\]: .* got 4",
+        ),
+        (
+            losses.softmax_cross_entropy,
+            ONE_ROW,
+            np.eye(3)[MANY] * 2,
+            r"labels\[0\]: expected probabilities that sum to 1",
+        ),
+        (losses.sigmoid_cross_entropy, ONE_OUTPUT, (MANY > 0)[:, None] * 2 - 1, r"targets\[0, 0\]: .*\[0, 1\], got -1"),
+        (lambda o, t: losses.sigmoid_cross_entropy(o, t[:, None]), ONE_OUTPUT, MANY - 1, r"targets\[0, 0\]: .* got -1"),
+        (
+            losses.mean_squared_error,
+            ONE_OUTPUT,
+            np.full((9, 1), 1e300),
+            r"targets\[0, 0\]: .* fit float32, got 1e\+300",
+        ),
+    ],
+)
+def test_targets_are_checked_by_what_the_loss_says(loss, outputs, targets, message):
+    with pytest.raises(ValueError, match=rf"^train\.y, as the loss takes it: {message}"):
+        losses.check_targets("train.y", loss, outputs, targets)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda o, t: jnp.exp(o[:, 0]) - t * o[:, 0],  # a likelihood of counts
+        lambda o, t: losses.huber(o[:, 0], t),
+        lambda o, t: jnp.zeros_like(o[:, 0]).at[t].add(1.0),
+        lambda o, t: t.at[0].set(1) * o[:, 0],  # which a NumPy array has not
+        lambda o, t: o.no_such_attribute,  # the run's own trace will say so
+    ],
+)
+def test_a_loss_of_ones_own_may_take_any_integers(loss):
+    losses.check_targets("train.y", loss, ONE_ROW, np.array([-5, 0, 70_000]))
+    losses.check_targets("train.y", losses.softmax_cross_entropy, ONE_ROW, MANY)
+    losses.check_targets("train.y", losses.softmax_cross_entropy, ONE_ROW, None)
+    jax.jit(lambda t: losses.check_targets("train.y", losses.softmax_cross_entropy, ONE_ROW, t))(MANY + 1)
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [
+        (jax.nn.softmax, "softmax"),
+        (jax.jit(lambda z: jax.nn.softmax(z.astype(jnp.bfloat16)).astype(jnp.float32)), "softmax"),
+        (lambda z: jnp.exp(z) / jnp.exp(z).sum(-1, keepdims=True), "softmax"),
+        (jax.checkpoint(lambda z: jax.nn.sigmoid(z).reshape(z.shape)), "sigmoid"),
+        (lambda z: z, None),
+        (jnp.tanh, None),
+        (jax.nn.log_softmax, None),
+        (jax.nn.silu, None),
+        (lambda z: 3 * jax.nn.softmax(z), None),
+        (lambda z: z / 2, None),
+    ],
+)
+def test_an_activation_before_a_loss_that_has_one_is_seen(activation, expected):
+    def outputs(w, x):
+        return activation(x @ w)
+
+    shapes = jax.ShapeDtypeStruct((3, 2), jnp.float32), jax.ShapeDtypeStruct((5, 3), jnp.float32)
+    for loss in (
+        losses.softmax_cross_entropy,
+        functools.partial(losses.softmax_cross_entropy, label_smoothing=0.1),
+        losses.sigmoid_cross_entropy,
+    ):
+        assert losses.activation_before(loss, outputs, *shapes) == expected
+    assert losses.activation_before(losses.mean_squared_error, outputs, *shapes) is None
+    assert losses.activation_before(lambda p, t: -jnp.log(p[:, 0]), outputs, *shapes) is None
+
+
+def test_lists_and_other_byte_orders_are_taken_and_hidden_values_are_not():
+    expected = losses.softmax_cross_entropy(LOGITS, LABELS)
+    for logits, labels in ((LOGITS.astype(">f4"), LABELS.astype(">i2")), (LOGITS.tolist(), LABELS.tolist())):
+        np.testing.assert_allclose(losses.softmax_cross_entropy(logits, labels), expected, rtol=1e-6)
+    with pytest.raises(TypeError, match=r"^labels: .* got a masked array"):
+        losses.softmax_cross_entropy(LOGITS, np.ma.array(LABELS, mask=LABELS > 2))
+    with pytest.raises(TypeError, match=r"^weight: .* got a masked array"):
+        losses.weighted_mean(VALUES[:, 0], np.ma.array(np.ones(6), mask=LABELS > 2))

@@ -179,12 +179,37 @@ def test_classes_out_of_range():
         (
             lambda: metrics.accuracy(OUTPUTS[:, 0], LABELS),
             ValueError,
-            r"^outputs: expected \[N, \.\.\., C\], got \[40\]",
+            r"^outputs: expected \[N, \.\.\., C\] with at least two classes, got \[40\]; .*use binary_accuracy",
         ),
         (
             lambda: metrics.accuracy(OUTPUTS, LABELS[:, None]),
             ValueError,
             r"^labels: expected classes \[40\] or rows \[40, 6\]",
+        ),
+        (
+            lambda: metrics.accuracy(OUTPUTS, VALUES),  # what a regression has
+            ValueError,
+            r"^labels\[0\]: expected probabilities that sum to 1, got \[",
+        ),
+        (
+            lambda: metrics.top_k_accuracy(OUTPUTS, np.ones((N, C), int)),  # several labels an example
+            ValueError,
+            r"^labels\[0\]: expected probabilities that sum to 1, got \[1 1",
+        ),
+        (
+            lambda: metrics.binary_accuracy(OUTPUTS[:, 0], 2 * BITS[:, 0] - 1),
+            ValueError,
+            r"^targets\[\d+\]: expected a probability in \[0, 1\], got -1",
+        ),
+        (
+            lambda: metrics.squared_error(OUTPUTS, np.ma.array(VALUES, mask=VALUES > 0)),
+            TypeError,
+            r"^targets: .* got a masked array",
+        ),
+        (
+            lambda: metrics.absolute_error(OUTPUTS, VALUES.astype(float) * 1e300),
+            ValueError,
+            r"^targets\[0, 0\]: expected numbers that fit float32, got ",
         ),
         (lambda: metrics.top_k_accuracy(OUTPUTS, LABELS, k=7), ValueError, r"^k: expected an int in \[1, 6\], got 7"),
         (lambda: metrics.top_k_accuracy(OUTPUTS, LABELS, k=0), ValueError, r"^k: expected an int in \[1, 6\], got 0"),
@@ -303,3 +328,57 @@ def test_r2_and_rows_that_do_not_count():
     assert np.isnan(metrics.r2_score(targets, outputs))
     assert np.isnan(metrics.r2_score(np.zeros(3, np.float32), np.array([np.nan, 0, 0], np.float32)))
     assert np.isnan(metrics.r2_score(VALUES, OUTPUTS, np.zeros(N)))
+
+
+def test_one_output_has_no_largest():
+    """Whatever it says it is the largest: its accuracy was 1 for any labels."""
+    logits = np.array([2, -1, 0.5, -3, 1, -0.5, 0.1, -2, 4, 1], np.float32)[:, None]
+    bits = np.array([1, 0, 1, 0, 0, 0, 1, 1, 1, 0])[:, None]
+    for metric in (metrics.accuracy, functools.partial(metrics.top_k_accuracy, k=1)):
+        for labels in (bits, bits[:, 0], 1 - bits, bits * 3.7):
+            with pytest.raises(
+                ValueError, match=r"at least two classes, got \[10, 1\]; .*binary_accuracy, with threshold"
+            ):
+                jax.eval_shape(metric, logits, labels)
+    right = sklearn.metrics.accuracy_score(bits, logits > 0)
+    assert right == 0.7
+    np.testing.assert_allclose(metrics.binary_accuracy(logits, bits).mean(), right)
+    probabilities = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(metrics.binary_accuracy(probabilities, bits, threshold=0.5).mean(), right)
+    np.testing.assert_allclose(metrics.binary_accuracy(logits, 1 - bits).mean(), 1 - right)
+
+
+def test_targets_of_a_regression_are_never_right_in_a_compiled_program():
+    assert not np.any(jax.jit(metrics.accuracy)(OUTPUTS, OUTPUTS))
+    assert not np.any(jax.jit(metrics.binary_accuracy)(OUTPUTS[:, 0], np.full(N, 3.7)))
+
+
+def test_weights_are_added_up_beyond_the_integers_of_float32():
+    weight = np.ones(2**17 + 2**12, np.float32)
+    weight[: 2**12] = 2**12  # 2^24, to which float32 adds no 1
+    zeros, total = np.zeros(len(weight), int), 2**24 + 2**17
+    assert metrics.confusion_matrix(zeros, zeros, 2, weight).tolist() == [[total, 0], [0, 0]]
+    compiled = jax.jit(metrics.confusion_matrix, static_argnums=2)
+    assert compiled(zeros, zeros, 2, weight).tolist() == [[total, 0], [0, 0]]
+
+
+def test_scores_of_counts_that_cannot_be_doubled():
+    for counts in (np.array([[200, 50], [100, 150]], np.uint8), np.array([[1_500_000_000, 500_000_000], [1, 1]])):
+        labels, predictions, weight = [0, 0, 1, 1], [0, 1, 0, 1], counts.ravel().astype(float)
+        expected = sklearn.metrics.precision_recall_fscore_support(labels, predictions, sample_weight=weight)
+        for ours, theirs in zip(metrics.precision_recall_f1(counts), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-35, 1e-21, 1.0, 1e20, 1e37])
+def test_r2_at_every_scale_of_values_and_weights(scale):
+    score, rng = jax.jit(metrics.r2_score), np.random.default_rng(0)
+    targets = (rng.normal(size=(30, 2)) * scale).astype(np.float32)
+    for error in (1e-35, 1e-21, 1e-3, 1.0, 1e20, 1e37):
+        outputs = (targets + rng.normal(size=(30, 2)) * error).astype(np.float32)
+        for size in (1e-35, 1e-30, 1.0, 1e37):
+            weight = rng.uniform(0.1, 1, 30).astype(np.float32)
+            expected = sklearn.metrics.r2_score(targets.astype(float), outputs.astype(float), sample_weight=weight)
+            got = score(targets, outputs, weight * np.float32(size))
+            with np.errstate(over="ignore"):
+                np.testing.assert_allclose(got, np.float32(expected), rtol=1e-5, atol=1e-6)

@@ -3,6 +3,7 @@
 import builtins
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import optax
@@ -34,6 +35,36 @@ def test_history_has_a_panel_for_each_kind_and_no_epoch_that_was_not_run(tmp_pat
     ]
     figure.savefig(tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_a_result_is_drawn_as_its_history_and_lanes_as_a_band():
+    lanes = {"train_loss": np.array([[3.0, 2, 1], [5, 4, NAN]]), "valid_accuracy": np.ones((2, 3))}
+    figure = plots.plot_history(SimpleNamespace(history=lanes))  # as a RunResult has one
+    assert [ax.get_ylabel() for ax in figure.axes] == ["loss", "metric"]
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), [4, 3, 1])
+    band = figure.axes[0].collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == 1 and band[:, 1].max() == 5
+    one = plots.plot_history(SimpleNamespace(history={"train_loss": np.ones(3)}))
+    assert not one.axes[0].collections
+
+
+@pytest.mark.parametrize(
+    ("history", "error", "message"),
+    [
+        ([1.0, 2.0], TypeError, r"^history: expected a run's result, or its history, got a list"),
+        (None, TypeError, r"^history: expected a run's result, or its history, got a NoneType"),
+        ({"x": [1.0]}, ValueError, r"^history: expected a curve to draw, such as train_loss, got \['x'\]"),
+        (
+            {"train_loss": 1.0},
+            ValueError,
+            r"^history\['train_loss'\]: expected numbers \[\.\.\., epochs\], got float64\[\]",
+        ),
+        ({"train_loss": ["a"]}, ValueError, r"^history\['train_loss'\]: expected numbers .* got <U1\[1\]"),
+    ],
+)
+def test_what_is_no_history_is_refused(history, error, message):
+    with pytest.raises(error, match=message):
+        plots.plot_history(history)
 
 
 def test_comparison_draws_median_and_range(tmp_path):

@@ -95,6 +95,8 @@ def _features(name: str, x: Any, dtype: DTypeLike | None) -> Any:
 
 def _as_array(name: str, value: Any) -> NDArray[Any]:
     refuse_masked(name, value)
+    if value is None:
+        raise TypeError(f"{name}: expected an array of real numbers, got None")
     try:
         array = np.asarray(value)
     except ValueError as error:  # NumPy's word for a ragged list is "inhomogeneous shape"

@@ -230,7 +230,9 @@ def check_weights(name: str, weight: NDArray[Any]) -> None:
     if wrong.any():
         raise ValueError(f"{name}: expected finite weights >= 0, got {first_where(weight, wrong)}")
     if not (weight > 0).any():
-        raise ValueError(f"{name}: expected a positive sum, got {len(weight)} weights of 0 in {weight.dtype}: no row counts")
+        raise ValueError(
+            f"{name}: expected a positive sum, got {len(weight)} weights of 0 in {weight.dtype}: no row counts"
+        )
 
 
 def _leaves(name: str, tree: Any) -> list[tuple[str, Any]]:

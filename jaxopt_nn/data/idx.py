@@ -42,6 +42,8 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     References:
         Y. LeCun, C. Cortes, C. Burges, The MNIST database of handwritten digits, "The IDX file format".
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path: expected the path of a file, got {path!r}")
     with Path(path).open("rb") as raw:
         compressed = raw.read(2) == _GZIP_MAGIC
         raw.seek(0)

@@ -105,6 +105,8 @@ def load_csv(
         raise ValueError(f'task: expected "classification", "regression" or None, got {task!r}')
     if classes is not None and task == "regression":
         raise ValueError('classes: expected None with task="regression"')
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path: expected the path of a file, got {path!r}")
     names, rows = _read(path, header, delimiter, encoding)
     target_column = _column("target", target, names, path)
     left_out = {target_column, *(_column(f"ignore[{i}]", each, names, path) for i, each in enumerate(ignore))}

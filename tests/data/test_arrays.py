@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxopt_nn import data
+from jaxopt_nn.types import Batch
 
 X = [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
 
@@ -67,6 +68,7 @@ def test_token_ids_stay_integers():
     ("arguments", "error", "message"),
     [
         ({"y": [0, 1]}, ValueError, "y: expected 3 rows as x has, got 2"),
+        ({"y": None}, TypeError, "y: expected an array of real numbers, got None"),
         ({"x": [], "y": []}, ValueError, r"x: expected at least one row, got the shape \[0\]"),
         ({"x": [[1.0, 2.0], [3.0]]}, ValueError, "x: expected rows of equal shape, got something that makes no array"),
         ({"x": [[1.0], [2.0], [np.nan]]}, ValueError, r"x: expected finite numbers, got nan in row 2 \(at \[2, 0\]\)"),
@@ -110,3 +112,58 @@ def test_bad_arrays_are_refused(arguments, error, message):
 def test_traced_arrays_are_refused():
     with pytest.raises(TypeError, match=r"^y: expected concrete values, got a traced array"):
         jax.jit(lambda y: data.from_arrays(X, y))(jnp.array([0, 1, 2]))
+
+
+TIMES = 1_700_000_000 + np.arange(0, 200, 5)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.float64])
+def test_numbers_that_float32_would_run_together_stay_float64(dtype):
+    x = np.stack([np.arange(40), TIMES], axis=1).astype(dtype)
+    batch = data.from_arrays({"a": x, "b": np.arange(40)}, TIMES, task="regression")
+    assert batch.x["a"].dtype == batch.y.dtype == np.float64 and batch.x["b"].dtype == np.float32
+    np.testing.assert_array_equal(batch.x["a"], x)
+    with pytest.raises(
+        ValueError,
+        match=r"^x: .* apart in float32, got .* in feature \[1\], of which float32 leaves 3 of 40 .* dtype=None",
+    ):
+        data.from_arrays(x, np.arange(40), dtype=np.float32)
+    # The whole way of a newcomer: read, fit, scale, train.
+    batch = data.from_arrays(x, np.arange(40))
+    with pytest.raises(ValueError, match=r"^train\.x: .* stay apart in float32, got .*3 of 40.*fit_standard_scaler"):
+        data.check_batch("train", batch)
+    scaled = data.transform(data.fit_standard_scaler(batch), batch)
+    data.check_batch("train", scaled)
+    np.testing.assert_allclose(scaled.x[:, 0], scaled.x[:, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.random.default_rng(0).normal(size=(1000, 3)) + np.array([300, 0, 1e4]),
+        np.full((9, 1), 0.1) + np.arange(9)[:, None] % 2 * 1e-17,
+        1e8 * (1 + np.arange(9)[:, None] % 2 * np.finfo(float).eps),  # the noise of a computation
+        1_700_000_000 + np.arange(0, 10**7, 10**6)[:, None],  # a thousandth of the range is 9,000, a step 128
+        np.full((9, 1), 1_700_000_001),
+        2**30 + np.arange(9)[:, None] * 2**10,  # which float32 has
+    ],
+)
+def test_ordinary_numbers_become_float32(x):
+    assert data.from_arrays(x, np.arange(len(x))).x.dtype == np.float32
+    if x.dtype == np.float64:
+        data.check_batch("train", Batch(x, np.arange(len(x))))
+
+
+def test_nanoseconds_are_too_large_for_float64():
+    with pytest.raises(ValueError, match=r"^x: .*of which float64 leaves 9 of 40 .*: subtract the smallest first"):
+        data.from_arrays(1_700_000_000 * 10**9 + np.arange(0, 2000, 50)[:, None], np.arange(40))
+
+
+def test_hidden_values_are_refused_and_other_byte_orders_converted():
+    x, y = np.arange(6.0).reshape(3, 2), np.arange(3)
+    for name, arguments in (("x", (np.ma.array(x, mask=x > 4), y)), ("y", (x, np.ma.array(y, mask=y > 1)))):
+        with pytest.raises(TypeError, match=rf"^{name}: expected an array without hidden values, got a masked array"):
+            data.from_arrays(*arguments)
+    batch = data.from_arrays(x.astype(">f4"), y.astype(">i4"), np.ones(3, ">f8"))
+    assert all(leaf.dtype.isnative for leaf in batch)
+    np.testing.assert_array_equal(batch.x, x)

@@ -100,6 +100,28 @@ def test_good_batches_pass(batch, num_outputs):
         (Batch(X.astype(object), Y), 3, TypeError, r"train\.x: expected an array of real numbers, got dtype object"),
         (Batch(X, np.array(list("abca"))), 3, TypeError, r"train\.y: expected an array of real numbers, got dtype <U1"),
         (Batch(X * 1j, Y), 3, TypeError, r"train\.x: expected an array of real numbers, got dtype complex"),
+        (
+            Batch(X, Y + 1),
+            3,
+            ValueError,
+            r"train\.y: expected integer labels in \[0, 3\), got 3 in row 2; classes count from 0: subtract 1$",
+        ),
+        (
+            Batch(_with(X.astype(np.float64), (1, 2), 1e300), Y),
+            3,
+            ValueError,
+            r"train\.x: expected numbers that fit float32, got 1e\+300 in row 1",
+        ),
+        (Batch(X, _with(Y.astype(np.int64), 2, 2**40)), None, ValueError, r"train\.y: .* fit int32, got 1099511627776"),
+        (Batch(X, Y, np.full(4, 1e-60)), 3, ValueError, r"train\.weight: expected a positive sum, got 4 weights of 0"),
+        (
+            Batch(X.astype(">f4"), Y),
+            3,
+            TypeError,
+            r"train\.x: .* byte order of this machine, got dtype >f4; .*from_arrays",
+        ),
+        (Batch(np.ma.array(X, mask=X > 0), Y), 3, TypeError, r"train\.x: .* got a masked array"),
+        (Batch(X, np.ma.array(Y, mask=Y > 1)), 3, TypeError, r"train\.y: .* got a masked array"),
         (Batch(X, Y), 0, ValueError, r"num_outputs: expected an int in \[1, inf\), got 0"),
     ],
 )
@@ -129,3 +151,8 @@ def test_traced_values_pass_and_traced_shapes_do_not():
 def test_concrete_parts_of_a_partly_traced_batch_are_checked():
     with pytest.raises(ValueError, match=r"^train\.y: expected integer labels in \[0, 3\), got 7 in row 0"):
         jax.jit(lambda x: data.check_batch("train", Batch(x, Y + 7), 3))(X)
+
+
+def test_wide_numbers_pass_where_jax_holds_them():
+    with jax.enable_x64(True):
+        data.check_batch("train", Batch(1e300 * X.astype(np.float64), Y.astype(np.int64) + 2**40))

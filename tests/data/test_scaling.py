@@ -260,3 +260,46 @@ def test_other_features_are_refused():
 def test_bad_ranges_are_refused(options, error, message):
     with pytest.raises(error, match=message):
         data.fit_minmax_scaler(np.ones((3, 2)), **options)
+
+
+TIMES = 1_700_000_000 + np.arange(0, 200, 5)
+WIDE = np.stack([TIMES, -TIMES[::-1] - 2, np.full(40, 1_700_000_001), np.arange(40), TIMES % 7 * 300_000_000], axis=1)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint32])
+@pytest.mark.parametrize(
+    ("fit", "reference"),
+    [
+        (data.fit_standard_scaler, preprocessing.StandardScaler),
+        (data.fit_minmax_scaler, preprocessing.MinMaxScaler),
+        (data.fit_robust_scaler, preprocessing.RobustScaler),
+    ],
+)
+def test_integers_that_float32_cannot_tell_apart_keep_their_differences(fit, reference, dtype):
+    x = (WIDE if dtype != np.uint32 else abs(WIDE)).astype(dtype)
+    scaler, expected = fit(x), reference().fit_transform(x.astype(np.float64))
+    z = data.transform(scaler, x)
+    assert z.dtype == np.float32 and scaler.scale.dtype == scaler.offset.dtype == np.float32
+    assert len(np.unique(z[:, 0])) == 40
+    np.testing.assert_allclose(z, expected, rtol=1e-6, atol=2e-7)
+    np.testing.assert_array_equal(z[:, 2], 0)  # a constant
+    if fit is data.fit_minmax_scaler:
+        np.testing.assert_array_equal([z.min(), z.max()], [0, 1])
+    for compiled in (jax.jit(data.transform), jax.vmap(data.transform, (None, 0))):
+        np.testing.assert_allclose(compiled(scaler, jnp.asarray(x)), expected, rtol=1e-6, atol=3e-7)
+    np.testing.assert_allclose(data.transform(scaler, x.astype(np.float64)), expected, rtol=1e-6, atol=2e-7)
+    back = data.inverse_transform(scaler, expected)
+    np.testing.assert_allclose(back, x, atol=3e-7 * np.ptp(x.astype(float), axis=0).max())
+
+
+def test_integers_too_large_for_float64_and_too_far_apart_for_integers():
+    nanoseconds = TIMES[:, None] * 1_000_000_000 + np.arange(40)[:, None]
+    nanoseconds = nanoseconds.min() + np.arange(40)[:, None] * 3
+    steps = np.arange(40.0)[:, None]
+    np.testing.assert_allclose(
+        data.transform(data.fit_standard_scaler(nanoseconds), nanoseconds), (steps - 19.5) / steps.std(), rtol=1e-6
+    )
+    ends = np.array([[-(2**31)], [2**31 - 1], [5]], np.int32)
+    scaler = data.fit_minmax_scaler(ends)
+    for transform in (data.transform, jax.jit(data.transform)):
+        np.testing.assert_allclose(transform(scaler, ends).ravel(), [0, 1, 0.5], rtol=1e-6)

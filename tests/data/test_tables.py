@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sklearn.datasets import load_diabetes
 
 from jaxopt_nn import data
 
@@ -47,6 +48,16 @@ def test_the_target_may_stand_anywhere(write, target):
         (["1.5", "2", "1.5"], None, [1.5, 2, 1.5], None),
         (["10", "9", "10"], "regression", [10, 9, 10], None),
         (["1.5", "2", "n/a"], "classification", [0, 1, 2], ("1.5", "2", "n/a")),
+        (["1.0", "0.0", "1.0"], None, [1, 0, 1], ("0", "1")),  # labels that went through a float
+        (["1.0", "-1", "-1.0"], None, [1, 0, 0], ("-1", "1")),
+        (["4.", "2e0"], None, [1, 0], ("2", "4")),
+        (["0.0", "1.0", "2.0"] * 2, None, [0, 1, 2] * 2, ("0", "1", "2")),
+        (["10.0", "9.0", "9"], "classification", [1, 0, 0], ("9", "10")),
+        (["1.0", "0.0", "1.0"], "regression", [1, 0, 1], None),
+        (["1.0", "2.0", "3.0"], None, [1, 2, 3], None),  # none of which recurs
+        (["151.0", "75.0", "141.0"] * 2, None, [151, 75, 141] * 2, None),
+        (["1.0", "0.5", "1.0"], None, [1, 0.5, 1], None),
+        (["1.0", "1.0"], None, [1, 1], None),
     ],
 )
 def test_the_task_is_read_off_the_target_or_given(write, cells, task, labels, classes):
@@ -68,6 +79,28 @@ def test_a_second_file_is_read_as_the_first(write):
         data.load_csv(third, target="species", classes=first.classes)
     whole = write("x,y\n0,2\n0,1\n", "whole.csv")
     assert data.load_csv(whole, target="y", classes=[0, 1, 2]).batch.y.tolist() == [2, 1]
+
+
+def test_one_and_one_point_zero_are_one_class(write):
+    first = data.load_csv(write("x,y\n0,0.0\n0,1.0\n"), target="y")
+    second = write("x,y\n0,1\n0,0\n", "second.csv")
+    assert data.load_csv(second, target="y", classes=first.classes).batch.y.tolist() == [1, 0]
+    table = data.load_csv(write("x,y\n0,1.0\n0,1\n0,0.0\n"), target="y", classes=["0.0", "1.0"])
+    assert table.batch.y.tolist() == [1, 1, 0] and table.classes == ("0.0", "1.0")
+
+
+def test_numbers_that_float32_would_run_together_stay_float64(write):
+    path = write("time,y\n" + "".join(f"{1_700_000_000 + 5 * i},{i / 3}\n" for i in range(40)))
+    table = data.load_csv(path, target="y")
+    assert table.batch.x.dtype == np.float64 and len(np.unique(table.batch.x)) == 40
+    assert table.batch.y.dtype == np.float32
+    assert data.load_csv(path, target="time", task="regression").batch.y.dtype == np.float64
+
+
+def test_a_regression_with_whole_numbers_stays_one(write):
+    target = load_diabetes().target  # 25.0 to 346.0
+    path = write("x,y\n" + "".join(f"0,{value}\n" for value in target))
+    np.testing.assert_array_equal(data.load_csv(path, target="y").batch.y, target)
 
 
 def test_without_a_header(write):
@@ -168,3 +201,9 @@ def test_a_target_of_another_type_is_refused(write):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.csv"):
         data.load_csv(tmp_path / "nowhere.csv", target="species")
+
+
+def test_a_path_is_wanted():
+    for read in (lambda: data.load_csv(None, target="y"), lambda: data.read_idx(None)):
+        with pytest.raises(TypeError, match=r"^path: expected the path of a file, got None"):
+            read()
