@@ -22,7 +22,7 @@ import contextvars
 import functools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import jax
 
@@ -50,7 +50,7 @@ _PLAIN = contextvars.ContextVar("plain", default=False)
 
 
 @contextlib.contextmanager
-def plain_forms() -> Iterator[None]:
+def plain_forms() -> Generator[None]:
     """Within it, what is traced takes the plain forms, whatever a layer asks for: what a program means is counted."""
     token = _PLAIN.set(True)
     try:

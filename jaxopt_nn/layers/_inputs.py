@@ -30,12 +30,12 @@ def check_floating(x: Any) -> None:
 
 def check_several(arrays: Any) -> None:
     """Raises unless ``arrays`` is a tuple (or list) of arrays: of one array, a loop would take its examples apart."""
-    if not isinstance(arrays, (tuple, list)) or not arrays:
-        one = hasattr(arrays, "shape") and hasattr(arrays, "dtype")
-        got = f"one array {arrays.dtype}{list(arrays.shape)}" if one else repr(arrays)
+    if not isinstance(arrays, (tuple, list)) or len(arrays) == 0:
+        shape, dtype = getattr(arrays, "shape", None), getattr(arrays, "dtype", None)
+        got = repr(arrays) if shape is None else f"one array {dtype}{list(shape)}"
         raise TypeError(
-            f"expected a tuple of arrays, got {got}; parallel(..., merge=None) returns one, and a node "
-            "of a graph with several sources is fed one"
+            f"expected a tuple of arrays, got {got}; parallel(..., merge=None) returns one, and a node of a graph with "
+            "several sources is fed one"
         )
     for array in arrays:
         check_array(array)

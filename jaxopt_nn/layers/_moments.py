@@ -32,14 +32,14 @@ class Moments(NamedTuple):
         x: the input in this unit, ``x / unit``.
         mean: of that.
         variance: the biased variance of that.
-        count: how many entries they are worth.
+        entries: how many they are worth.
     """
 
     unit: Array
     x: Array
     mean: Array
     variance: Array
-    count: Array
+    entries: Array
 
 
 def wide_of(x: Any) -> Any:
@@ -83,7 +83,8 @@ def unit_of(x: Array, axes: tuple[int, ...], epsilon: ArrayLike = 0.0) -> Array:
 def inverse_deviation(variance: Array, epsilon: ArrayLike, unit: Array) -> Array:
     """``1/√(σ² + ε)`` in the unit of the variance. Finite, with finite derivatives, where both are 0."""
     form = jnp.finfo(variance.dtype)
-    small = jnp.asarray(epsilon, variance.dtype) / unit / unit
+    inverse = 1 / unit  # of ε / unit / unit, XLA would make ε / unit², where the square may be 0 or infinite
+    small = jnp.asarray(epsilon, variance.dtype) * inverse * inverse
     return lax.rsqrt(variance + jnp.maximum(small, jnp.asarray(float(form.tiny) ** (2 / 3), variance.dtype)))
 
 
@@ -115,7 +116,7 @@ def weighted_moments(x: Array, weight: Array | None, epsilon: ArrayLike) -> Mome
     total = jnp.sum(weight)
     share = weight / jnp.where(total > 0, total, 1)
     square = jnp.sum(jnp.square(share))
-    count = jnp.where(total > 0, positions / jnp.where(square > 0, square, 1), 0)
+    entries = jnp.where(total > 0, positions / jnp.where(square > 0, square, 1), 0)
     share = aligned(share, x, 0) / positions
     present = share > 0
     unit = jnp.squeeze(unit_of(jnp.where(present, x, 0), axes, epsilon), axes)
@@ -123,7 +124,7 @@ def weighted_moments(x: Array, weight: Array | None, epsilon: ArrayLike) -> Mome
     x = x * aligned(1 / unit, x)
     mean = jnp.sum(share * jnp.where(present, x, 0), axes)
     deviation = jnp.where(present, x - aligned(mean, x), 0)
-    return Moments(unit, x, mean, jnp.sum(share * jnp.square(deviation), axes), count)
+    return Moments(unit, x, mean, jnp.sum(share * jnp.square(deviation), axes), entries)
 
 
 def aligned(vector: Array, x: Array, axis: int = -1) -> Array:

@@ -135,7 +135,7 @@ def batch_norm(
             if weight is None:
                 mean, factor = normalizing
             else:  # without weight there are no statistics but the running ones
-                there = batch.count > 0
+                there = batch.entries > 0
                 mean, factor = (jnp.where(there, *pair) for pair in zip(normalizing, (mean, factor), strict=True))
         scale = params["scale"].astype(wide) * factor
         mean, scale, bias = (aligned(each, x) for each in (mean, scale, params["bias"].astype(wide)))
@@ -148,12 +148,12 @@ def _followed(state: State, batch: Moments, rate: Array, convention: _Convention
     """The running statistics after a batch."""
     old_share, new_share = (rate, 1 - rate) if convention.momentum_is_of_old else (1 - rate, rate)
     mean, variance = batch.mean * batch.unit, batch.variance * batch.unit * batch.unit
-    known = batch.count > 0
+    known = batch.entries > 0
     if convention.unbiased:
-        known = batch.count > 1
-        variance = variance * (batch.count / jnp.where(known, jnp.maximum(batch.count - 1, 1e-6), 1))
+        known = batch.entries > 1
+        variance = variance * (batch.entries / jnp.where(known, jnp.maximum(batch.entries - 1, 1e-6), 1))
 
     def follow(old: Array, new: Array, known: Array) -> Array:
         return jnp.where(known, (old_share * old + new_share * new).astype(old.dtype), old)
 
-    return {"mean": follow(state["mean"], mean, batch.count > 0), "var": follow(state["var"], variance, known)}
+    return {"mean": follow(state["mean"], mean, batch.entries > 0), "var": follow(state["var"], variance, known)}

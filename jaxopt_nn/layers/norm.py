@@ -1,8 +1,8 @@
 """Normalizations of each example by itself: the same in training and in evaluation, and without state.
 
-Statistics are computed in two passes, in float32 at least, in a unit near the largest magnitude, so that squares of
-very large or small numbers are right; the output has the dtype of the input. What does not vary becomes 0, whatever
-epsilon is.
+Statistics are computed in two passes, in float32 at least, in a unit near the largest magnitude: so squares of very
+large and very small numbers are right, and nothing is divided by zero, also where ``epsilon`` is 0. The output has the
+dtype of the input.
 """
 
 from collections.abc import Callable

@@ -99,10 +99,61 @@ def test_gradient_has_the_variance_path():
     assert float(jnp.max(jnp.abs(slope))) > 1e-2
 
 
-def test_all_weights_zero_is_finite():
-    x = jnp.ones((4, 3))
-    y, state = apply(x, weight=jnp.zeros(4))
-    assert bool(jnp.all(jnp.isfinite(y))) and bool(jnp.all(jnp.isfinite(state["var"])))
+@pytest.mark.parametrize("convention", ["torch", "flax", "keras"])
+@pytest.mark.parametrize("shape", [(4, 3), (4, 7, 3), (0, 3), (0, 7, 3), (4, 0, 3)])
+def test_without_weight_nothing_changes_and_the_running_statistics_normalize(shape, convention):
+    x = 5 + jax.random.normal(jax.random.key(0), shape)
+    layer = layers.batch_norm(convention=convention)
+    params, _ = layer.init(None, x)
+    state = {"mean": jnp.array([4.0, 5, 6]), "var": jnp.array([1.0, 2, 3])}
+    expected = layer.apply(params, state, x)[0]
+
+    def outcome(x):
+        return layer.apply(params, state, x, train=True, weight=jnp.zeros(len(x)))
+
+    for call in (outcome, jax.jit(outcome)):
+        y, after = call(x)
+        jax.tree.map(np.testing.assert_array_equal, after, state)
+        np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+        slope = jax.grad(lambda x, call=call: jnp.sum(call(x)[0] ** 2))(x)
+        np.testing.assert_allclose(
+            slope, jax.grad(lambda x: jnp.sum(layer.apply(params, state, x)[0] ** 2))(x), rtol=1e-4
+        )
+
+
+def test_statistics_over_parts_that_are_padded_are_those_of_the_data():
+    """33 rows in a batch of 32, a padded batch of 1, each in 4 parts: the padding's parts have no weight."""
+    rows = np.array([[2.0], [4.0]] * 16 + [[3.0]], "f")
+    x = jnp.asarray(np.concatenate([rows, np.zeros((31, 1), "f")]).reshape(8, 8, 1))
+    weight = (jnp.arange(64) < 33).astype(jnp.float32).reshape(8, 8)
+    layer = layers.batch_norm()
+    params, state = layer.init(None, x[0])
+
+    def part(state, at):
+        return layer.apply(params, state, at[0], train=True, weight=at[1])[1], None
+
+    def epoch(_, state):
+        return jax.lax.scan(part, state, (x, weight))[0]
+
+    state = jax.jit(lambda state: jax.lax.fori_loop(0, 60, epoch, state))(state)
+    np.testing.assert_allclose(state["mean"], 3, rtol=1e-5)
+    np.testing.assert_allclose(state["var"], 8 / 7, rtol=1e-5)  # of 8 rows; the row by itself has none
+
+
+def test_large_and_small_numbers_are_normalized():
+    x = np.random.default_rng(0).normal(size=(16, 3)) * np.array([1e20, 1.0, 1e-30])
+    for weight in (None, jnp.ones(16)):
+        y, state = apply(jnp.asarray(x, jnp.float32), epsilon=0.0, weight=weight)
+        np.testing.assert_allclose(y, (x - x.mean(0)) / x.std(0), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(state["mean"], 0.1 * x.mean(0), rtol=1e-4)
+        slope = jax.grad(lambda x, w=weight: jnp.sum(jnp.sin(apply(x, epsilon=0.0, weight=w)[0])))(
+            jnp.asarray(x, jnp.float32)
+        )
+        with jax.enable_x64(True):
+            expected = jax.grad(lambda x: jnp.sum(jnp.sin((x - x.mean(0)[None]) / x.std(0)[None])))(jnp.asarray(x))
+            expected = np.asarray(expected)
+        scale = np.array([1e20, 1.0, 1e-30])
+        np.testing.assert_allclose(np.asarray(slope, float) * scale, expected * scale, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -139,9 +190,12 @@ def test_the_unbiased_variance_counts_examples_of_any_weight_and_not_the_absent(
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), weighted, few)
 
 
-def test_one_value_for_each_feature_has_no_variance():
-    y, state = apply(jnp.ones((1, 3)), momentum=1.0)
-    assert state["var"].tolist() == [0, 0, 0] and y.tolist() == [[0, 0, 0]]
+@pytest.mark.parametrize("weight", [None, jnp.ones(1)])
+def test_one_value_for_each_feature_says_nothing_of_the_unbiased_variance(weight):
+    y, state = apply(jnp.full((1, 3), 2.0), momentum=1.0, weight=weight)
+    assert y.tolist() == [[0, 0, 0]] and state["mean"].tolist() == [2, 2, 2] and state["var"].tolist() == [1, 1, 1]
+    _, biased = apply(jnp.full((1, 3), 2.0), momentum=0.0, weight=weight, convention="flax")
+    assert biased["var"].tolist() == [0, 0, 0]
 
 
 def test_numbers_may_be_traced():

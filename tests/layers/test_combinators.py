@@ -182,6 +182,17 @@ def test_pyramids():
     assert layers.pyramid(64, 64, 4) == (64,) * 4 and layers.pyramid(7, 7, 1) == (7,)
 
 
+def test_eval_mode_holds_the_state_and_drops_nothing():
+    inner = layers.serial(layers.dense(5), layers.batch_norm(), layers.dropout(0.5))
+    model, held = layers.serial(inner, layers.dense(2)), layers.serial(layers.eval_mode(inner), layers.dense(2))
+    variables = model.init(KEY, X)
+    assert_equal(held.init(KEY, X), variables)
+    y, state = apply(held, variables, train=True, key=KEY, weight=jnp.array([1.0, 0, 2, 1]))
+    assert_equal(state, variables[1])
+    assert_equal(y, apply(model, variables)[0])
+    assert len(layers.describe(held, X).rows) == 4  # still seen into
+
+
 def run(model, x=X, **kwargs):
     return apply(model, model.init(KEY, x), x, **kwargs)
 
@@ -193,6 +204,20 @@ def twice(x):
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
+        (lambda: layers.add(X), TypeError, r"^expected a tuple of arrays, got one array float32\[4, 5\]; parallel"),
+        (lambda: layers.concatenate(np.ones((3, 2))), TypeError, r"^expected a tuple of arrays, got one array float64"),
+        (lambda: layers.add(()), TypeError, r"^expected a tuple of arrays, got \(\); "),
+        (lambda: layers.add({"a": X}), TypeError, r"^expected a tuple of arrays, got \{'a'"),
+        (
+            lambda: run(layers.serial(layers.parallel(jnp.tanh, jnp.sin), layers.concatenate)),
+            TypeError,
+            r"^concatenate_0: expected a tuple of arrays, got one array float32\[4, 10\]",
+        ),
+        (
+            lambda: run(layers.graph({"a": (layers.add, "input")}, outputs="a")),
+            TypeError,
+            r"^a: expected a tuple of arrays, got one array",
+        ),
         (lambda: layers.parallel(), ValueError, r"^branches: expected one or more, got none"),
         (lambda: layers.residual(3), TypeError, r"^layer: expected a Layer or a function of an array, got 3"),
         (lambda: layers.repeat(jnp.tanh, 0), ValueError, r"^n: expected an int in \[1, inf\), got 0"),
@@ -280,3 +305,49 @@ def test_any_layer_of_ones_own_is_a_child():
     assert_equal(y, X)
     assert state == {"own_0": {"calls": 1}, "repeat_0": {"own_0": {"calls": state["repeat_0"]["own_0"]["calls"]}}}
     assert state["repeat_0"]["own_0"]["calls"].tolist() == [1, 1, 1]
+
+
+KERNEL = jnp.ones((5, 5))
+
+
+class Callable:
+    def __init__(self):
+        self.kernel = KERNEL
+
+    def __call__(self, x):
+        return x @ self.kernel
+
+    method = __call__
+
+
+def closure(held):
+    return lambda x: x @ held
+
+
+@pytest.mark.parametrize(
+    ("function", "held"),
+    [
+        (lambda x: x @ KERNEL, r"KERNEL float32\[5, 5\]"),
+        (closure(KERNEL), r"held float32\[5, 5\]"),
+        (jax.jit(closure(np.ones((5, 5)))), r"held float64\[5, 5\]"),
+        (jax.vmap(jax.checkpoint(closure(KERNEL))), r"held float32\[5, 5\]"),
+        (functools.partial(jnp.dot, b=KERNEL), r"b float32\[5, 5\]"),
+        (functools.partial(lambda w, x: x @ w["a"], {"a": KERNEL}), r"argument 0\['a'\] float32\[5, 5\]"),
+        (lambda x, kernel=KERNEL: x @ kernel, r"kernel float32\[5, 5\]"),
+        (Callable(), r"kernel float32\[5, 5\]"),
+        (Callable().method, r"kernel float32\[5, 5\]"),
+    ],
+)
+def test_arrays_that_a_function_holds_are_named(function, held):
+    with pytest.warns(UserWarning, match=rf"of a model holds {held}: a constant of the model, which is not trained"):
+        layers.serial(function)
+
+
+def test_functions_without_weights_pass_in_silence():
+    mask, scale, ids = np.ones((5, 5), bool), np.float32(2), jnp.arange(3)
+    layers.serial(
+        jax.nn.relu, jax.nn.gelu, np.tanh, jnp.sin, lambda x: jnp.where(mask, x, scale * ids[0]), layers.reshape(5, -1),
+        functools.partial(jax.nn.leaky_relu, negative_slope=0.2), jax.jit(jax.nn.softmax), layers.concatenate,
+    )  # fmt: skip
+    # What is traced is an argument of something.
+    jax.eval_shape(lambda w: layers.serial(lambda x: x @ w).apply({}, {}, X)[0], KERNEL)

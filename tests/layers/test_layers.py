@@ -1,8 +1,13 @@
 """Every layer, from one table: what all of them promise."""
 
 import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
+import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -99,6 +104,9 @@ STOCHASTIC = {
 IDS = {"embedding"}  # whose input is integers, and whose dtype is an argument
 
 
+EAGER = {"repeat", "lstm", "conv", "max_pool", "dropout", "layer_norm", "multi_head_attention"}  # of each kind
+
+
 @functools.cache
 def built(name):
     """A row's layer with its variables and an input, in float32."""
@@ -189,6 +197,129 @@ def test_a_batch_of_one(name):
 
 
 @CASES
+def test_an_empty_batch_changes_nothing(name):
+    layer, params, state, x = built(name)
+
+    @jax.jit
+    def slope(params, x):
+        def loss(params):
+            y, after = applied(layer, True, jnp.zeros(len(x)))(params, state, x)
+            return jnp.sum(y), (y, after)
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    gradient, (y, after) = slope(params, x[:0])
+    assert y.size == 0 and not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+    if name != "activity_penalty":  # whose state is the penalty of the batch: 0
+        assert_same(after, state)
+    gradient, (y, after) = slope(params, x)  # the same of rows that have no weight
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((gradient, y)))
+    if name != "activity_penalty":
+        assert_same(after, state)
+
+
+@CASES
+def test_apply_by_itself_evaluates(name):
+    layer, params, state, x = built(name)
+    y, after = jax.eval_shape(layer.apply, params, state, x)
+    assert (y, after) == jax.eval_shape(applied(layer, False), params, state, x)
+
+
+def test_called_eagerly_a_layer_compiles_once():
+    """After the first call of ``apply`` and of its gradient: nothing."""
+    compiled: list[str] = []
+    listening = [True]
+
+    def listen(event, duration, **kwargs):
+        if listening and event.endswith("backend_compile_duration"):
+            compiled.append(event)
+
+    def call(name):
+        layer, params, state, x = built(name)
+        params, weight = jax.tree.map(jnp.asarray, params), jnp.ones(len(x))
+        for train in MODES:
+            apply = applied(layer, train, weight)
+            jax.grad(lambda params, apply=apply: jnp.sum(apply(params, state, x)[0]))(params)
+            apply(params, state, jnp.asarray(x))
+
+    def initialize(model=layers.serial(layers.repeat(layers.dense(5), 2), layers.dense(2)), x=jnp.ones((8, 5))):  # noqa: B008
+        layers.lsuv(model, *model.init(KEY, x), x)
+
+    calls = {name: functools.partial(call, name) for name in EAGER} | {"lsuv": initialize}
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    before = [run() or len(compiled) for run in calls.values()]
+    assert before[-1] > 0  # the listener hears
+    after = {name: run() or len(compiled) - before[-1] for name, run in calls.items()}
+    listening.clear()
+    assert not any(after.values()), after
+
+
+ANYWHERE = """
+import sys
+import jax, jax.numpy as jnp
+from jax import export
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+sys.path.insert(0, sys.argv[1])
+from test_layers import IDS, KEY, ROWS
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+explicit = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
+automatic = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+(symbol,) = export.symbolic_shape("b")
+failed = {}
+
+
+def shape_of(leaf, size=None, mesh=None, spec=P()):
+    shape = leaf.shape if size is None else (size, *leaf.shape[1:])
+    return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=None if mesh is None else NamedSharding(mesh, spec))
+
+
+for name, (factory, kwargs, shape) in ROWS.items():
+    layer = factory(**kwargs)
+    x = jax.ShapeDtypeStruct((8, *shape[1:]), jnp.int32 if name in IDS else jnp.float32)
+    rows = (x, jax.ShapeDtypeStruct((8,), jnp.float32))
+    params, state = model = jax.eval_shape(layer.init, KEY, x)
+
+    def gradient(params, state, x, weight):
+        def loss(params, x):
+            y, _ = layer.apply(params, state, x, train=True, key=KEY, weight=weight)
+            return jnp.sum(jnp.square(y))
+
+        return jax.grad(loss, 0 if name in IDS else (0, 1))(params, x)
+
+    def summed(*args):
+        return jax.tree.map(lambda leaf: jax.lax.psum(jnp.sum(leaf), "data"), gradient(*args))
+
+    parts = jax.shard_map(summed, mesh=automatic, in_specs=(P(), P(), P("data"), P("data")), out_specs=P())
+    whole = [jax.tree.map(lambda leaf: shape_of(leaf, mesh=explicit), tree) for tree in model]
+    split = [shape_of(leaf, mesh=explicit, spec=P("data")) for leaf in rows]
+    attempts = {
+        "strict": lambda: jax.eval_shape(gradient, *model, *rows),
+        "shard_map": lambda: jax.eval_shape(parts, *model, *rows),
+        "explicit": lambda: jax.eval_shape(gradient, *whole, *split),
+        "export": lambda: export.export(jax.jit(gradient))(*model, *(shape_of(leaf, symbol) for leaf in rows)),
+    }
+    for kind, attempt in attempts.items():
+        try:
+            with jax.set_mesh(explicit) if kind == "explicit" else jax.enable_x64(False):
+                attempt()
+        except Exception as error:
+            failed[name, kind] = repr(error)[:300]
+assert not failed, failed
+"""
+
+
+def test_gradients_work_in_shard_map_on_explicit_meshes_with_symbolic_batches_and_strict_promotion():
+    """Types are checked while a program is traced; nothing is compiled."""
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", ANYWHERE, str(Path(__file__).parent)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@CASES
 def test_a_missing_key_in_training_is_named_with_the_path(name):
     layer, params, state, x = built(name)
     child, model = f"{layer.name}_0", layers.serial(layer)
@@ -236,6 +367,58 @@ def test_gradient_and_curvature_against_differences(name):
             np.testing.assert_allclose(curvature, (high_slope - low_slope) / (2 * step), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "wrap", [lambda layer: layer, layers.weight_norm, lambda layer: layers.drop_connect(layer, 0.0)]
+)
+def test_a_kernel_that_lanes_share_has_the_gradient_of_the_product(wrap):
+    """Whatever axis of x the lanes are on: compared with x @ W."""
+    layer, weight = wrap(layers.dense(3, use_bias=False)), jnp.arange(12.0).reshape(2, 2, 3)
+    params, _ = layer.init(KEY, jnp.ones((1, 3)))
+    x, kernel = weight / 10, params["kernel"]
+    if isinstance(kernel, dict):
+        kernel = kernel["direction"]  # at first of the magnitudes that the kernel has
+
+    def slope(product, axis):
+        f = jax.jit(lambda p, x: jax.vmap(lambda x: product(p, x), axis, axis)(x))
+        return jax.value_and_grad(lambda x: jnp.sum(weight * f(x[0], x[1]) ** 2))
+
+    for axis in (0, 1):
+        ours, (_, by_x) = slope(lambda p, x: layer.apply(p, {}, x, train=True, key=KEY)[0], axis)((params, x))
+        theirs, (_, expected) = slope(lambda p, x: x @ p, axis)((kernel, x))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+        np.testing.assert_allclose(by_x, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_dense_layer_in_lanes_on_the_second_axis():
+    layer, weight = layers.dense(3, use_bias=False), jnp.arange(12.0).reshape(2, 2, 3)
+    f = jax.jit(lambda kernel, x: jax.vmap(lambda x: layer.apply({"kernel": kernel}, {}, x, train=True)[0], 1, 1)(x))
+    value, slope = jax.value_and_grad(lambda kernel: jnp.sum(weight * f(kernel, weight / 10) ** 2))(jnp.eye(3))
+    np.testing.assert_allclose(value, 43.56, rtol=1e-6)
+    rows = np.arange(12.0).reshape(4, 3)
+    np.testing.assert_allclose(slope, 2 * (rows / 10).T @ (rows * rows / 10), rtol=1e-5)
+
+
+def test_a_kernel_for_each_lane_and_a_head_that_they_share():
+    first, head = layers.dense(8, use_bias=False), layers.dense(3, use_bias=False)
+    kernels, shared, x = (
+        jax.random.normal(jax.random.fold_in(KEY, i), shape)
+        for i, shape in enumerate([(64, 5, 8), (8, 3), (64, 64, 5)])
+    )
+
+    def slope(one, two):
+        def loss(shared, kernels):
+            lanes = jax.jit(jax.vmap(lambda kernel, x: two(shared, jnp.tanh(one(kernel, x)))))
+            return jnp.mean(jnp.sin(lanes(kernels, x)))
+
+        return jax.grad(loss, (0, 1))(shared, kernels)
+
+    def dense(layer):
+        return lambda kernel, x: layer.apply({"kernel": kernel}, {}, x)[0]
+
+    for ours, expected in zip(slope(dense(first), dense(head)), slope(*[lambda w, x: x @ w] * 2), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-7)
+
+
 def test_names_are_kind_and_count():
     model = layers.serial(layers.dense(4), jax.nn.relu, layers.dense(3), layers.serial(layers.batch_norm()))
     params, state = model.init(jax.random.key(0), jnp.ones((2, 5)))
@@ -257,6 +440,9 @@ def test_serial_gives_each_child_its_own_key():
     assert 0.15 < float(jnp.mean(y == 2.0)) < 0.35
 
 
+X = np.ones((4, 5), "f")
+
+
 @pytest.mark.parametrize(
     ("build", "error", "match"),
     [
@@ -266,6 +452,20 @@ def test_serial_gives_each_child_its_own_key():
         (lambda: layers.dropout(-0.1), ValueError, r"^drop_rate: .* got -0\.1"),
         (lambda: layers.batch_norm(momentum=1.5), ValueError, r"^momentum: "),
         (lambda: layers.serial(layers.dense(2), 3), TypeError, r"^layer: expected a Layer or a function"),
+        (lambda: layers.batch_norm(16), TypeError, r"^batch_norm: expected arguments by name.*, got 16; the number of"),
+        (lambda: layers.serial(layers.dense(2)).init(0, X), TypeError, r"^key: .* make one with jax.random.key\(0\)"),
+        (lambda: layers.repeat(layers.dense(5), 2).init(0, X), TypeError, r"^key: expected a PRNG key, got 0"),
+        (lambda: layers.dense(2).init(0, X), TypeError, r"^key: expected a PRNG key, got 0"),
+        (
+            lambda: layers.dense(2).init(KEY, [[1.0, 2.0]]),
+            TypeError,
+            r"^expected one array, got a list; .* jnp.asarray",
+        ),
+        (
+            lambda: layers.serial(layers.dense(2)).init(KEY, (6,)),
+            TypeError,
+            r"^x\[0\]: expected an array, or jax.Shape",
+        ),
     ],
 )
 def test_bad_arguments_are_named(build, error, match):
@@ -297,3 +497,43 @@ def test_errors_carry_the_path_of_the_layer(x, train, error, match):
     params, state = model.init(jax.random.key(0), jnp.ones((1, 5)))
     with pytest.raises(error, match=match):
         model.apply(params, state, x, train=train, key=None, weight=None)
+
+
+@pytest.mark.parametrize(
+    ("layer", "x", "error", "match"),
+    [
+        (layers.dense(3), X, KeyError, r"serial_0/dense_0: no entry 'kernel'"),
+        (layers.flatten, (X, X), AttributeError, r"^serial_0/flatten_0: 'tuple' object has no attribute 'reshape'"),
+        (
+            layers.dropout(0.5),
+            (X, X),
+            TypeError,
+            r"^serial_0/dropout_0: expected one array, got a tuple of 2; layers\.con",
+        ),
+        (layers.lstm(3), (X, X, X), ValueError, r"^serial_0/lstm_0: expected x or \(x, mask\), got a tuple of 3"),
+        (lambda x: x[0][99], ([],), IndexError, r"^serial_0/lambda_0: list index out of range"),
+    ],
+)
+def test_errors_of_any_class_carry_the_path(layer, x, error, match):
+    with pytest.raises(error, match=match):
+        layers.serial(layers.serial(layer)).apply({}, {}, x)
+
+
+def test_errors_of_jax_carry_the_path_as_a_note():
+    model = layers.serial(layers.repeat(lambda x: x if x.sum() > 0 else -x, 2))
+    with pytest.raises(jax.errors.TracerBoolConversionError) as raised:
+        model.init(KEY, X)
+    assert raised.value.__notes__[-1] == "in the layer repeat_0/lambda_0"
+
+
+def test_integers_of_numpy_are_integers():
+    two = np.int64(2)
+    model = layers.serial(
+        layers.conv(two, two, groups=np.int8(1)), layers.depthwise_conv(2, multiplier=two), layers.reshape(two, -1),
+        layers.lstm(two, unroll=two), layers.repeat(layers.dense(two), two, unroll=two), layers.dense(two),
+    )  # fmt: skip
+    x = jnp.ones((3, 4, 2))
+    params, state = model.init(KEY, x)
+    assert model.apply(params, state, x)[0].shape == (3, 2, 2)
+    table = layers.embedding(np.int32(5), two, padding_id=np.int32(0))
+    assert table.apply(*table.init(KEY, jnp.array([1])), jnp.array([[0]]))[0].tolist() == [[[0, 0]]]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_nn import layers, trees
+from jaxopt_nn import initializers, layers, trees
 
 # (name, factory, kwargs, shape, axes of an array with its channels in two groups)
 NORMS = [
@@ -70,6 +70,69 @@ def test_the_variance_does_not_cancel(factory, kwargs):
     np.testing.assert_allclose(y.std(), 1, rtol=1e-2)
 
 
+@CASES
+def test_large_and_small_numbers_keep_their_meaning(factory, kwargs, shape, axes):
+    """Values, and derivatives of both orders, are those of float64; also of an epsilon of 0."""
+    x, direction, weight = np.random.default_rng(0).normal(size=(3, *shape))
+
+    @jax.jit
+    def outcomes(x, epsilon, size):
+        def f(x):
+            return factory(epsilon=epsilon, **kwargs).apply({}, {}, x)[0]
+
+        def slope(x):
+            return jax.grad(lambda x: jnp.sum(jnp.asarray(weight, x.dtype) * jnp.sin(f(x))))(x)
+
+        return f(x), slope(x) * size, jax.jvp(slope, (x,), (jnp.asarray(direction, x.dtype) * size,))[1] * size
+
+    for size, epsilon in ((1e20, 0.0), (1e20, 1e-5), (1e-30, 0.0), (1e-30, 1e-5)):
+        with jax.enable_x64(True):
+            expected = outcomes(jnp.asarray(x * size), epsilon, size)
+        got = outcomes(jnp.asarray(x * size, jnp.float32), np.float32(epsilon), np.float32(size))
+        for ours, theirs in zip(got, expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=max(1e-4 * np.abs(theirs).max(), 1e-37))
+
+
+def test_the_values_of_a_large_input_by_hand():
+    x = jnp.array([[1e20, -1e20, 2e20, 0]])
+    expected = np.array([[1, -3, 3, -1]]) / 5**0.5
+    np.testing.assert_allclose(applied(layers.layer_norm(), {}, x), expected, rtol=1e-5)
+    np.testing.assert_allclose(applied(layers.layer_norm(epsilon=0.0), {}, x * 1e-30 / 1e20), expected, rtol=1e-5)
+    np.testing.assert_allclose(applied(layers.rms_norm(), {}, x), np.array([[1, -1, 2, 0]]) / 1.5**0.5, rtol=1e-5)
+    # Below its root, epsilon decides.
+    np.testing.assert_allclose(applied(layers.rms_norm(), {}, jnp.full((1, 2), 1e-30)), 1e-27, rtol=1e-5)
+
+
+@CASES
+def test_what_does_not_vary_has_no_division_by_zero(factory, kwargs, shape, axes):
+    @jax.jit
+    def outcomes(x, epsilon):
+        def loss(x):
+            y = factory(epsilon=epsilon, **kwargs).apply({}, {}, x)[0]
+            return jnp.sum(y**2), y
+
+        return jax.grad(loss, has_aux=True)(x)
+
+    for value in (0.0, 1.0, 1e30):
+        for epsilon in (0.0, 1e-5):
+            slope, y = outcomes(jnp.full(shape, value), epsilon)
+            assert bool(jnp.all(jnp.isfinite(y))) and bool(jnp.all(jnp.isfinite(slope)))
+            if factory is not layers.rms_norm and value <= 1 and epsilon:
+                np.testing.assert_allclose(y, 0, atol=1e-4)
+
+
+def test_weight_norm_of_large_and_small_kernels():
+    for size in (1e20, 1e-30):
+        layer = layers.weight_norm(layers.dense(2, kernel_init=initializers.constant(size)))
+        x = jnp.eye(4)
+        params, _ = layer.init(jax.random.key(0), x)
+        np.testing.assert_allclose(params["kernel"]["magnitude"], 2 * size, rtol=1e-6)
+        np.testing.assert_allclose(applied(layer, params, x), size, rtol=1e-5)
+        slope = jax.grad(lambda p, layer=layer, x=x: applied(layer, p, x)[0, 0])(params)["kernel"]
+        np.testing.assert_allclose(slope["magnitude"], [0.5, 0], rtol=1e-5)
+        np.testing.assert_allclose(slope["direction"], np.array([[0.75, 0]] + 3 * [[-0.25, 0]]), atol=1e-5)
+
+
 def test_weight_norm_starts_as_the_layer_and_has_its_outputs_magnitudes():
     x = jax.random.normal(jax.random.key(0), (2, 6, 6, 3))
     inner = layers.conv(4, 3)
@@ -102,9 +165,12 @@ def test_weight_norm_of_several_layers_by_mask():
     ("make", "shape", "match"),
     [
         (lambda: layers.group_norm(0), None, r"^groups: expected an int in \[1, inf\), got 0"),
-        (lambda: layers.layer_norm(-1.0), None, r"^epsilon: "),
+        (lambda: layers.layer_norm(epsilon=-1.0), None, r"^epsilon: "),
         (lambda: layers.group_norm(4), (3, 6), r"^groups: expected a divisor of the 6 channels, got 4"),
         (layers.layer_norm, (6,), r"expected floating-point \[batch, \.\.\., features\], got float32\[6\]"),
+        (lambda: layers.group_norm(8), (3, 8), r"^groups: expected groups of more than one number, got 8 of shape \[3"),
+        (lambda: layers.group_norm(8), (3, 1, 8), r"^groups: expected groups of more than one number"),
+        (layers.layer_norm, (3, 1), r"expected more than one feature to normalize over, got shape \[3, 1\]"),
         (layers.instance_norm, (3, 6), r"expected floating-point \[batch, spatial axes \.\.\., features\]"),
         (layers.instance_norm, (3, 1, 1, 6), r"expected more than one position to normalize over, got shape"),
         (lambda: layers.weight_norm(layers.flatten), (3, 6), r"^mask: expected to select a parameter of the layer"),
@@ -114,6 +180,16 @@ def test_weight_norm_of_several_layers_by_mask():
 def test_bad_input_is_named(make, shape, match):
     with pytest.raises(ValueError, match=match):
         make().init(jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+
+
+@pytest.mark.parametrize("factory", [layers.layer_norm, layers.rms_norm, layers.instance_norm, layers.batch_norm])
+def test_a_number_of_features_is_refused(factory):
+    with pytest.raises(
+        TypeError, match=rf"^{factory.__name__}: expected arguments by name, .*got 16; the number of fea"
+    ):
+        factory(16)
+    with pytest.raises(TypeError, match=r"^group_norm: expected arguments by name, such as epsilon=1e-5, got 64; "):
+        layers.group_norm(8, 64)
 
 
 def test_a_wrong_number_of_features_is_named():

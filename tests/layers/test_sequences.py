@@ -312,3 +312,16 @@ def run(layer, x, **kwargs):
 def test_bad_input_is_named(call, error, match):
     with pytest.raises(error, match=match):
         call()
+
+
+def test_attention_to_nothing_is_finite_and_zero():
+    layer = layers.multi_head_attention(2, use_bias=False)
+    x = jax.random.normal(jax.random.key(0), (3, 4, 6))
+    params, _ = layer.init(jax.random.key(1), x)
+
+    def slope(values, mask):
+        return jax.value_and_grad(lambda p: jnp.sum(layer.apply(p, {}, (x, values, mask))[0] ** 2))(params)
+
+    for values, mask in ((x, jnp.zeros((3, 4), bool)), (x[:, :0], None), (x[:, :0], jnp.zeros((3, 0), bool))):
+        value, gradient = slope(values, mask)
+        assert value == 0 and not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))

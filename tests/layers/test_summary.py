@@ -141,6 +141,58 @@ def test_loops_and_branches_are_counted():
     assert count_flops(jax.nn.relu, x)[0] == 4
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape", "flops"),
+    [
+        (layers.conv(6, 5), (1, 28, 28, 1), 2 * 28 * 28 * 25 * 6 + 28 * 28 * 6),
+        (layers.conv(6, 5, lowering="patches"), (1, 28, 28, 1), 239_904),
+        (layers.conv(4, 3, groups=2, use_bias=False), (2, 6, 5, 4), 2 * (2 * 6 * 5 * 4) * 9 * 2),
+        (layers.depthwise_conv(3, use_bias=False), (2, 6, 5, 4), 2 * (2 * 6 * 5 * 4) * 9),
+        # Each number of the input meets each entry of the window, for each output.
+        (layers.conv_transpose(4, 3, stride=2, use_bias=False), (2, 5, 5, 3), 2 * (2 * 5 * 5 * 3) * 9 * 4),
+        (
+            layers.conv_transpose(4, 3, stride=2, groups=2, padding="VALID", use_bias=False),
+            (1, 5, 6),
+            2 * 5 * 6 * 3 * 2,
+        ),
+        (layers.max_pool(2), (3, 4, 4, 2), 3 * 2 * 2 * 2 * 4),
+        (layers.max_pool(3, stride=1), (3, 4, 4, 2), 3 * 2 * 2 * 2 * 9),
+    ],
+)
+def test_flops_are_those_of_the_formula_whatever_the_machine_does(layer, shape, flops):
+    assert layers.describe(layer, SHAPE(shape, jnp.float32)).flops == flops
+
+
+def test_programs_within_programs_are_counted():
+    """Of every primitive that holds some, whatever a version of JAX calls its parameters."""
+
+    def with_rules(kind):
+        f = kind(jnp.sin)
+        f.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g,)) if kind is jax.custom_vjp else f.defjvps(
+            lambda g, y, x: g
+        )
+        return f
+
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.PartitionSpec("data")
+    x = SHAPE((4,), jnp.float32)
+    for wrap in (
+        jax.jit, jax.checkpoint, lambda f: with_rules(jax.custom_jvp), lambda f: with_rules(jax.custom_vjp),
+        lambda f: lambda x: jax.lax.cond(x[0] > 0, f, lambda x: x, x),
+        lambda f: lambda x: jax.lax.while_loop(lambda x: x[0] > 0, f, x),
+        lambda f: lambda x: jax.lax.scan(lambda c, _: (f(c), None), x, length=1)[0],
+        lambda f: jax.shard_map(f, mesh=mesh, in_specs=rows, out_specs=rows),
+    ):  # fmt: skip
+        assert count_flops(wrap(jnp.sin), x)[0] == 4
+    assert count_flops(lambda x: x.at[jnp.array([0, 2])].add(x[:2], mode="drop"), x)[0] == 2
+    assert count_flops(lambda x: jax.lax.reduce(x, 0.0, lambda a, b: a + b * b, (0,)), x)[0] == 4
+
+
+def test_a_shape_for_an_input_is_named():
+    with pytest.raises(TypeError, match=r"^x\[0\]: expected an array, or jax\.ShapeDtypeStruct\(.* got 6 of type int"):
+        layers.summary(layers.dense(3), (6,))
+
+
 def test_errors_carry_the_path():
     with pytest.raises(ValueError, match=r"^first/dense_0: expected input \[batch, \.\.\., features\]"):
         layers.describe(model(), {"a": SHAPE((3,), jnp.float32), "b": SHAPE((3,), jnp.float32)})

@@ -179,16 +179,16 @@ def test_normalization_as_in_torch(part, kind):
         order = kind in ("layer", "rms")
         theirs_x = lib.tensor(x) if order else lib.first(x)
         if kind == "layer":
-            layer = layers.layer_norm(epsilon)
+            layer = layers.layer_norm(epsilon=epsilon)
             y = lib.functional.layer_norm(theirs_x, (channels,), scale, bias, epsilon)
         elif kind == "rms":
-            layer, params = layers.rms_norm(epsilon), {"scale": params["scale"]}
+            layer, params = layers.rms_norm(epsilon=epsilon), {"scale": params["scale"]}
             y = lib.functional.rms_norm(theirs_x, (channels,), scale, epsilon)
         elif kind == "group":
-            layer = layers.group_norm(groups, epsilon)
+            layer = layers.group_norm(groups, epsilon=epsilon)
             y = lib.functional.group_norm(theirs_x, groups, scale, bias, epsilon)
         else:
-            layer = layers.instance_norm(epsilon)
+            layer = layers.instance_norm(epsilon=epsilon)
             y = lib.functional.instance_norm(theirs_x, weight=scale, bias=bias, eps=epsilon)
         back = (lambda tensor: tensor.detach().numpy()) if order else last
         cotangent = rng.normal(size=x.shape)
@@ -213,7 +213,7 @@ def test_batch_norm_as_in_torch(part):
         y = lib.functional.batch_norm(theirs_x, mean, var, scale, bias, train, momentum, epsilon)
         cotangent = rng.normal(size=x.shape)
         y.backward(lib.first(cotangent))
-        layer = layers.batch_norm(momentum, epsilon, convention="torch")
+        layer = layers.batch_norm(momentum=momentum, epsilon=epsilon, convention="torch")
         got, after, slopes, x_slope = ours(layer, params, state, x, cotangent, train=train)
         close(got, last(y))
         close(x_slope, last(theirs_x.grad))
@@ -339,17 +339,17 @@ def test_normalization_as_in_keras(part, kind):
         groups, channels, x, params, epsilon = norm_settings(rng)
         state, train, momentum = {}, chosen(rng, True, False), float(rng.uniform(0, 1))
         if kind == "layer":
-            layer, theirs = layers.layer_norm(epsilon), keras.layers.LayerNormalization(epsilon=epsilon)
+            layer, theirs = layers.layer_norm(epsilon=epsilon), keras.layers.LayerNormalization(epsilon=epsilon)
         elif kind == "rms":
-            layer, theirs = layers.rms_norm(epsilon), keras.layers.RMSNormalization(epsilon=epsilon)
+            layer, theirs = layers.rms_norm(epsilon=epsilon), keras.layers.RMSNormalization(epsilon=epsilon)
             params = {"scale": params["scale"]}
         elif kind == "group":
-            layer = layers.group_norm(groups, epsilon)
+            layer = layers.group_norm(groups, epsilon=epsilon)
             theirs = keras.layers.GroupNormalization(groups, epsilon=epsilon)
         elif kind == "instance":
-            layer, theirs = layers.instance_norm(epsilon), keras.layers.GroupNormalization(-1, epsilon=epsilon)
+            layer, theirs = layers.instance_norm(epsilon=epsilon), keras.layers.GroupNormalization(-1, epsilon=epsilon)
         else:
-            layer = layers.batch_norm(momentum, epsilon, convention="keras")
+            layer = layers.batch_norm(momentum=momentum, epsilon=epsilon, convention="keras")
             theirs = keras.layers.BatchNormalization(momentum=momentum, epsilon=epsilon)
             state = {"mean": rng.normal(size=channels).astype("f"), "var": rng.uniform(0.5, 2, channels).astype("f")}
         theirs.build(x.shape)

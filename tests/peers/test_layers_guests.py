@@ -195,3 +195,50 @@ def test_a_stateless_linen_module_and_an_equinox_module_for_batches():
 def test_the_gradient_of_a_guest_can_be_checked(make):
     report = checking.check_layer(make(), circle(4, 0).x, key=jax.random.key(3))
     assert report.ok, report
+
+
+@pytest.mark.parametrize("make", [from_linen, from_nnx, from_equinox, from_haiku], ids=lambda make: make.__name__)
+def test_a_batch_without_weight_leaves_the_state_of_a_guest(make):
+    guest = make()
+    x = jnp.asarray(circle(8, 0).x)
+    params, state = guest.init(KEY, x)
+    call = jax.jit(lambda weight: guest.apply(params, state, x, train=True, key=KEY, weight=weight)[1])
+    jax.tree.map(np.testing.assert_array_equal, call(jnp.zeros(8)), state)
+    assert any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), call(jnp.ones(8)), state)))
+
+
+def test_modules_with_weights_are_no_plain_functions():
+    nnx, linen, eqx = (pytest.importorskip(name) for name in ("flax.nnx", "flax.linen", "equinox"))
+    ours, theirs = nnx.Linear(2, 3, rngs=nnx.Rngs(0)), eqx.nn.Linear(2, 3, key=KEY)
+    for module, adapter in (
+        (ours, "nnx"), (lambda x: ours(x), "nnx"), (ours.__call__, "nnx"), (jax.jit(lambda x: ours(x)), "nnx"),
+        (linen.Dense(3), "linen"), (theirs, "equinox"), (jax.vmap(theirs), "equinox"),
+        (eqx.filter_jit(theirs), "equinox"), (jax.vmap(lambda x: theirs(x)), "equinox"),
+    ):  # fmt: skip
+        with pytest.raises(
+            TypeError, match=rf"^layer: .* got a module \w+.* never be trained; .*layers\.from_{adapter}"
+        ):
+            layers.serial(module, jax.nn.relu, layers.dense(3))
+    layers.serial(jax.vmap(eqx.nn.Lambda(jax.nn.relu)), eqx.nn.MaxPool1d(2))  # without weights
+
+
+def test_an_instance_for_the_way_to_make_one_is_named():
+    nnx, linen, eqx, haiku = (pytest.importorskip(name) for name in ("flax.nnx", "flax.linen", "equinox", "haiku"))
+    for call, match in (
+        (
+            lambda: layers.from_nnx(nnx.Linear(2, 3, rngs=nnx.Rngs(0))),
+            r"^build: expected a function .* lambda rngs: .* Lin",
+        ),
+        (lambda: layers.from_nnx(lambda rngs: 3), r"^build: expected a module, such as nnx\.Linear"),
+        (
+            lambda: layers.from_equinox(eqx.nn.Linear(2, 3, key=KEY)),
+            r"^build: expected a function .* lambda key: .* Linear",
+        ),
+        (lambda: layers.from_linen(linen.Dense), r"^module: expected a module, .*, got the class Dense"),
+        (
+            lambda: layers.from_haiku(haiku.transform(lambda x: x)),
+            r"^function: expected a function of x, not transformed",
+        ),
+    ):
+        with pytest.raises(TypeError, match=match):
+            call()
