@@ -308,7 +308,8 @@ def _vanishing(
 def _is_round_off(moved: Callable[[], list[list[Any]]], claim: Claim, norm: float, oracle: Oracle) -> bool:
     """Whether a tiny gradient is another one next to the point; for a claim of zero, whether that of the oracle is."""
     if norm:
-        changes = (np.linalg.norm(again[claim.leaf] * claim.units - claim.gradient) for again in moved())
+        with np.errstate(over="ignore"):  # in units that suit f a number may be huge; infinity is more than enough
+            changes = [np.linalg.norm(again[claim.leaf] * claim.units - claim.gradient) for again in moved()]
         return float(max(changes)) >= 0.1 * norm
     if oracle.stripped is None:  # by a rule or by hand: then differences alone do not know better
         return oracle.plain

@@ -97,5 +97,5 @@ def _weighted(share: Array, value: Array) -> Array:
 
 
 def compute_dtype(dtype: Any) -> Any:
-    """float32, or ``dtype`` if that is wider. By NumPy's promotion: JAX's may be strict, and then there is none."""
-    return np.promote_types(dtype, np.float32)
+    """float32, or ``dtype`` if that is a wider float. By NumPy's promotion: JAX's may be strict."""
+    return np.promote_types(dtype, np.float32) if jnp.issubdtype(dtype, jnp.floating) else np.dtype(np.float32)

@@ -110,7 +110,7 @@ def fit(
                 started = time.perf_counter()
                 after, rows = advance(hparams, progress, order, begun, count, train, valid)
                 rows = jax.device_get(rows)  # waits; Ctrl-C until here leaves `progress` and `history` as they are
-                seconds = time.perf_counter() - started
+                seconds = max(time.perf_counter() - started, 1e-6)
                 progress = after
                 for name, values in rows.items():
                     history[name][begun : begun + count] = values[:count]

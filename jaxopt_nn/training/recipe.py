@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxopt_nn._arguments import check_number, check_positive_int
@@ -110,7 +111,7 @@ def _check_parts(parts: Recipe) -> None:
     check_number("nonfinite_limit", parts.nonfinite_limit, 1)
     if parts.last_batch not in ("pad", "drop"):
         raise ValueError(f'last_batch: expected "pad" or "drop", got {parts.last_batch!r}')
-    if not isinstance(parts.shuffle, bool):
+    if not isinstance(parts.shuffle, (bool, np.bool_)):
         raise TypeError(f"shuffle: expected True or False, got {parts.shuffle!r}")
     check_optimizer("optimizer", parts.optimizer)
     _check_function("loss", parts.loss, "(outputs, targets) -> [N], as losses.mean_squared_error")
