@@ -45,7 +45,7 @@ def ours(f: Callable[..., Any], point: Any, bug: Bug, seed: int) -> dict[str, An
     return {
         "passed": report.ok,
         "leaf": bad == {"bug"},
-        "hypothesis": any(word in str(report) for word in bug.says.split("|")),
+        "hypothesis": any(word in " ".join(str(report).split()) for word in bug.says.split("|")),
         "evaluations": report.evaluations,
         "text": str(report),
     }
@@ -209,8 +209,9 @@ def correct(seeds: range, cases: int) -> Iterator[dict[str, Any]]:
             orders = [report, *([] if report.second is None else [report.second])]
             rows = [leaf for one in orders for leaf in one.leaves]
             leaves.update(leaf.verdict for leaf in rows)
-            wrong = any(one.verdict not in (*FINE, "INCONCLUSIVE") for one in orders)
-            short = not wrong and any(leaf.dtype_verdict == "FAIL" for leaf in rows)
+            fine = all(leaf.verdict in (*FINE, "INCONCLUSIVE") for leaf in rows)
+            short = fine and any(leaf.dtype_verdict == "FAIL" for leaf in rows)
+            wrong = not short and any(one.verdict not in (*FINE, "INCONCLUSIVE") for one in orders)
             unsure = not wrong and not short and not report.ok
             kind = "false alarm" if wrong else "digits lost" if short else "inconclusive" if unsure else "ok"
             verdicts[kind] += 1

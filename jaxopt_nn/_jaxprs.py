@@ -4,7 +4,7 @@ A higher-order primitive keeps its programs, and how its operands are dealt out 
 change from version to version. They are read here and nowhere else.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -114,12 +114,10 @@ def closed(jaxpr: Any, consts: Sequence[Any]) -> Any:
     return _Closed(jaxpr, list(consts))
 
 
-def programs_in(params: Mapping[str, Any]) -> Iterator[Any]:
+def programs_in(params: Mapping[str, Any]) -> list[Any]:
     """Every program in the parameters of an equation, closed or open, as it is there."""
-    for value in params.values():
-        for item in value if isinstance(value, (tuple, list)) else (value,):
-            if is_program(item):
-                yield item
+    items = (item for value in params.values() for item in (value if isinstance(value, (tuple, list)) else (value,)))
+    return [item for item in items if is_program(item)]
 
 
 def held(equation: Any) -> Call | Scan | While | Cond | ShardMap | Held | None:

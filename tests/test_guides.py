@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-GUIDES = ["training.md"]
+GUIDES = ["gradient_checking.md", "training.md"]
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from jaxopt_nn.checking.check import check_gradients
 from jaxopt_nn.checking.directions import seed_words, short_normal
 from jaxopt_nn.checking.interpret import sites
 from jaxopt_nn.checking.report import GradientReport
+from jaxopt_nn.checking.wide import in_float64
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, PyTree
 
 __all__ = ["check_layer", "check_loss", "check_optimizer", "check_rule"]
@@ -47,6 +48,7 @@ def check_rule(f: Callable[..., Any], *args: Any, key: Key, **options: Any) -> G
         >>> check_rule(sin, jnp.arange(3.0), key=jax.random.key(0)).verdict
         'FAIL'
     """
+    _check_function("f", f, "jax.custom_vjp(f)")
     check_key("key", key)
     if not any(site.kind != "stop_gradient" for site in sites(_program(f, args))):
         raise ValueError("f: expected a function with a custom_vjp or custom_jvp in it, found neither")
@@ -58,7 +60,7 @@ def check_rule(f: Callable[..., Any], *args: Any, key: Key, **options: Any) -> G
 
 
 def check_layer(
-    layer: Layer,
+    layer: Layer | Callable[[Any], Any],
     x: PyTree,
     *,
     key: Key,
@@ -69,7 +71,8 @@ def check_layer(
     """Checks a layer or a whole model with respect to its parameters (path ``0/...``) and its input (``1``).
 
     Args:
-        layer: the pair ``(init, apply)``. It must accept float64.
+        layer: the pair ``(init, apply)``, or any function of ``x``; the arrays of one that is a tree, as an Equinox
+            module, are its parameters. It must accept float64.
         x: an input, the batch axis first; an input of integers is left alone.
         key: a PRNG key, for parameters, noise and directions.
         train: whether the layer trains, with dropout and batch statistics on.
@@ -89,11 +92,15 @@ def check_layer(
     """
     check_key("key", key)
     for_params, noise, check = jax.random.split(key, 3)
-    params, state = layer.init(for_params, x)
+    pair: Any = layer
+    if not (callable(getattr(pair, "init", None)) and callable(getattr(pair, "apply", None))):
+        _check_function("layer", layer, "layers.dense(3)")
+        pair = _of_function(layer)
+    params, state = pair.init(for_params, x)
     words = seed_words(check)
 
     def f(params: Any, x: Any, state: Any, noise: Any, weight: Any) -> Any:
-        return _dot(layer.apply(params, state, x, train=train, key=noise, weight=weight)[0], words)
+        return _dot(pair.apply(params, state, x, train=train, key=noise, weight=weight)[0], words)
 
     options.setdefault("argnums", (0, 1))
     return check_gradients(f, params, x, state, noise, weight, key=check, **options)
@@ -122,6 +129,10 @@ def check_loss(
         >>> check_loss(losses.mean_squared_error, jnp.arange(3.0), jnp.ones(3), key=jax.random.key(0)).verdict
         'PASS'
     """
+    _check_function("loss", loss, "losses.softmax_cross_entropy")
+    for leaf in jax.tree.leaves(outputs):
+        if not jnp.issubdtype(np.asarray(leaf).dtype, np.inexact):
+            raise TypeError(f"outputs: expected floats, got {np.asarray(leaf).dtype}; the order is outputs, targets")
     options.setdefault("argnums", 0)
     return check_gradients(loss, outputs, targets, key=key, **options)
 
@@ -163,6 +174,16 @@ def check_optimizer(
     """
     check_key("key", key)
     check_positive_int("steps", steps)
+    if hasattr(factory, "init") and hasattr(factory, "update"):
+        raise TypeError(
+            "factory: expected a function that makes the optimizer, got an optimizer: pass optimizers.adam and "
+            '{"learning_rate": 0.1} for optimizers.adam(0.1)'
+        )
+    _check_function("factory", factory, "optimizers.adam")
+    if not isinstance(hyperparameters, Mapping):
+        raise TypeError(
+            f'hyperparameters: expected a mapping such as {{"learning_rate": 0.1}}, got {hyperparameters!r}'
+        )
     words = (*seed_words(key), 5)
     objective = loss or (lambda params: _bowl(params, words))
 
@@ -190,6 +211,16 @@ def check_optimizer(
         return _dot(carry[0], words)
 
     return check_gradients(f, dict(hyperparameters), params, key=key, **options)
+
+
+def _check_function(name: str, fn: Any, example: str) -> None:
+    if not callable(fn):
+        raise TypeError(f"{name}: expected a function such as {example}, got {fn!r} of type {type(fn).__name__}")
+
+
+def _of_function(function: Any) -> Layer:
+    """A function as a layer; its parameters are its arrays, if it is a tree of some."""
+    return Layer(lambda key, x: (function, ()), lambda params, state, x, **_: (params(x), state))
 
 
 def _program(f: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -224,7 +255,7 @@ def _other_tangent(f: Callable[..., Any], args: tuple[Any, ...], words: tuple[in
     if not point or any(site.kind == "custom_vjp" for site in sites(_program(f, args))):  # that has no forward mode
         return ""
     generator = np.random.default_rng((*words, 7))
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+    with in_float64():
         wide = [np.asarray(leaf).astype(np.float64) for leaf in point]
         tangents = [generator.standard_normal(leaf.shape) for leaf in wide]
         scalar = lambda *some: _dot(call(*some), words)  # noqa: E731

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,6 +18,7 @@ from jaxopt_nn.checking.differences import ROUND_OFF_OF_F
 from jaxopt_nn.checking.directions import seed_words
 from jaxopt_nn.checking.evidence import Claim, Evidence, Finding, Settings, gather
 from jaxopt_nn.checking.explain import Oracle, disputed
+from jaxopt_nn.checking.hypotheses import one_factor
 from jaxopt_nn.checking.judge import Tolerance
 from jaxopt_nn.checking.keys import check_distinct_keys, drawn_twice, drawn_unalike
 from jaxopt_nn.checking.leaf import judge, not_finite, row
@@ -26,8 +26,9 @@ from jaxopt_nn.checking.oracles import counting_probe, make_oracles
 from jaxopt_nn.checking.precision import compare_own_dtype, round_off_of_claims
 from jaxopt_nn.checking.probe import coordinate_units, natural_scale
 from jaxopt_nn.checking.problem import Objective, claimed_gradient, make_objective, split_arguments
-from jaxopt_nn.checking.report import GradientReport, overall_verdict
+from jaxopt_nn.checking.report import GradientReport, Verdict, overall_verdict
 from jaxopt_nn.checking.second import second_order
+from jaxopt_nn.checking.wide import in_float64
 from jaxopt_nn.types import Key
 
 __all__ = ["check_gradients"]
@@ -56,6 +57,7 @@ def check_gradients(
     stop_gradient: Literal["gap", "constant"] = "gap",
     order: int = 1,
     each_leaf: bool = False,
+    trusted_rules: Callable[..., Any] | str | Sequence[Callable[..., Any] | str] = (),
 ) -> GradientReport:
     """Compares a claimed gradient of ``f`` at ``args`` with differences of f in float64.
 
@@ -95,6 +97,9 @@ def check_gradients(
         order: 2 compares products of the Hessian (``jax.grad`` twice) with a random vector too, in ``report.second``,
             and uᵀHv with vᵀHu.
         each_leaf: looks at every leaf alone from the start; its errors in the report are then its own.
+        trusted_rules: functions with a ``custom_vjp`` or ``custom_jvp``, or their names, whose rule is meant, and no
+            derivative, as the straight-through estimator is. Each is taken for the linear function that its rule makes
+            of it at the point; all around it is checked.
 
     Returns:
         The report. Printing it prints a table; ``report.assert_ok()`` raises on anything but PASS, KINK_OK, DEAD.
@@ -137,6 +142,8 @@ def check_gradients(
         raise ValueError(f'stop_gradient: expected "gap" or "constant", got {stop_gradient!r}')
     if order not in (1, 2):
         raise ValueError(f"order: expected 1 or 2, got {order!r}")
+    if order == 2 and trusted_rules:
+        raise ValueError("order: expected 1 with trusted_rules, which say nothing of second derivatives; got 2")
     arguments = split_arguments(args, argnums)
     check_distinct_keys(args, key)
     # Each of the comparisons may be off by chance: all of them together are to be right.
@@ -144,8 +151,9 @@ def check_gradients(
     widened = math.sqrt(z * z + 2 * math.log(comparisons))
     tolerance = Tolerance(float(rtol), widened, float(resolution), float(miss_probability))
     words = seed_words(key)
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        original = make_objective(f, arguments, words)
+    with in_float64():
+        original, arguments = make_objective(f, arguments, words)
+        original = rules.trust(original, trusted_rules)
         objective, narrow = casts.widened(original, arguments.leaves)
         if grad_fn is not None and objective.cotangent is not None:
             raise ValueError(
@@ -161,10 +169,10 @@ def check_gradients(
         ]
         frozen = stop_gradient == "constant"
         stripped = rules.Stripped(None, "")
-        if grad_fn is not None or rules.has_own_rules(objective):
+        if objective.by_hand is None and (grad_fn is not None or rules.has_own_rules(objective)):
             stripped = rules.stripped_gradient(objective, arguments.leaves, frozen=frozen)
-        stops = objective.reading.stop_gradient and not frozen
-        settings = Settings(directions, max_coordinates, tolerance, words, stops)
+        stops = rules.stops_gradients(objective) and not frozen
+        settings = Settings(directions, max_coordinates, tolerance, words)
         calls: list[int] = []
         reasons: dict[str, None] = {}
         # More than one move: round-off takes few values, and may happen to be the same one again.
@@ -232,6 +240,10 @@ def check_gradients(
         elif drawn_twice(objective.program, inputs):
             reasons[_SAME_DRAWS] = None
     own, notes = compare_own_dtype(f, grad_fn, arguments, objective, claimed, gradient, vanishing)
+    if objective.trusted:
+        notes = (f"taken as it is: {', '.join(str(site) for site in objective.trusted)}", *notes)
+    if objective.note:
+        notes = (objective.note, *notes)
     if stripped.reason:
         notes = (*notes, f"rule-stripped AD was not to be had: {stripped.reason}")
     if places := casts.casts(original.program) if any(original.reading.rounding) else []:
@@ -245,8 +257,11 @@ def check_gradients(
     elif order == 2 and overall_verdict([leaf.verdict for leaf in leaves]) in _OK:
         options = {"directions": directions, "rtol": rtol, "z": z, "stop_gradient": stop_gradient}
         second = second_order(check_gradients, f, arguments, objective, claimed, words, key, options)
+    notes = (*notes, *one_factor(leaves))
+    verdicts: list[Verdict] = [leaf.verdict for leaf in leaves]
+    verdicts.extend("FAIL" for leaf in leaves if leaf.dtype_verdict == "FAIL")
     return GradientReport(
-        verdict=overall_verdict([leaf.verdict for leaf in leaves]),
+        verdict=overall_verdict(verdicts if second is None else [*verdicts, second.verdict]),
         leaves=tuple(leaves),
         skipped=arguments.skipped,
         notes=notes,

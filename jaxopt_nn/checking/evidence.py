@@ -37,14 +37,12 @@ class Settings(NamedTuple):
         max_coordinates: the largest leaf that is searched coordinate by coordinate.
         tolerance: what counts as equal.
         words: what the lines are drawn from.
-        stop_gradient: whether f stops a gradient somewhere.
     """
 
     directions: int
     max_coordinates: int
     tolerance: Tolerance
     words: tuple[int, ...]
-    stop_gradient: bool
 
 
 class Claim(NamedTuple):

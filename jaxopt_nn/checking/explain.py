@@ -63,6 +63,7 @@ class Oracle(NamedTuple):
         stops: the stop_gradients that block a part of it, and how much.
         terms: the summands of f, with their gradients.
         sizes: lengths of axes of the arguments.
+        masks: of each argument of zeros and ones, how many ones of how many.
     """
 
     path: str
@@ -78,6 +79,7 @@ class Oracle(NamedTuple):
     stops: Callable[[], list[tuple[Site, float]]]
     terms: Callable[[], list[tuple[str, Floats]]]
     sizes: Sequence[int]
+    masks: Sequence[tuple[int, int]] = ()
 
 
 def disputed(claim: Claim, oracle: Oracle) -> bool:
@@ -135,7 +137,7 @@ def blocked(evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding |
     places = _against(evidence, oracle.stripped) if oracle.stripped is not None else None
     claim = evidence.claim
     worst = localize.worst_places(places, claim.gradient.shape, claim.units) if places else ()
-    count = f"; {localize.count_text(places)}" if places else ""
+    count = f"; {localize.count_text(places, claim.gradient.shape)}" if places else ""
     return Finding("BLOCKED", f"{text}{''.join(f'; {cause}' for cause in causes)}{count}", worst)
 
 
@@ -168,12 +170,12 @@ def explain(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle
     if oracle.stripped is not None and (trusted or _agrees(evidence, oracle.stripped)):
         samples, places = _exactly(evidence, oracle.stripped)
         if np.any(places.comparison.wrong):
-            rule = simplest(samples, _known(gradient, oracle)) or localize.count_text(places)
+            rule = simplest(samples, _known(gradient, oracle)) or localize.count_text(places, gradient.shape)
             order = np.argsort(-np.abs(places.comparison.residual))[:3]
             seen = places_at(probe, evidence, order, settings)
             worst = localize.worst_places(seen, gradient.shape, units)
             worst = worst or localize.worst_places(places, gradient.shape, units)
-            return failed(rule, worst, settings, oracle)
+            return failed(rule, worst, oracle)
     return _by_lines(probe, evidence, settings, oracle)
 
 
@@ -198,25 +200,26 @@ def _by_lines(probe: Probe, evidence: Evidence, settings: Settings, oracle: Orac
     wrong, complete = places.comparison.wrong, len(places.flat) == len(claim.places)
     worst = localize.worst_places(places, gradient.shape, claim.units)
     if not rule and complete and np.any(wrong):
-        rule = localize.count_text(places)
+        rule = localize.count_text(places, gradient.shape)
     rule = rule or (
         "found by bisection, there may be more" if worst else "the difference is spread thinly over the leaf"
     )
-    return failed(rule, worst, settings, oracle)
+    return failed(rule, worst, oracle)
 
 
-def failed(rule: str, worst: tuple[Coordinate, ...], settings: Settings, oracle: Oracle) -> Finding:
+def failed(rule: str, worst: tuple[Coordinate, ...], oracle: Oracle) -> Finding:
     """FAIL, with the worst coordinate and the rules that are wrong."""
     named = "".join(
         f"; worst at {list(bad.place)}: claimed {bad.claimed:.6g}, numeric {bad.numeric:.6g}" for bad in worst[:1]
     )
     causes = [f"; {site} is wrong: it changes the gradient by {share:.2g} of it" for site, share in oracle.rules()]
-    hint = "; f contains a stop_gradient" if settings.stop_gradient else ""
-    return Finding("FAIL", rule + named + "".join(causes[:3]) + hint, worst)
+    blocking = oracle.stops() if oracle.frozen is not None and not causes else []
+    stops = [f"; {site} blocks {share:.2g} of it" for site, share in blocking]
+    return Finding("FAIL", rule + named + "".join([*causes[:3], *stops[:2]]), worst)
 
 
 def _known(gradient: Floats, oracle: Oracle) -> Known:
-    return Known(oracle.path, oracle.value, gradient, oracle.sizes, oracle.terms())
+    return Known(oracle.path, oracle.value, gradient, oracle.sizes, oracle.terms(), oracle.masks)
 
 
 def _suspicious(claim: Claim, stripped: Floats) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -35,12 +35,14 @@ class Site(NamedTuple):
         name: the function with a rule of its own; empty for ``stop_gradient``.
         place: ``file.py:line`` of the rule, or of the ``stop_gradient``.
         file: the whole path of the file.
+        defined: ``file.py:line`` of the function that has the rule.
     """
 
     kind: str
     name: str
     place: str
     file: str
+    defined: str = ""
 
     def __str__(self) -> str:
         """The site in words."""
@@ -58,6 +60,8 @@ class Policy(NamedTuple):
         frozen: whether all of them are frozen instead.
         signature: whether branches are summed up.
         wide: whether shorter floats are float64.
+        trusted: the rules that are meant. At the second of two points such a call is the linear function that its rule
+            makes of it at the first.
     """
 
     strip: Callable[[Site], bool]
@@ -65,6 +69,7 @@ class Policy(NamedTuple):
     frozen: bool = False
     signature: bool = False
     wide: bool = False
+    trusted: tuple[Site, ...] = ()
 
 
 def run(program: Any, policy: Policy, *points: Sequence[Any]) -> tuple[list[Any], Array]:
@@ -85,7 +90,7 @@ def sites(program: Any) -> list[Site]:
 
 
 def is_jax_code(site: Site) -> bool:
-    """Whether a site is inside JAX itself, such as the rule of ``jax.nn.relu``."""
+    """Whether a site is inside JAX itself: the rule of ``jax.nn.relu``, the stop_gradient of ``log_softmax``."""
     return _IN_JAX.search(site.file) is not None
 
 
@@ -102,6 +107,9 @@ def place_of(equation: Any) -> tuple[str, str]:
 
 
 _IN_JAX = re.compile(r"[/\\]jax[/\\](_src|nn|numpy|scipy|experimental|lax)[/\\]")
+_MACHINERY = re.compile(
+    r"[/\\]jax[/\\]_src[/\\]((interpreters|lax[/\\]control_flow)[/\\]|lax[/\\]lax\.py|\w+\.py)|[/\\](functools|contextlib)\.py$|^<"
+)
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 _STEPS = frozenset({"floor", "ceil", "round", "sign", "argmax", "argmin"})
 _RULES = ("custom_jvp", "custom_vjp")
@@ -140,11 +148,15 @@ class _Walk:
 
     def step(self, equation: Any, ins: list[Lanes]) -> list[Lanes]:
         name, params, inner = equation.primitive.name, equation.params, held(equation)
-        if name == "stop_gradient":
+        # One of JAX's own, as in ``log_softmax``, stays: what it stops changes nothing.
+        if name == "stop_gradient" and not is_jax_code(site := _stop_site(equation)):
             if self.policy.frozen:
                 return [(value[0],) * self.width for value in ins]
-            if not self.policy.opaque(_stop_site(equation)):
+            if not self.policy.opaque(site):
                 return ins
+        elif isinstance(inner, Call) and inner.rule in _RULES and _rule_site(equation, inner) in self.policy.trusted:
+            if self.width == 2:
+                return _linear(equation, ins)
         # A ``custom_vmap`` is what it computes, for it has no transpose.
         elif isinstance(inner, Call) and (inner.rule not in _RULES or self.policy.strip(_rule_site(equation, inner))):
             return self.evaluate(inner.program, ins)
@@ -291,6 +303,25 @@ def _bind(equation: Any, ins: list[Lanes], width: int) -> list[Lanes]:
     return list(zip(*outs, strict=True))
 
 
+def _linear(equation: Any, ins: list[Lanes]) -> list[Lanes]:
+    """A call at the first point, and what its rule makes of it at the second."""
+    first, second = ([value[i] for value in ins] for i in (0, 1))
+    floats = [i for i, value in enumerate(first) if jnp.issubdtype(jnp.result_type(value), jnp.floating)]
+
+    def call(*values: Any) -> list[Any]:
+        full = list(first)
+        for i, value in zip(floats, values, strict=True):
+            full[i] = value
+        outs = _bind(equation, [(value,) for value in full], 1)
+        return [out for (out,) in outs]
+
+    # Of a ``custom_vjp`` there is but the transposed product.
+    outs, pull = jax.vjp(call, *(first[i] for i in floats))
+    steps = tuple(second[i] - first[i] for i in floats)
+    (moves,) = jax.linear_transpose(pull, outs)(steps)
+    return [(out, out + move) for out, move in zip(outs, moves, strict=True)]
+
+
 def _find(jaxpr: Any, found: dict[Site, None]) -> None:
     for equation in jaxpr.eqns:
         inner = held(equation)
@@ -304,16 +335,36 @@ def _find(jaxpr: Any, found: dict[Site, None]) -> None:
 
 def _rule_site(equation: Any, call: Call) -> Site:
     params = equation.params
-    name, place, path = _source(opened(call.program))
+    name, defined, path = _source(opened(call.program))
+    place = defined
     for rule in ("bwd", "jvp_jaxpr_fun"):
         _, rule_place, rule_path = _source(params.get(rule))
-        if rule_place and not _IN_JAX.search(rule_path):  # what `defjvps` was given is hidden behind JAX's own rule
+        if _IN_JAX.search(rule_path):  # JAX's own wrapper of what ``defjvps`` was given
+            rule_place, rule_path = _given_to_defjvps(params[rule])
+        if rule_place and not _IN_JAX.search(rule_path):
             place, path = rule_place, rule_path
-    return Site(call.rule, name or "a function", place or place_of(equation)[0], path)
+    return Site(call.rule, name or "a function", place or place_of(equation)[0], path, defined)
+
+
+def _given_to_defjvps(fun: Any, depth: int = 6) -> tuple[str, str]:
+    """``(file.py:line, whole path)`` of the first function that ``defjvps`` was given, inside of JAX's wrappers."""
+    inside = [getattr(fun, "f", None), getattr(fun, "f_transformed", None)]
+    inside += [cell.cell_contents for cell in getattr(fun, "__closure__", None) or ()]
+    if getattr(fun, "__qualname__", "").endswith("defjvps.<locals>.jvp"):
+        given = [one for cell in inside if isinstance(cell, tuple) for one in cast(tuple[Any, ...], cell)]
+        code = next((one.__code__ for one in given if hasattr(one, "__code__")), None)
+        return (f"{_base(code.co_filename)}:{code.co_firstlineno}", code.co_filename) if code else ("", "")
+    found = (_given_to_defjvps(one, depth - 1) for one in inside if depth and one is not None)
+    return next((place for place in found if place[0]), ("", ""))
 
 
 def _stop_site(equation: Any) -> Site:
-    return Site("stop_gradient", "", *place_of(equation))
+    trace = equation.source_info.traceback
+    # Whose it is says the code that calls ``lax.stop_gradient``, past JAX's machinery.
+    callers = [frame.file_name for frame in (trace.frames if trace is not None else ())]
+    caller = next((path for path in callers if not _MACHINERY.search(path)), "")
+    place, path = place_of(equation)
+    return Site("stop_gradient", "", place, caller if _IN_JAX.search(caller) else path)
 
 
 def _source(fun: Any) -> tuple[str, str, str]:

@@ -69,7 +69,7 @@ def at_kinks(probe: Probe, evidence: Evidence, reach: float | None, settings: Se
         count = int(np.sum(places.comparison.wrong))
         text = f"at {count} of {len(places.flat)} coordinates that were looked at the claim is not between the slopes"
         worst = localize.worst_places(places, claim.gradient.shape, claim.units)
-        return failed(f"{text} on the two sides of a kink", worst, settings, oracle)
+        return failed(f"{text} on the two sides of a kink", worst, oracle)
     whole = max(evidence.norm, reach or 0.0)
     return _right(evidence, part, whole, int(np.sum(kinked)), len(places.flat), exact and not len(off), oracle)
 

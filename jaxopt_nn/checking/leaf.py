@@ -159,7 +159,7 @@ def _off_along_itself(probe: Probe, evidence: Evidence, settings: Settings, orac
     if not np.any(found.wrong):
         return None
     ratio = f"ratio {claimed / found.numeric[0]:.3g} along the claimed gradient itself"
-    finding = failed(ratio, (), settings, oracle)
+    finding = failed(ratio, (), oracle)
     return finding._replace(lines=tuple(lines))
 
 

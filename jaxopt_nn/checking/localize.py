@@ -85,10 +85,27 @@ def worst_places(places: Places, shape: tuple[int, ...], units: Floats, count: i
     return tuple(found)
 
 
-def count_text(places: Places) -> str:
-    """How many of all coordinates are wrong, and by which factor if it is one."""
+def count_text(places: Places, shape: tuple[int, ...] = ()) -> str:
+    """How many of all coordinates are wrong, whether they are whole rows, and by which factor if it is one."""
     wrong = places.comparison.wrong
     count = int(np.sum(wrong))
     part = Comparison(*(column[wrong] for column in places.comparison))
-    ratio = constant_ratio(places.claimed[wrong], part.numeric, part.error, part.bound) if count > 1 else None
+    claimed = places.claimed[wrong]
+    if count > 1 and (row := _whole_rows(places.flat[wrong], shape)):
+        # Where nothing is claimed: a row, an example or a step of time that was left out.
+        return f"{row} " + ("wrong, and all others right" if np.any(claimed) else "missing in the claimed gradient")
+    ratio = constant_ratio(claimed, part.numeric, part.error, part.bound) if count > 1 else None
     return f"{count} of {len(wrong)} coordinates are wrong" + (f"; there {ratio_text(*ratio)}" if ratio else "")
+
+
+def _whole_rows(flat: NDArray[np.int64], shape: tuple[int, ...]) -> str:
+    """The one index of an axis at which all coordinates in ``flat`` lie, if they are most of it; else empty."""
+    if len(shape) < 2:
+        return ""
+    for axis, indices in enumerate(np.unravel_index(flat, shape)):
+        size = int(np.prod(shape)) // shape[axis]
+        if len(set(indices.tolist())) == 1 and 2 * len(flat) > size:
+            index = int(indices[0])
+            last = " (the last)" if index == shape[axis] - 1 else " (the first)" if index == 0 else ""
+            return f"index {index}{last} of axis {axis}: {len(flat)} of its {size} coordinates are"
+    return ""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn.checking import casts, rules
@@ -12,7 +13,7 @@ from jaxopt_nn.checking.compiled import Program
 from jaxopt_nn.checking.differences import Floats
 from jaxopt_nn.checking.directions import Line
 from jaxopt_nn.checking.explain import Near, Oracle
-from jaxopt_nn.checking.interpret import Policy
+from jaxopt_nn.checking.interpret import Policy, Site
 from jaxopt_nn.checking.probe import Probe, Sample, coordinate_units, make_probe, natural_scale
 from jaxopt_nn.checking.problem import Arguments, Gradient, Objective, value_of
 from jaxopt_nn.types import Array
@@ -35,15 +36,17 @@ class _Sampled(NamedTuple):
         shared: f's program.
         frozen: whether stop_gradients are frozen; else they are transparent.
         wide: whether shorter floats are float64.
+        trusted: rules that are meant.
     """
 
     shared: Program
     frozen: bool
     wide: bool
+    trusted: tuple[Site, ...]
 
     def __call__(self, leaves: Sequence[Any], rest: Any) -> tuple[Array, Array]:
         policy = Policy(lambda _: True, lambda _: False, frozen=self.frozen, signature=True, wide=self.wide)
-        return value_of(self.shared, policy, leaves, rest)
+        return value_of(self.shared, policy._replace(trusted=self.trusted), leaves, rest)
 
 
 def counting_probe(
@@ -56,8 +59,8 @@ def counting_probe(
     groups: Sequence[Floats] = (),
 ) -> Probe:
     """Samples f, with frozen or transparent stop_gradients, and notes how often it was evaluated."""
-    sampled = _Sampled(objective.shared, frozen, objective.wide)
-    sampler = make_probe(sampled, arguments.leaves, objective.rest, block, groups)
+    sampled = _Sampled(objective.shared, frozen, objective.wide, objective.trusted)
+    sampler = make_probe(sampled, arguments.leaves, objective.rest, block, groups, objective.by_hand)
 
     def probe(
         leaf: int, lines: list[Line], *, noise: float = 0.0, most: float = np.inf, stretch: float = 1.0
@@ -90,7 +93,7 @@ def make_oracles(
     """
     points = arguments.leaves
     as_it_is = objective._replace(wide=False)  # a rule runs in the float that it was traced for
-    plain = automatic and not rules.has_own_rules(objective)
+    plain = automatic and not (objective.by_hand or rules.has_own_rules(objective))
     frozen = functools.cache(lambda: counting_probe(objective, arguments, block, calls, frozen=True))
 
     def told(changed: rules.Changed) -> rules.Changed:
@@ -99,6 +102,8 @@ def make_oracles(
 
     @functools.cache
     def conventional() -> list[Floats] | None:
+        if objective.by_hand is not None:
+            return None
         if plain and not (stops or constant or objective.wide):  # the claim itself, without a second compilation
             return [np.asarray(leaf, np.float64) for leaf in field(points)]
         return rules.conventional_gradient(as_it_is, points, frozen=constant).gradient
@@ -135,6 +140,7 @@ def make_oracles(
         reasons.update({reason: None} if reason else {})
         return found
 
+    masks = _masks(jax.tree.leaves(arguments.args))
     axes = [length for leaf in jax.tree.leaves(arguments.args) for length in np.shape(leaf)]
     units = [coordinate_units(leaf) for leaf in points]
     norm = np.linalg.norm
@@ -156,6 +162,7 @@ def make_oracles(
             stops=lambda: rules.blame(through_stops(), i),
             terms=lambda: [(place, gradients[i] * units[i]) for place, gradients in terms()],
             sizes=sorted(set(axes)),
+            masks=masks,
         )
 
     return [oracle(i) for i in range(len(points))]
@@ -163,3 +170,16 @@ def make_oracles(
 
 def _finite(values: Floats) -> bool:
     return bool(np.all(np.isfinite(values)))
+
+
+def _masks(leaves: Sequence[Any]) -> list[tuple[int, int]]:
+    """``(ones, size)`` of every array of zeros and ones."""
+    found: dict[tuple[int, int], None] = {}
+    for leaf in leaves:
+        if isinstance(leaf, (jax.Array, np.ndarray)) and (
+            leaf.dtype == np.bool_ or jnp.issubdtype(leaf.dtype, np.number)
+        ):
+            array = np.asarray(leaf)
+            if array.ndim and np.all((array == 0) | (array == 1)) and 0 < np.count_nonzero(array) < array.size:
+                found[int(np.count_nonzero(array)), array.size] = None
+    return list(found)

@@ -8,13 +8,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn.checking.differences import Floats
 from jaxopt_nn.checking.problem import Arguments, Gradient, Objective, other_arrays, own_dtype_gradient
 from jaxopt_nn.checking.report import DtypeVerdict
+from jaxopt_nn.checking.wide import in_float64
 
 __all__ = ["OwnDtype", "compare_own_dtype", "round_off_of_claims"]
 
@@ -70,7 +70,7 @@ def compare_own_dtype(
     if any(bad):
         # The same arguments, each number rounded up or down in its own dtype, still in float64: a few times, since a
         # small leaf may be lucky once; and rounded as much coarser as is excused, since a gradient may jump at a kink.
-        with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        with in_float64():
             draws = np.random.default_rng(0)
             others = [(leaf, _unit(leaf.dtype)) for leaf in other_arrays(arguments)]
             excused = [0.0] * len(claimed)

@@ -78,7 +78,12 @@ class Probe(Protocol):
 
 
 def make_probe(
-    fn: Callable[..., Any], leaves: Sequence[Any], rest: Any, block: int, groups: Sequence[Floats] = ()
+    fn: Callable[..., Any],
+    leaves: Sequence[Any],
+    rest: Any,
+    block: int,
+    groups: Sequence[Floats] = (),
+    by_hand: Callable[[Sequence[Any]], float] | None = None,
 ) -> Probe:
     """Compiles ``fn(leaves, rest) -> (scalar, signature)`` for lines of leaves; for use under ``enable_x64``.
 
@@ -88,6 +93,7 @@ def make_probe(
         rest: what else ``fn`` takes.
         block: the number of lines that are sampled at once.
         groups: for each group of leaves that move together the unit of steps of every leaf; 0 leaves one where it is.
+        by_hand: the scalar at a list of leaves, to be called instead of ``fn``: nothing is compiled.
     """
     sizes = [int(np.size(leaf)) for leaf in leaves]
     edges = np.cumsum([0, *sizes])
@@ -95,7 +101,7 @@ def make_probe(
     block = max(1, min(block, _ELEMENTS // total))
     point = [jnp.asarray(leaf) for leaf in leaves]
 
-    run = _runner(fn, block)
+    run = _runner(fn, block) if by_hand is None else functools.partial(_call_by_call, by_hand)
     coordinates = np.concatenate([np.broadcast_to(coordinate_units(x), np.shape(x)).ravel() for x in leaves])
 
     def probe(
@@ -167,6 +173,19 @@ def _runner(fn: Callable[..., Any], block: int) -> Callable[..., Any]:
         )
 
     return run
+
+
+def _call_by_call(
+    f: Callable[[Sequence[Any]], float], point: Any, rest: Any, moves: Any, count: int, offsets: Any
+) -> Any:
+    """As the compiled program, without branch signatures."""
+    del rest
+    edges = np.cumsum([0, *(x.size for x in point)])
+    found = np.zeros((count, len(offsets), 2))
+    for i, move in enumerate(moves[:count]):
+        steps = [move[low : low + x.size].reshape(x.shape) for low, x in zip(edges[:-1], point, strict=True)]
+        found[i, :, 0] = [f([np.asarray(x) + t * v for x, v in zip(point, steps, strict=True)]) for t in offsets]
+    return found
 
 
 def _avoidable(crossed: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -26,12 +26,10 @@ class Reading(NamedTuple):
         rounding: per input of f, the unit of rounding of the coarsest dtype that it passes through; 0.0 if it stays
             in float64 all the way.
         random: whether f draws random numbers.
-        stop_gradient: whether f stops a gradient somewhere.
     """
 
     rounding: tuple[float, ...]
     random: bool
-    stop_gradient: bool
 
 
 def check_untraced(program: Any) -> None:
@@ -50,7 +48,7 @@ def read(program: Any) -> Reading:
     live, _ = dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars), instantiate=True)
     _flow(live, [1 << i for i in range(count)], rounding, names)
     worst = tuple(max((eps for eps, mask in rounding.items() if mask >> i & 1), default=0.0) for i in range(count))
-    return Reading(worst, bool(names & _RANDOM), "stop_gradient" in names)
+    return Reading(worst, bool(names & _RANDOM))
 
 
 def fingerprint(program: Any) -> list[Any]:

@@ -7,8 +7,14 @@ It brings the fixture ``gradcheck``, whose failures show the report, and the mar
         gradcheck(loss, params, batch, argnums=0)
 
 The key of a check comes from the name of the test: the same directions each time, other ones in another test.
+
+The fixture lives as long as the session, so Hypothesis takes it beside ``@given``. Where Hypothesis is installed there
+is a profile too, without a deadline, since the first example of each shape compiles:
+``pytest --hypothesis-profile=gradcheck``, or ``hypothesis.settings.load_profile("gradcheck")`` in ``conftest.py``.
 """
 
+import importlib.util
+import os
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -23,19 +29,24 @@ __all__ = ["assert_gradients", "gradcheck", "pytest_configure"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Registers the marker."""
+    """Registers the marker, and the profile of Hypothesis."""
     config.addinivalue_line("markers", "gradcheck: compares gradients with evidence from outside autodiff")
+    if importlib.util.find_spec("hypothesis") is not None:
+        import hypothesis
+
+        slow = [hypothesis.HealthCheck.too_slow]
+        hypothesis.settings.register_profile("gradcheck", deadline=None, max_examples=20, suppress_health_check=slow)
 
 
-@pytest.fixture
-def gradcheck(request: pytest.FixtureRequest) -> Callable[..., GradientReport]:
+@pytest.fixture(scope="session")
+def gradcheck() -> Callable[..., GradientReport]:
     """``gradcheck(f, *args, expect=None, **options)``: :func:`assert_gradients` with a key of the test's own."""
-    name = str(request.node.nodeid).rsplit("/", 1)[-1]
-    key = jax.random.key(zlib.crc32(name.encode()))
 
     def check(f: Callable[..., Any], *args: Any, **options: Any) -> GradientReport:
         __tracebackhide__ = True
-        options.setdefault("key", key)
+        if "key" not in options:
+            test = os.environ.get("PYTEST_CURRENT_TEST", "").rsplit("/", 1)[-1].rsplit(" ", 1)[0]
+            options["key"] = jax.random.key(zlib.crc32(test.encode()))
         return assert_gradients(f, *args, **options)
 
     return check

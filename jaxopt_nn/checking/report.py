@@ -9,6 +9,7 @@ three are ``ok``.
 """
 
 import math
+import textwrap
 from typing import Any, Literal, NamedTuple, cast
 
 __all__ = ["Coordinate", "Curve", "DtypeVerdict", "GradientReport", "LeafReport", "Verdict", "overall_verdict"]
@@ -105,12 +106,21 @@ class LeafReport(NamedTuple):
     rule_error: float | None = None
     curve: Curve | None = None
 
+    @property
+    def ok(self) -> bool:
+        """Whether this leaf's gradient can be relied on at this point, in float64 and in its own dtype."""
+        return _ORDER.index(self.verdict) < _ORDER.index("INCONCLUSIVE") and self.dtype_verdict != "FAIL"
+
+    def __bool__(self) -> bool:
+        """As :attr:`ok`."""
+        return self.ok
+
 
 class GradientReport(NamedTuple):
     """The outcome of ``check_gradients``; printing it prints the table.
 
     Attributes:
-        verdict: the gravest verdict of a leaf.
+        verdict: the gravest verdict of a leaf, of its gradient in its own dtype too, and of the second order.
         leaves: one report per float leaf, in tree order.
         skipped: leaves that were not differentiated, with the reason.
         notes: what concerns all leaves.
@@ -144,8 +154,13 @@ class GradientReport(NamedTuple):
         first = _ORDER.index(self.verdict) < _ORDER.index("INCONCLUSIVE") and self.dtype_verdict != "FAIL"
         return first and (self.second is None or self.second.ok)
 
+    def __bool__(self) -> bool:
+        """As :attr:`ok`, so that ``assert check_gradients(...)`` means what it says."""
+        return self.ok
+
     def assert_ok(self) -> None:
         """Raises ``AssertionError`` with the table unless :attr:`ok`."""
+        __tracebackhide__ = True
         if not self.ok:
             raise AssertionError(str(self))
 
@@ -165,11 +180,13 @@ class GradientReport(NamedTuple):
 
     def __str__(self) -> str:
         """The table."""
-        counts = {verdict: sum(leaf.verdict == verdict for leaf in self.leaves) for verdict in reversed(_ORDER)}
-        summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+        kinds = [_verdict(leaf) for leaf in self.leaves]
+        order = sorted(dict.fromkeys(kinds), key=lambda kind: -_ORDER.index(cast(Verdict, kind.split(" ")[0])))
+        summary = ", ".join(f"{kinds.count(kind)} {kind}" for kind in order)
+        if self.second is not None:
+            summary += f"; second order {self.second.verdict}"
         effort = f"f = {self.value:.6g}, {self.evaluations} evaluations in float64"
-        own = "" if self.dtype_verdict != "FAIL" else "; in the own dtype: FAIL"
-        lines = [f"gradient check: {self.verdict} ({summary}){own}; {effort}"]
+        lines = [f"gradient check: {self.verdict} ({summary}); {effort}"]
         header = ("leaf", "shape", "verdict", "|claimed|", "rel. error", "± sigma", "miss bound", "own dtype")
         rows = [header, *(_row(leaf) for leaf in self.leaves)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
@@ -180,12 +197,13 @@ class GradientReport(NamedTuple):
             ]
             lines.append("  " + "  ".join(cells).rstrip())
             if position and (hypothesis := self.leaves[position - 1].hypothesis):
-                lines.append(f"      {hypothesis}")
+                lines += _wrapped(hypothesis, "      ")
             if position and self.leaves[position - 1].dtype_verdict == "FAIL":
                 lines.append(f"      in {self.leaves[position - 1].dtype} more than half of the digits are lost")
         if self.skipped:
-            lines.append("skipped: " + ", ".join(self.skipped))
-        lines.extend(f"note: {note}" for note in self.notes)
+            lines += _wrapped("skipped: " + ", ".join(self.skipped))
+        for note in self.notes:
+            lines += _wrapped(f"note: {note}")
         if self.second is not None:
             lines.append("second order: " + str(self.second))
         return "\n".join(lines)
@@ -204,6 +222,8 @@ def overall_verdict(verdicts: list[Verdict]) -> Verdict:
     return max(verdicts, key=_ORDER.index)
 
 
+_COLUMNS = 120  # of the longest line
+_PATH = 32  # of the longest path in the table
 _ORDER: tuple[Verdict, ...] = (
     "DEAD",
     "PASS",
@@ -216,9 +236,23 @@ _ORDER: tuple[Verdict, ...] = (
 
 
 def _row(leaf: LeafReport) -> tuple[str, ...]:
-    numbers = (leaf.claimed_norm, leaf.relative_error, leaf.relative_sigma, leaf.miss_bound, leaf.dtype_error)
+    # What escapes a check that found something is of no interest.
+    bound = leaf.miss_bound if leaf.verdict in ("PASS", "KINK_OK", "INCONCLUSIVE") else None
+    numbers = (leaf.claimed_norm, leaf.relative_error, leaf.relative_sigma, bound, leaf.dtype_error)
+    path = leaf.path if len(leaf.path) <= _PATH else "…" + leaf.path[1 - _PATH :]
     shape = "x".join(str(length) for length in leaf.shape) or "scalar"
-    return (leaf.path, shape, leaf.verdict, *(_short(number) for number in numbers))
+    return (path, shape, _verdict(leaf), *(_short(number) for number in numbers))
+
+
+def _verdict(leaf: LeafReport) -> str:
+    """The worse one of the leaf's two verdicts."""
+    lost = leaf.dtype_verdict == "FAIL" and leaf.verdict in ("PASS", "KINK_OK", "DEAD")
+    return f"FAIL in {leaf.dtype}" if lost else leaf.verdict
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    lines = textwrap.TextWrapper(_COLUMNS, indent, indent + "  ", break_long_words=False, break_on_hyphens=False)
+    return lines.wrap(text)
 
 
 def _short(number: float | None) -> str:

@@ -8,6 +8,8 @@ A program is rewritten first, which must succeed, and differentiated then, which
 derivative, and somebody's rule may not run outside the trace that it was made in. That is told, as a reason.
 """
 
+import inspect
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -29,10 +31,12 @@ __all__ = [
     "conventional_gradient",
     "has_own_rules",
     "single_rules",
+    "stops_gradients",
     "stripped_gradient",
     "summands",
     "terms",
     "through_stops",
+    "trust",
 ]
 
 _MOST = 12  # sites that are tried one at a time: each is a program to compile
@@ -80,6 +84,35 @@ def has_own_rules(objective: Objective) -> bool:
     return any(not is_jax_code(site) for site in objective.sites)
 
 
+def trust(objective: Objective, trusted: Callable[..., Any] | str | Sequence[Callable[..., Any] | str]) -> Objective:
+    """The function whose derivative the ``trusted`` rules are; raises where f has no such rule."""
+    names: Any = trusted if isinstance(trusted, Sequence) and not isinstance(trusted, str) else [trusted]
+    rules = [site for site in objective.sites if site.kind != "stop_gradient"]
+    found: list[Site] = []
+    for one in names:
+        if isinstance(one, str):
+            name, known = one, [site for site in rules if site.name == one]
+        elif callable(one):
+            code = getattr(inspect.unwrap(one), "__code__", None)
+            name = getattr(one, "__name__", repr(one))
+            place = f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}" if code else ""
+            known = [site for site in rules if (site.name, site.defined) == (name, place)]
+        else:
+            raise TypeError(
+                f"trusted_rules: expected functions or their names, got {one!r} of type {type(one).__name__}"
+            )
+        if not known:
+            got = ", ".join(str(site) for site in rules if not is_jax_code(site)) or "no rule of its own"
+            raise ValueError(f"trusted_rules: expected a function with a rule in f, got {name!r}; f has {got}")
+        found += known
+    return objective._replace(trusted=tuple(found))
+
+
+def stops_gradients(objective: Objective) -> bool:
+    """Whether f has a stop_gradient that is not inside of JAX's own functions."""
+    return any(site.kind == "stop_gradient" and not is_jax_code(site) for site in objective.sites)
+
+
 def stripped_gradient(objective: Objective, leaves: Sequence[Any], *, frozen: bool) -> Stripped:
     """Derivative of f's plain computation at ``leaves``; stop_gradients count as constants if ``frozen``."""
     return _gradient(objective, leaves, Policy(lambda _: True, lambda _: frozen), _NO_DERIVATIVE)
@@ -100,7 +133,8 @@ def conventional_gradient(objective: Objective, leaves: Sequence[Any], *, frozen
 
 def single_rules(objective: Objective, leaves: Sequence[Any]) -> Changed:
     """The gradient without any rule, and with each one of those that are not JAX's own."""
-    own = [site for site in objective.sites if site.kind != "stop_gradient" and not is_jax_code(site)]
+    rules = [site for site in objective.sites if site.kind != "stop_gradient" and not is_jax_code(site)]
+    own = [site for site in rules if site not in objective.trusted]
     return _changed(
         objective, leaves, own, lambda site: Policy(lambda other: other != site, lambda _: True), (Exception,)
     )
@@ -108,7 +142,7 @@ def single_rules(objective: Objective, leaves: Sequence[Any]) -> Changed:
 
 def through_stops(objective: Objective, leaves: Sequence[Any]) -> Changed:
     """The gradient with every stop_gradient, and with each of them made transparent."""
-    stops = [site for site in objective.sites if site.kind == "stop_gradient"]
+    stops = [site for site in objective.sites if site.kind == "stop_gradient" and not is_jax_code(site)]
     policy = lambda site: Policy(lambda _: True, lambda other: other != site)  # noqa: E731
     return _changed(objective, leaves, stops, policy, _NO_DERIVATIVE)
 
@@ -175,7 +209,8 @@ def _changed(
         return Changed(None, [], [])
     plain, reason = _gradient(objective, leaves, policy(None), _NO_DERIVATIVE)
     if plain is None:
-        return Changed(None, [], [f"no site could be blamed: {reason}"])
+        suspects = ", ".join(str(site) for site in tried[:_MOST])
+        return Changed(None, [], [f"could not be tried alone, and may be wrong: {suspects} ({reason})"])
     found = Changed(plain, [], [])
     for site in tried[:_MOST]:
         gradient, reason = _gradient(objective, leaves, policy(site), excused)

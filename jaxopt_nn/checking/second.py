@@ -16,6 +16,7 @@ from jaxopt_nn.checking.differences import ROUND_OFF_OF_F, Floats
 from jaxopt_nn.checking.probe import natural_scale
 from jaxopt_nn.checking.problem import Arguments, Objective, automatic_gradient, other_arrays
 from jaxopt_nn.checking.report import GradientReport
+from jaxopt_nn.checking.wide import in_float64
 from jaxopt_nn.types import Array
 
 __all__ = ["second_order"]
@@ -61,7 +62,7 @@ def second_order(
     report = check(
         lambda tree, rest: slope([tree[path] for path in paths], rest, u), tree, rest, key=key, argnums=0, **settings
     )
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+    with in_float64():
         point = (list(arguments.leaves), rest)
         product = evaluator(jax.make_jaxpr(jax.grad(slope))(*point, u))
         hu, hv = (product(jax.tree.leaves((*point, along))) for along in (u, v))

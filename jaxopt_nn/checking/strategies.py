@@ -1,11 +1,12 @@
 """Hypothesis strategies for functions of arrays and trees (the ``test`` extra): small, readable, shrinking to little.
 
 Arrays are drawn as a shape and a seed, not number by number: a counterexample shrinks to a short shape and the seed 0,
-and prints as such. ``separated`` arrays stay away from the kinks of common activations, ``tied`` ones sit on them.
+and prints as such. Shapes are few, as each new one compiles; the numbers are many. ``separated`` arrays stay away from
+the kinks of common activations, ``tied`` ones sit on them.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -47,8 +48,10 @@ class Net(NamedTuple):
 
 
 def shapes(*, min_dims: int = 0, max_dims: int = 3, max_side: int = 5) -> st.SearchStrategy[tuple[int, ...]]:
-    """Shapes without empty axes."""
-    return st.lists(st.integers(1, max_side), min_size=min_dims, max_size=max_dims).map(tuple)
+    """Shapes without empty axes: two for each number of axes, all of 1 and of sides that differ."""
+    sides = [min(side, max_side) for side in (3, 2, max_side, 4, 1)]
+    few = [shape for dims in range(min_dims, max_dims + 1) for shape in ((1,) * dims, tuple(_cycled(sides, dims)))]
+    return st.sampled_from(list(dict.fromkeys(few)))
 
 
 def dtypes() -> st.SearchStrategy[Any]:
@@ -114,7 +117,7 @@ def losses() -> st.SearchStrategy[tuple[str, Callable[..., Any]]]:
 @st.composite
 def batches(draw: Any, *, max_examples: int = 6, max_features: int = 4, classes: int = 3) -> Batch:
     """Batches of features, class labels and weights; some weights are 0, never all."""
-    n, features = draw(st.integers(1, max_examples)), draw(st.integers(1, max_features))
+    n, features = draw(st.sampled_from([(1, 1), (max_examples, max_features), (max_examples, 1)]))
     rng = np.random.default_rng(draw(_seeds()))
     weight = np.where(rng.random(n) < 0.3, 0.0, rng.uniform(0.5, 2.0, n)).astype(np.float32)
     weight[rng.integers(n)] = 1.0
@@ -124,12 +127,14 @@ def batches(draw: Any, *, max_examples: int = 6, max_features: int = 4, classes:
 
 @st.composite
 def nets(draw: Any, *, max_layers: int = 3, max_width: int = 5, smooth: bool = False) -> Net:
-    """Small dense nets; with ``smooth`` without ReLU and its like."""
-    widths = tuple(draw(st.lists(st.integers(1, max_width), min_size=2, max_size=max_layers + 1)))
+    """Small dense nets, two for each activation; with ``smooth`` without ReLU and its like."""
     kinked = [] if smooth else ["relu", "leaky_relu", "elu"]
     activation = draw(st.sampled_from(["tanh", "sigmoid", "softplus", "gelu", *kinked]))
-    reduction = draw(st.sampled_from(["mean", "sum"]))
-    n, rng = draw(st.integers(1, 5)), np.random.default_rng(draw(_seeds()))
+    # One small net and one large one: two programs an activation.
+    sides = [min(side, max_width) for side in (3, 5, 2, 4)]
+    small, large = ((1, 1), "mean", 1), (tuple(_cycled(sides, max_layers + 1)), "sum", 4)
+    widths, reduction, n = draw(st.sampled_from([small, large]))
+    rng = np.random.default_rng(draw(_seeds()))
     params = {
         f"dense_{i}": {
             "kernel": (rng.standard_normal((a, b)) / np.sqrt(a)).astype(np.float32),
@@ -139,6 +144,10 @@ def nets(draw: Any, *, max_layers: int = 3, max_width: int = 5, smooth: bool = F
     }
     x, y = (rng.standard_normal((n, width)).astype(np.float32) for width in (widths[0], widths[-1]))
     return Net(widths, activation, reduction, params, x, y)
+
+
+def _cycled(sides: Sequence[int], count: int) -> list[int]:
+    return list(itertools.islice(itertools.cycle(sides), count))
 
 
 def _seeds() -> st.SearchStrategy[int]:

@@ -50,7 +50,7 @@ def softmax_without_the_cross_term():
 )
 def test_rules(rule, verdict, says):
     report = check_rule(rule, X, key=KEY)
-    assert (report.verdict, says in str(report)) == (verdict, True), report
+    assert (report.verdict, says in " ".join(str(report).split())) == (verdict, True), report
 
 
 def test_what_has_no_rule_is_named():
@@ -85,3 +85,40 @@ def test_a_wrong_step_of_an_optimizer_is_found():
 
     report = check_optimizer(wrong, {"rate": 0.1}, params, key=KEY)
     assert {leaf.path: leaf.verdict for leaf in report.leaves} == {"0/rate": "FAIL", "1/w": "FAIL"}
+
+
+def test_any_function_is_a_layer():
+    report = check_layer(jax.nn.relu, X, key=KEY)
+    assert report.verdict == "PASS" and [leaf.path for leaf in report.leaves] == ["1"]
+    scaled = jax.tree_util.Partial(lambda w, x: jnp.tanh(x) * w[None], jnp.ones(4))
+    assert [leaf.path for leaf in check_layer(scaled, X, key=KEY).leaves] == ["0/0/0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: check_layer("relu", X, key=KEY), TypeError, "layer: expected a function such as .*, got 'relu'"),
+        (lambda: check_rule(X, X, key=KEY), TypeError, "f: expected a function such as"),
+        (lambda: check_loss("mse", X, X, key=KEY), TypeError, "loss: expected a function such as"),
+        (
+            lambda: check_loss(losses.softmax_cross_entropy, np.arange(6), X, key=KEY),
+            TypeError,
+            "outputs: expected floats, got int64; the order is outputs, targets",
+        ),
+        (
+            lambda: check_optimizer(optax.adam(0.1), {"w": X}, key=KEY),
+            TypeError,
+            "check_optimizer.* missing 1 required positional argument: 'params'",
+        ),
+        (
+            lambda: check_optimizer(optax.adam(0.1), {}, {"w": X}, key=KEY),
+            TypeError,
+            "factory: expected a function that makes the optimizer, got an optimizer",
+        ),
+        (lambda: check_optimizer(optax.adam, 0.1, {"w": X}, key=KEY), TypeError, "hyperparameters: expected a mapping"),
+        (lambda: check_optimizer("adam", {}, {"w": X}, key=KEY), TypeError, "factory: expected a function such as"),
+    ],
+)
+def test_natural_wrong_calls_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -50,6 +50,39 @@ def test_planted_errors_are_named(claim, says):
     assert says in report.leaves[0].hypothesis
 
 
-def test_a_ratio_that_nobody_knows_has_no_name():
+def test_a_ratio_that_nobody_knows_has_no_name_and_a_coincidence_is_hedged():
     assert name_ratio(1.2345, 1e-9, [10]) == ""
-    assert name_ratio(1.25, 1e-9, [5]) == "B/(B-1) with B = 5: divided by B - 1 for B"
+    assert (
+        name_ratio(1.25, 1e-9, [5]) == "perhaps B/(B-1) with B = 5: divided by B - 1 for B, or 1/keep with keep = 0.8"
+    )
+    assert name_ratio(2 / 3, 1e-9, [3]).startswith("perhaps (B-1)/B with B = 3")
+    assert name_ratio(8.0, 1e-9, [64]) == "√d with d = 64"
+    assert name_ratio(1 / 8, 1e-9, [64]) == "1/√d with d = 64"
+
+
+def test_a_mask_that_was_divided_by_all_a_missing_step_and_a_clipped_gradient_have_names():
+    rng = np.random.default_rng(0)
+    x, mask = rng.standard_normal((40, 3)), np.arange(40) % 8 < 5
+    masked = lambda w, x, m: jnp.sum(jnp.sin(x @ w) * m) / jnp.sum(m)  # noqa: E731
+    over_all = lambda w, x, m: jax.grad(masked)(w, x, m) * 25 / 40  # noqa: E731
+    report = check_gradients(masked, W[0, :3], x, mask, argnums=0, grad_fn=over_all, key=KEY)
+    assert "k/B with k = 25 ones of B = 40 in a mask" in str(report)
+
+    f = lambda x: jnp.sum(jnp.tanh(jnp.cumsum(x, 0)))  # noqa: E731
+    for step, says in (
+        (-1, "index 39 (the last) of axis 0: "),
+        (2, "index 2 of axis 0: "),
+    ):
+        without = lambda x, step=step: jax.grad(f)(x).at[step].set(0)  # noqa: E731
+        assert says in check_gradients(f, x, grad_fn=without, key=KEY).leaves[0].hypothesis
+
+    tree = {"a": W[0], "b": W[1:3]}
+    f = lambda p: jnp.sum(jnp.sin(p["a"])) + jnp.sum(p["b"] ** 3)  # noqa: E731
+
+    def clipped(p):
+        found = jax.grad(f)(p)
+        norm = jnp.sqrt(sum(jnp.sum(g**2) for g in found.values()))
+        return {name: g / norm for name, g in found.items()}
+
+    report = check_gradients(f, tree, grad_fn=clipped, key=KEY)
+    assert any(note.endswith("clipped to the norm 1?") for note in report.notes), report

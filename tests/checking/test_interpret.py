@@ -59,6 +59,14 @@ def test_sites_say_where_they_are():
     assert str(found[1]).startswith("the custom_vjp rule of bad_sin at test_interpret.py:")
 
 
+def test_a_rule_that_defjvps_gives_a_function_of_jax_is_the_users():
+    sin = jax.custom_jvp(jnp.sin)
+    sin.defjvps(lambda t, out, x: 2 * t * jnp.cos(x))
+    users, jax_own = sites(traced(lambda x: jax.nn.relu(sin(x))))
+    assert (is_jax_code(users), is_jax_code(jax_own)) == (False, True)
+    assert str(users).startswith("the custom_jvp rule of sin at test_interpret.py:")
+
+
 def test_stop_gradients_are_opened_and_frozen():
     with jax.enable_x64(True):
         program = traced(

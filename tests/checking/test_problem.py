@@ -122,6 +122,11 @@ def test_bad_input_is_named(call, error, message):
         call()
 
 
+def test_another_byte_order_is_named():
+    with pytest.raises(TypeError, match=r"args\[0\]: expected the byte order of this machine, got >f4"):
+        check_gradients(jnp.sum, np.ones(3, ">f4"), key=KEY)
+
+
 def test_keys_that_are_used_twice_are_named():
     one, two = jax.random.split(jax.random.key(3))
     noisy = lambda x, a, b: jnp.sum(x * (jax.random.normal(a, x.shape) + jax.random.uniform(b, x.shape)))  # noqa: E731

@@ -50,7 +50,7 @@ def test_the_table_is_aligned_and_says_what_is_wrong_under_the_leaf():
         "gradient check: FAIL (1 FAIL, 1 PASS); f = 0.5, 26 evaluations in float64",
         "  leaf            shape   verdict  |claimed|  rel. error  ± sigma  miss bound  own dtype",
         "  dense_0/kernel  3x2     PASS       2.0e+00     1.0e-10  2.0e-10     3.0e-09    1.0e-07",
-        "  dense_1/bias    scalar  FAIL       2.0e+00     1.0e-10  2.0e-10         inf          -",
+        "  dense_1/bias    scalar  FAIL       2.0e+00     1.0e-10  2.0e-10           -          -",
         "      claimed/numeric is constant: ratio 2.0000",
         "skipped: step (int32)",
     ]
@@ -77,6 +77,15 @@ def test_ok_and_assert_ok(verdict, ok):
             one.assert_ok()
 
 
+def test_lines_fit_and_the_worse_verdict_is_first():
+    long = LEAF._replace(path="/".join(["encoder_block"] * 9), hypothesis="word " * 60, dtype_verdict="FAIL")
+    text = str(report(long)._replace(verdict="FAIL", notes=("word " * 60,), skipped=("word",) * 60))
+    assert text.splitlines()[0] == "gradient check: FAIL (1 FAIL in float32); f = 0.5, 26 evaluations in float64"
+    assert max(map(len, text.splitlines())) <= 120 and "…" in text
+    second = report(BAD)
+    assert "(1 PASS; second order FAIL)" in str(report(LEAF)._replace(verdict="FAIL", second=second))
+
+
 def test_the_gravest_leaf_decides():
     assert overall_verdict(["PASS", "KINK_OK", "DEAD"]) == "KINK_OK"
     assert overall_verdict(["KINK_OK", "INCONCLUSIVE"]) == "INCONCLUSIVE"
@@ -90,3 +99,11 @@ def test_the_dictionary_survives_strict_json():
     assert data["leaves"][0]["shape"] == [3, 2]
     assert data["leaves"][1]["miss_bound"] is None
     assert data["leaves"][1]["worst"] == [{"place": [], "claimed": 2.0, "numeric": 1.0, "sigma": 1e-9}]
+
+
+def test_a_report_is_true_where_it_is_ok():
+    bad = report(BAD)
+    assert report(LEAF) and not bad and report(LEAF).leaves[0] and not bad.leaves[0]
+    with pytest.raises(AssertionError, match="gradient check: FAIL"):
+        assert bad, bad
+    assert not report(LEAF._replace(dtype_verdict="FAIL"))

@@ -83,3 +83,25 @@ def test_a_bug_of_our_own_is_raised(monkeypatch, use):
     monkeypatch.setattr(rules, use, broken)
     with pytest.raises(ValueError, match="a bug of our own"):
         check_gradients(two_terms, X, key=KEY)
+
+
+def test_a_stop_gradient_of_jax_itself_is_no_cause_and_one_of_the_users_that_blocks_is():
+    logits = np.random.default_rng(1).standard_normal((4, 3)).astype(np.float32)
+    loss = lambda x: -jnp.mean(jax.nn.log_softmax(x)[:, 0]) + jnp.linalg.solve(2 * jnp.eye(3) + x[:3], x[3])[0]  # noqa: E731
+    report = check_gradients(loss, logits, grad_fn=lambda x: 2 * jax.grad(loss)(x), key=KEY)
+    assert report.verdict == "FAIL" and "stop_gradient" not in str(report)
+    assert check_gradients(loss, logits, key=KEY).verdict == "PASS"
+    stopped = lambda x: loss(x) + jnp.sum(jax.tree.map(jax.lax.stop_gradient, [x])[0] * x)  # noqa: E731
+    report = check_gradients(stopped, logits, grad_fn=lambda x: 2 * jax.grad(stopped)(x), key=KEY)
+    assert report.verdict == "FAIL" and "stop_gradient at test_rules.py" in report.leaves[0].hypothesis
+
+
+def test_a_rule_beside_a_while_loop_is_a_suspect():
+    @jax.custom_vjp
+    def root(x):
+        return jax.lax.while_loop(lambda y: jnp.max(jnp.abs(y * y - x)) > 1e-12, lambda y: (y + x / y) / 2, x)
+
+    root.defvjp(lambda x: (root(x), x), lambda x, ct: (ct / jnp.sqrt(x),))
+    report = check_gradients(lambda x: jnp.sum(root(x)), np.array([2.0, 3.0]), key=KEY)
+    assert report.verdict == "FAIL"
+    assert any("may be wrong: the custom_vjp rule of root at test_rules.py" in note for note in report.notes), report

@@ -1,5 +1,10 @@
 """The pytest fixture, the Hypothesis strategies, and the picture."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import hypothesis
 import jax
 import jax.numpy as jnp
@@ -7,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import find, given, settings
 
+from jaxopt_nn import checking
 from jaxopt_nn.checking import check_gradients, strategies
 from jaxopt_nn.checking.pytest_plugin import assert_gradients, gradcheck  # noqa: F401, a fixture
 
@@ -24,6 +30,39 @@ def test_a_failure_shows_the_report():
         assert_gradients(jnp.sum, np.ones(3), grad_fn=lambda x: 2 * jnp.ones(3), key=KEY)
     with pytest.raises(pytest.fail.Exception, match=r"(?s)expected the verdict KINK_OK.*gradient check: PASS"):
         assert_gradients(jnp.sum, np.ones(3), expect="KINK_OK", key=KEY)
+
+
+@settings(max_examples=3, phases=[hypothesis.Phase.generate])
+@given(strategies.separated((2, 3)))
+def test_hypothesis_takes_the_fixture(gradcheck, x):  # noqa: F811
+    gradcheck(jnp.sin, x)
+
+
+def test_the_plugin_in_a_project_of_its_own(tmp_path):
+    """As a newcomer has it: no settings of ours, each test a first compilation."""
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["jaxopt_nn.checking.pytest_plugin"]\n')
+    (tmp_path / "test_it.py").write_text(
+        "import jax.numpy as jnp\nfrom hypothesis import given\nfrom jaxopt_nn.checking import strategies\n\n"
+        "@given(strategies.arrays((2, 3)))\ndef test_it(gradcheck, x):\n    gradcheck(jnp.sin, x)\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "--hypothesis-profile=gradcheck", "-p", "no:cacheprovider"]
+    paths = os.pathsep.join([str(Path(checking.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("strategy", [strategies.shapes(), strategies.nets(), strategies.batches()])
+def test_shapes_are_few(strategy):
+    seen = set()
+
+    @settings(max_examples=200, database=None)
+    @given(strategy)
+    def draw(value):
+        seen.add((*value.widths, value.activation) if hasattr(value, "widths") else str(jax.tree.map(np.shape, value)))
+
+    draw()
+    assert len(seen) <= 14
 
 
 @given(strategies.separated())
