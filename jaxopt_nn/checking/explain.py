@@ -142,10 +142,9 @@ def blocked(evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding |
 
 
 def agreed(claim: Claim, oracle: Oracle) -> bool:
-    """Whether the claim is what AD derives from f without anybody's rules, with or without those of JAX itself."""
-    return (oracle.stripped is not None and _is(claim, oracle.stripped)) or (
-        (conventional := oracle.conventional()) is not None and _is(claim, conventional)
-    )
+    """Whether the claim is what AD derives from f without anybody's rules."""
+    exact = oracle.conventional() if oracle.stripped is None else oracle.stripped
+    return exact is not None and _is(claim, exact)
 
 
 def kinks_meet(probe: Probe, evidence: Evidence, finding: Finding, settings: Settings, oracle: Oracle) -> bool:
