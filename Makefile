@@ -17,7 +17,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help demo test test-python3.11 test-peers test-lowest golden lint bench docs pins clean clean-environments FORCE
+.PHONY: help demo test test-all test-python3.11 test-peers test-lowest golden lint bench docs pins clean clean-environments FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
@@ -25,20 +25,23 @@ help: ## list the targets
 demo: .venv/demo.stamp ## train on the digits, compare optimizers, check a gradient; curves go to out/
 	@.venv/bin/python examples/demo.py $(ARGS)
 
-test: .venv/dev.stamp ## run the whole test suite
+test: .venv/dev.stamp ## run the test suite: of a test with many cases, one in four
 	@.venv/bin/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
-test-python3.11: .venv-python3.11/test.stamp ## run the suite, but for slow tests, on Python 3.11
-	@.venv-python3.11/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(ARGS)
+test-all: .venv/dev.stamp ## run every case of the test suite (half an hour)
+	@ONE_IN=1 .venv/bin/python -m pytest -q -n 2 --dist worksteal $(ARGS)
+
+test-python3.11: .venv-python3.11/test.stamp ## run a part of the suite on Python 3.11
+	@ONE_IN=20 .venv-python3.11/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" tests/training tests/layers tests/checking $(ARGS)
 
 test-peers: .venv-peers/peers.stamp ## compare with other libraries as they run (torch, keras, flax, equinox)
 	@.venv-peers/bin/python -m pytest -q -n 2 --dist worksteal tests/peers $(ARGS)
 
 # Every public function's example, the runs that hold all of it together, and what reads files and other libraries.
-LOWEST := jaxopt_nn tests/training tests/data tests/test_project.py tests/test_keys.py tests/optimizers/test_trajectories.py
+LOWEST := jaxopt_nn tests/training tests/data tests/test_jaxprs.py tests/test_project.py tests/optimizers/test_trajectories.py
 
 test-lowest: .venv-lowest/test.stamp ## run examples and the main tests with the lowest versions that the package allows
-	@.venv-lowest/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(LOWEST) $(ARGS)
+	@ONE_IN=20 .venv-lowest/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(LOWEST) $(ARGS)
 
 lint: .venv/dev.stamp ## check style, format and types
 	@.venv/bin/python -m ruff check --quiet --output-format concise .
