@@ -151,9 +151,7 @@ def scale_learning_rate(opt_state: PyTree, scale: ArrayLike) -> PyTree:
         # A copy each: two states, or a state and the plateau's, must not be one buffer when they are donated.
         new = jnp.array(scale, node.scale.dtype, copy=True)
         if new.shape not in ((), node.scale.shape):
-            raise ValueError(
-                f"scale: expected one, or one a lane, {node.scale.shape}, got shape {new.shape}"
-            )
+            raise ValueError(f"scale: expected one, or one a lane, {node.scale.shape}, got shape {new.shape}")
         return node._replace(scale=new if new.shape == node.scale.shape else jnp.broadcast_to(new, node.scale.shape))
 
     result = jax.tree.map(scaled, opt_state, is_leaf=lambda node: isinstance(node, LearningRateState))
