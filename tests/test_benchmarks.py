@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import correct_nets, pages, plots, tables
+from benchmarks import correct_nets, pages, plots, smoke, tables
 from benchmarks.__main__ import keep
 from benchmarks.cases import ACCELERATOR, CASES, quick
 from benchmarks.gradient_checking import check_case
@@ -135,12 +135,32 @@ def test_a_worker_says_who_is_absent_and_what_is_printed_is_no_answer(tmp_path):
         (tmp_path / f"{name}.py").write_text(text)
 
     def ask(side):
-        command = [sys.executable, "-m", "benchmarks.worker", "1", side, "--quick"]
+        command = [sys.executable, "-m", "benchmarks.worker", "1", side]
         path = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
         return subprocess.run(command, cwd=ROOT, env=path, input="", capture_output=True, text=True)
 
     assert json.loads(ask("torch").stdout) == {"absent": "no torch here"}
     assert ask("sklearn").stdout == ""
+
+
+def test_quick_runs_each_side_once_and_libraries_apart():
+    groups = smoke.families({name: CASES[name] for name in ("1", "2", "2-eigen", "8-run")})
+    sides = [side for group in groups for side in group]
+    assert len(sides) == len(set(sides)) and "1 ours" in sides
+    assert "1 torch-one-core" not in sides and "1 ours-one-core" not in sides  # the same side, quickly
+    for group in groups:
+        assert len({name.split(" ")[1].split("-")[0] for name in group} & {"ours", "torch", "keras", "sklearn"}) <= 1
+
+
+def test_quick_says_in_one_line_what_ran_was_absent_and_failed():
+    lines = [["1 ours", "ran", ""], ["1 torch", "absent", "No module named 'torch'"]]
+    script = f"import json\nfor line in {lines}: print(json.dumps(line), flush=True)\n1 / 0"
+    outcomes = smoke.run([sys.executable, "-S", "-c", script], ["1 ours", "1 torch", "2 ours", "2 torch"], {})
+    assert smoke.summary(outcomes, 2.4) == (
+        "1 sides ran in 2 s; absent: 1 torch (No module named 'torch');"
+        " failed: 2 ours, 2 torch (exit code 1 ZeroDivisionError: division by zero)"
+    )
+    assert smoke.summary(outcomes[:1], 2.4) == "1 sides ran in 2 s; absent: none; failed: none"
 
 
 @pytest.mark.parametrize("name", [*CASES, *ACCELERATOR, *POINTS])
