@@ -219,6 +219,7 @@ ARGUMENTS = {
     "mode": "fan_in", "distribution": "normal",
     "logits": np.zeros((2, 3), "f4"), "labels": np.array([0, 1]), "outputs": np.ones((2, 3), "f4"),
     "targets": np.ones((2, 3), "f4"), "patterns": ["*"], "steps_per_epoch": 3, "boundaries": [3],
+    "decay_steps": 3, "period": 3, "total_steps": 3, "step_size": 3, "warmup_steps": 3,
 }  # fmt: skip
 ARRAYS = {"logits", "labels", "outputs", "targets", "predictions", "per_example", "weight", "confusion"}
 OTHERWISE = {  # refused for another reason, or under another name
