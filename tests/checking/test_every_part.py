@@ -16,7 +16,7 @@ from jaxopt_nn.types import Layer
 
 KEY = jax.random.key(0)
 TESTS = Path(__file__).resolve().parent.parent
-pytestmark = pytest.mark.gradcheck
+pytestmark = [pytest.mark.gradcheck, pytest.mark.slow]
 
 
 @functools.cache

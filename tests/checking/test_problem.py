@@ -136,8 +136,8 @@ def test_keys_that_are_used_twice_are_named():
     with pytest.raises(ValueError, match=r"args\[1\]: expected a key of its own, got that of key"):
         check_gradients(noisy, draws(1, 4), KEY, two, key=KEY)
     report = check_gradients(lambda x, key: noisy(x, key, key), draws(1, 4), one, key=KEY)
-    assert report.verdict == "INCONCLUSIVE"
-    assert "twice from one key" in report.leaves[0].hypothesis
+    assert report.verdict == "PASS"  # locked dropout and antithetic sampling are meant: a note, no verdict
+    assert "twice from one key" in " ".join(report.notes)
     with pytest.raises(ValueError, match=r"args\[1\]\[1\]: expected a key of its own, got that of args\[1\]\[0\]"):
         check_gradients(lambda x, keys: noisy(x, *keys), draws(1, 4), jnp.stack([one, one]), key=KEY)
 
