@@ -28,7 +28,9 @@ def varying(tree: PyTree, axes: frozenset[str]) -> PyTree:
 
     def cast(leaf: Array) -> Array:
         missing = tuple(sorted(axes - _axes_of(leaf)))
-        return lax.pcast(leaf, missing, to="varying") if missing else leaf
+        if not missing:
+            return leaf
+        return lax.pcast(leaf, missing, to="varying") if hasattr(lax, "pcast") else lax.pvary(leaf, missing)
 
     return jax.tree.map(cast, tree)
 
