@@ -30,7 +30,9 @@ def varying(tree: PyTree, axes: frozenset[str]) -> PyTree:
         missing = tuple(sorted(axes - _axes_of(leaf)))
         if not missing:
             return leaf
-        return lax.pcast(leaf, missing, to="varying") if hasattr(lax, "pcast") else lax.pvary(leaf, missing)
+        if hasattr(lax, "pcast"):
+            return lax.pcast(leaf, missing, to="varying")
+        return getattr(lax, "pvary")(leaf, missing)  # noqa: B009, before JAX 0.9; newer versions do not have it
 
     return jax.tree.map(cast, tree)
 
