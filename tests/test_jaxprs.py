@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxopt_nn import _jaxprs
+from jaxopt_nn._jaxprs import equations
+from jaxopt_nn._jaxprs.identity import fingerprint, identity
 from jaxopt_nn.checking import check_gradients
-from jaxopt_nn.checking.interpret import Policy, is_jax_code, run, sites
-from jaxopt_nn.checking.keys import drawn_twice
-from jaxopt_nn.checking.programs import fingerprint, identity, read
-from jaxopt_nn.layers.flops import count_flops
+from jaxopt_nn.checking._jaxpr.analysis import read
+from jaxopt_nn.checking._jaxpr.interpreter import Policy, is_jax_code, run, sites
+from jaxopt_nn.checking._objective.key_reuse import drawn_twice
+from jaxopt_nn.layers._inspection.flops import count_flops
 
 X = np.random.default_rng(0).standard_normal(6) + 0.3
 MESH = jax.make_mesh((1,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -36,27 +37,27 @@ def wrapped(wrap, inner):
 
 
 HOLDERS = {
-    "scan": (lambda f, x: lax.scan(lambda c, t: (f(c) * t + x, c), x, jnp.arange(1.0, 4.0))[0], _jaxprs.Scan),
+    "scan": (lambda f, x: lax.scan(lambda c, t: (f(c) * t + x, c), x, jnp.arange(1.0, 4.0))[0], equations.Scan),
     "reverse": (
         lambda f, x: lax.scan(lambda c, t: (c * t, f(x) * t), x, jnp.arange(1.0, 4.0), reverse=True)[1][0],
-        _jaxprs.Scan,
+        equations.Scan,
     ),
     "while": (
         lambda f, x: lax.while_loop(lambda c: c[1] < jnp.size(x) - 3, lambda c: (f(c[0]) + x, c[1] + 1), (x, 0))[0],
-        _jaxprs.While,
+        equations.While,
     ),
-    "cond": (lambda f, x: lax.cond(jnp.sum(x) > 0, f, lambda x: x, x), _jaxprs.Cond),
-    "platform_dependent": (lambda f, x: lax.platform_dependent(x, tpu=jnp.cos, default=f), _jaxprs.Cond),
-    "jit": (lambda f, x: jax.jit(f)(x), _jaxprs.Call),
-    "checkpoint": (lambda f, x: jax.checkpoint(f)(x), _jaxprs.Call),
-    "custom_jvp": (lambda f, x: wrapped(jax.custom_jvp, f)(x), _jaxprs.Call),
-    "custom_vjp": (lambda f, x: wrapped(jax.custom_vjp, f)(x), _jaxprs.Call),
-    "custom_vmap": (lambda f, x: wrapped(jax.custom_batching.custom_vmap, f)(x), _jaxprs.Call),
+    "cond": (lambda f, x: lax.cond(jnp.sum(x) > 0, f, lambda x: x, x), equations.Cond),
+    "platform_dependent": (lambda f, x: lax.platform_dependent(x, tpu=jnp.cos, default=f), equations.Cond),
+    "jit": (lambda f, x: jax.jit(f)(x), equations.Call),
+    "checkpoint": (lambda f, x: jax.checkpoint(f)(x), equations.Call),
+    "custom_jvp": (lambda f, x: wrapped(jax.custom_jvp, f)(x), equations.Call),
+    "custom_vjp": (lambda f, x: wrapped(jax.custom_vjp, f)(x), equations.Call),
+    "custom_vmap": (lambda f, x: wrapped(jax.custom_batching.custom_vmap, f)(x), equations.Call),
     "shard_map": (
         lambda f, x: jax.shard_map(
             lambda x: lax.scan(lambda c, _: (f(c), None), x, None, 2)[0], mesh=MESH, in_specs=SPEC, out_specs=SPEC
         )(x),
-        _jaxprs.ShardMap,
+        equations.ShardMap,
     ),
 }
 
@@ -68,7 +69,7 @@ def nested(f, x):
     )[0]
 
 
-HOLDERS["all of them"] = (nested, _jaxprs.Call)
+HOLDERS["all of them"] = (nested, equations.Call)
 
 
 @jax.custom_vjp
@@ -85,7 +86,7 @@ def test_every_reader_looks_inside_of_every_primitive(name):
     f = lambda sin: lambda x: jnp.sum(hold(lambda x: noisy(sin, x), x))  # noqa: E731
     with jax.enable_x64(True):
         program, again = (jax.make_jaxpr(lambda x: f(doubled_sin)(x))(X) for _ in range(2))
-        assert kind in [type(_jaxprs.held(equation)) for equation in program.jaxpr.eqns]
+        assert kind in [type(equations.held(equation)) for equation in program.jaxpr.eqns]
         assert "doubled_sin" in {site.name for site in sites(program) if not is_jax_code(site)}
         assert read(program) == ((float(jnp.finfo(jnp.float32).eps),), True)
         assert drawn_twice(program, [X])
@@ -122,7 +123,7 @@ def test_what_is_not_known_is_opaque():
     reduced = lambda x: lax.reduce(x, np.float32(1), lambda a, b: a * b, (0,))  # noqa: E731
     for f in (solve, reduced):
         program = jax.make_jaxpr(f)(X.astype(np.float32))
-        assert _jaxprs.Held in [type(_jaxprs.held(equation)) for equation in program.jaxpr.eqns]
+        assert equations.Held in [type(equations.held(equation)) for equation in program.jaxpr.eqns]
         got = run(program, Policy(lambda _: True, lambda _: True), [X.astype(np.float32)])[0][0]
         np.testing.assert_allclose(got, f(X.astype(np.float32)), rtol=1e-6)
     root = lambda x: lax.custom_root(lambda y: y * y - x, x, lambda f, y: jnp.sqrt(x), lambda g, y: y / g(1.0))  # noqa: E731

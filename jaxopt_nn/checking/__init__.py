@@ -5,9 +5,9 @@ numeric one, how well that is known, and what is wrong where it is wrong. It ret
 wrong gradient; ``report.assert_ok()`` does.
 """
 
-from jaxopt_nn.checking.calls import check_layer, check_loss, check_optimizer, check_rule
-from jaxopt_nn.checking.check import check_gradients
-from jaxopt_nn.checking.report import Coordinate, Curve, GradientReport, LeafReport, Verdict
+from jaxopt_nn.checking._check import check_gradients
+from jaxopt_nn.checking._one_call import check_layer, check_loss, check_optimizer, check_rule
+from jaxopt_nn.checking._report import Coordinate, Curve, GradientReport, LeafReport, Verdict
 
 __all__ = [
     "Coordinate",

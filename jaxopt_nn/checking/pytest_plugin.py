@@ -22,8 +22,8 @@ from typing import Any
 import jax
 import pytest
 
-from jaxopt_nn.checking.check import check_gradients
-from jaxopt_nn.checking.report import GradientReport, Verdict
+from jaxopt_nn.checking._check import check_gradients
+from jaxopt_nn.checking._report import GradientReport, Verdict
 
 __all__ = ["assert_gradients", "gradcheck", "pytest_configure"]
 

@@ -8,12 +8,12 @@ labels or float32 targets. Everything here runs on the host and wants concrete a
 Import from ``jaxopt_nn.data``, not from the modules within it.
 """
 
-from jaxopt_nn.data.arrays import from_arrays
-from jaxopt_nn.data.bundled import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
-from jaxopt_nn.data.checks import check_batch
-from jaxopt_nn.data.fashion_mnist import load_fashion_mnist
-from jaxopt_nn.data.idx import read_idx
-from jaxopt_nn.data.scaling import (
+from jaxopt_nn.data._arrays import from_arrays
+from jaxopt_nn.data._bundled import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
+from jaxopt_nn.data._checks import check_batch
+from jaxopt_nn.data._fashion_mnist import load_fashion_mnist
+from jaxopt_nn.data._idx import read_idx
+from jaxopt_nn.data._scaling import (
     Scaler,
     fit_minmax_scaler,
     fit_robust_scaler,
@@ -21,8 +21,8 @@ from jaxopt_nn.data.scaling import (
     inverse_transform,
     transform,
 )
-from jaxopt_nn.data.splitting import kfold, split
-from jaxopt_nn.data.tables import CsvData, load_csv
+from jaxopt_nn.data._splitting import kfold, split
+from jaxopt_nn.data._tables import CsvData, load_csv
 
 __all__ = [
     "CsvData",

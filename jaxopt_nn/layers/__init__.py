@@ -8,28 +8,28 @@ layer wherever a layer is expected.
 Numbers annotated ``ArrayLike`` may be traced (and so swept); shapes, names and functions are static.
 """
 
-from jaxopt_nn.layers.activity import activity_penalty, total_activity_penalty
-from jaxopt_nn.layers.attention import multi_head_attention, transformer_block
-from jaxopt_nn.layers.batch_norm import batch_norm
-from jaxopt_nn.layers.combinators import add, concatenate, eval_mode, parallel, residual, serial
-from jaxopt_nn.layers.conv import conv, conv_transpose, depthwise_conv
-from jaxopt_nn.layers.defaults import with_defaults
-from jaxopt_nn.layers.dense import dense, flatten
-from jaxopt_nn.layers.draw import draw
-from jaxopt_nn.layers.dropout import drop_connect, dropout, spatial_dropout, stochastic_depth
-from jaxopt_nn.layers.embedding import embedding, reshape
-from jaxopt_nn.layers.graph import graph, shared
-from jaxopt_nn.layers.guests import from_apply, from_equinox, from_haiku, from_linen, from_nnx
-from jaxopt_nn.layers.lsuv import lsuv
-from jaxopt_nn.layers.mlp import mlp, pyramid
-from jaxopt_nn.layers.noise import gaussian_noise
-from jaxopt_nn.layers.norm import group_norm, instance_norm, layer_norm, rms_norm
-from jaxopt_nn.layers.pool import average_pool, global_average_pool, global_max_pool, max_pool
-from jaxopt_nn.layers.recurrent import gru, lstm, simple_rnn
-from jaxopt_nn.layers.repeat import repeat
-from jaxopt_nn.layers.summary import Description, Row, describe, summary
-from jaxopt_nn.layers.weight_norm import weight_norm
-from jaxopt_nn.layers.wiring import as_layer
+from jaxopt_nn.layers._basic.activity import activity_penalty, total_activity_penalty
+from jaxopt_nn.layers._basic.dense import dense, flatten
+from jaxopt_nn.layers._basic.dropout import drop_connect, dropout, spatial_dropout, stochastic_depth
+from jaxopt_nn.layers._basic.embedding import embedding, reshape
+from jaxopt_nn.layers._basic.noise import gaussian_noise
+from jaxopt_nn.layers._combinators.graph import graph, shared
+from jaxopt_nn.layers._combinators.mlp import mlp, pyramid
+from jaxopt_nn.layers._combinators.repeat import repeat
+from jaxopt_nn.layers._combinators.serial import add, concatenate, eval_mode, parallel, residual, serial
+from jaxopt_nn.layers._combinators.wiring import as_layer
+from jaxopt_nn.layers._initialization.defaults import with_defaults
+from jaxopt_nn.layers._initialization.lsuv import lsuv
+from jaxopt_nn.layers._inspection.draw import draw
+from jaxopt_nn.layers._inspection.summary import Description, Row, describe, summary
+from jaxopt_nn.layers._normalization.batch_norm import batch_norm
+from jaxopt_nn.layers._normalization.per_example import group_norm, instance_norm, layer_norm, rms_norm
+from jaxopt_nn.layers._normalization.weight_norm import weight_norm
+from jaxopt_nn.layers._other_libraries import from_apply, from_equinox, from_haiku, from_linen, from_nnx
+from jaxopt_nn.layers._sequence.attention import multi_head_attention, transformer_block
+from jaxopt_nn.layers._sequence.recurrent import gru, lstm, simple_rnn
+from jaxopt_nn.layers._spatial.conv import conv, conv_transpose, depthwise_conv
+from jaxopt_nn.layers._spatial.pool import average_pool, global_average_pool, global_max_pool, max_pool
 
 __all__ = [
     "Description",

@@ -14,39 +14,45 @@ is 0 (weight decay aside), with finite derivatives; a gradient that is not finit
 run's status to see (clipping by value aside).
 """
 
-from jaxopt_nn.optimizers._adadelta import AdadeltaState, adadelta, scale_by_adadelta
-from jaxopt_nn.optimizers._adafactor import AdafactorState, FactoredMoment, adafactor, scale_by_factored_rms
-from jaxopt_nn.optimizers._adagrad import AdagradState, adagrad, scale_by_adagrad
-from jaxopt_nn.optimizers._adam import AdamState, adam, adamw, scale_by_adam
-from jaxopt_nn.optimizers._adamax import AdamaxState, adamax, scale_by_adamax
-from jaxopt_nn.optimizers._clipping import ClipState, clip_adaptively, clip_by_global_norm, clip_by_norm, clip_by_value
-from jaxopt_nn.optimizers._decay import add_decayed_weights
-from jaxopt_nn.optimizers._evaluation import evaluation_params
-from jaxopt_nn.optimizers._flatten import flatten
-from jaxopt_nn.optimizers._freeze import FrozenState, freeze, frozen_paths
-from jaxopt_nn.optimizers._groups import parameter_groups, scale_by_depth, scale_by_path
-from jaxopt_nn.optimizers._in_float32 import in_float32
-from jaxopt_nn.optimizers._learning_rate import (
+from jaxopt_nn.optimizers._algorithms.adadelta import AdadeltaState, adadelta, scale_by_adadelta
+from jaxopt_nn.optimizers._algorithms.adafactor import AdafactorState, FactoredMoment, adafactor, scale_by_factored_rms
+from jaxopt_nn.optimizers._algorithms.adagrad import AdagradState, adagrad, scale_by_adagrad
+from jaxopt_nn.optimizers._algorithms.adam import AdamState, adam, adamw, scale_by_adam
+from jaxopt_nn.optimizers._algorithms.adamax import AdamaxState, adamax, scale_by_adamax
+from jaxopt_nn.optimizers._algorithms.lion import LionState, lion, scale_by_lion
+from jaxopt_nn.optimizers._algorithms.muon import MuonState, muon, scale_by_muon
+from jaxopt_nn.optimizers._algorithms.nadam import NadamState, nadam, scale_by_nadam
+from jaxopt_nn.optimizers._algorithms.radam import radam, scale_by_radam
+from jaxopt_nn.optimizers._algorithms.rmsprop import RmsState, rmsprop, scale_by_rms
+from jaxopt_nn.optimizers._algorithms.schedule_free import ScheduleFreeState, schedule_free
+from jaxopt_nn.optimizers._algorithms.sgd import MomentumState, add_momentum, sgd
+from jaxopt_nn.optimizers._algorithms.sophia import SophiaState, scale_by_sophia, sophia
+from jaxopt_nn.optimizers._algorithms.trust_ratio import lamb, lars, scale_by_trust_ratio
+from jaxopt_nn.optimizers._transforms.clipping import (
+    ClipState,
+    clip_adaptively,
+    clip_by_global_norm,
+    clip_by_norm,
+    clip_by_value,
+)
+from jaxopt_nn.optimizers._transforms.decay import add_decayed_weights
+from jaxopt_nn.optimizers._transforms.learning_rate import (
     LearningRateState,
     current_learning_rate,
     scale_by_learning_rate,
     scale_learning_rate,
 )
-from jaxopt_nn.optimizers._lion import LionState, lion, scale_by_lion
-from jaxopt_nn.optimizers._lookahead import LookaheadState, lookahead
-from jaxopt_nn.optimizers._muon import MuonState, muon, scale_by_muon
-from jaxopt_nn.optimizers._nadam import NadamState, nadam, scale_by_nadam
-from jaxopt_nn.optimizers._plateau import Plateau, PlateauState, reduce_on_plateau
-from jaxopt_nn.optimizers._precision import StoredState, stochastic_round, store_state
-from jaxopt_nn.optimizers._proximal import constrain_max_norm, proximal_elastic_net, proximal_l1
-from jaxopt_nn.optimizers._radam import radam, scale_by_radam
-from jaxopt_nn.optimizers._rmsprop import RmsState, rmsprop, scale_by_rms
-from jaxopt_nn.optimizers._sam import sam
-from jaxopt_nn.optimizers._schedule_free import ScheduleFreeState, schedule_free
-from jaxopt_nn.optimizers._sgd import MomentumState, add_momentum, sgd
-from jaxopt_nn.optimizers._sophia import SophiaState, scale_by_sophia, sophia
-from jaxopt_nn.optimizers._trust_ratio import lamb, lars, scale_by_trust_ratio
-from jaxopt_nn.optimizers._weight_ema import WeightEmaState, weight_ema
+from jaxopt_nn.optimizers._transforms.plateau import Plateau, PlateauState, reduce_on_plateau
+from jaxopt_nn.optimizers._transforms.proximal import constrain_max_norm, proximal_elastic_net, proximal_l1
+from jaxopt_nn.optimizers._wrappers.evaluation import evaluation_params
+from jaxopt_nn.optimizers._wrappers.flatten import flatten
+from jaxopt_nn.optimizers._wrappers.freeze import FrozenState, freeze, frozen_paths
+from jaxopt_nn.optimizers._wrappers.groups import parameter_groups, scale_by_depth, scale_by_path
+from jaxopt_nn.optimizers._wrappers.in_float32 import in_float32
+from jaxopt_nn.optimizers._wrappers.lookahead import LookaheadState, lookahead
+from jaxopt_nn.optimizers._wrappers.precision import StoredState, stochastic_round, store_state
+from jaxopt_nn.optimizers._wrappers.sam import sam
+from jaxopt_nn.optimizers._wrappers.weight_ema import WeightEmaState, weight_ema
 
 __all__ = [
     "AdadeltaState",

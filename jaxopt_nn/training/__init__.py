@@ -5,14 +5,14 @@
 RunResult``, or to ``fit``, which gives the same bits epoch by epoch, with a progress bar and callbacks.
 """
 
-from jaxopt_nn.training.epoch import RunKeys
-from jaxopt_nn.training.evaluation import evaluate, predict
-from jaxopt_nn.training.fit import EpochEnd, fit
-from jaxopt_nn.training.recipe import Recipe
-from jaxopt_nn.training.run import RunResult, make_run
-from jaxopt_nn.training.status import Status
-from jaxopt_nn.training.step import init_state, make_step
-from jaxopt_nn.training.stopping import EarlyStopping
+from jaxopt_nn.training._epoch import RunKeys
+from jaxopt_nn.training._evaluation import evaluate, predict
+from jaxopt_nn.training._fit import EpochEnd, fit
+from jaxopt_nn.training._recipe import Recipe
+from jaxopt_nn.training._run import RunResult, make_run
+from jaxopt_nn.training._status import Status
+from jaxopt_nn.training._step import init_state, make_step
+from jaxopt_nn.training._stopping import EarlyStopping
 
 __all__ = [
     "EarlyStopping",

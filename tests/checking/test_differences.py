@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxopt_nn.checking.differences import LADDER, chi_square_quantile, round_off, slopes_at_zero
+from jaxopt_nn.checking._sampling.differences import LADDER, chi_square_quantile, round_off, slopes_at_zero
 
 STEPS = np.array(LADDER)
 

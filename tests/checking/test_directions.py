@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from jaxopt_nn.checking.directions import coordinate, direction, part, project, random_lines, seed_words
+from jaxopt_nn.checking._sampling.directions import coordinate, direction, part, project, random_lines, seed_words
 
 
 def test_random_lines_are_gaussian_and_signs_and_differ():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax, random
 
-from jaxopt_nn.checking.keys import drawn_twice
+from jaxopt_nn.checking._objective.key_reuse import drawn_twice
 
 X = np.ones(3, np.float32)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxopt_nn.checking import check_gradients
-from jaxopt_nn.checking.hypotheses import name_ratio
+from jaxopt_nn.checking._verdict.diagnoses import name_ratio
 
 KEY = jax.random.key(0)
 W = np.random.default_rng(0).standard_normal((6, 6))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxopt_nn.checking.interpret import Policy, is_jax_code, run, sites
+from jaxopt_nn.checking._jaxpr.interpreter import Policy, is_jax_code, run, sites
 
 X = np.random.default_rng(0).standard_normal(5) + 0.3
 

@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 
-from jaxopt_nn.checking.differences import Slopes
-from jaxopt_nn.checking.judge import Tolerance, at_kink, compare, gaussian_miss_bound, leave_out_crossings, numeric_norm
-from jaxopt_nn.checking.probe import Curve, Sample
+from jaxopt_nn.checking._sampling.differences import Slopes
+from jaxopt_nn.checking._sampling.lines import Curve, Sample
+from jaxopt_nn.checking._verdict.comparison import (
+    Tolerance,
+    at_kink,
+    compare,
+    gaussian_miss_bound,
+    leave_out_crossings,
+    numeric_norm,
+)
 
 TOLERANCE = Tolerance(rtol=1e-6, z=5.0, resolution=1e-3, miss_probability=0.05)
 

@@ -7,9 +7,10 @@ import pytest
 from jax import lax
 
 from jaxopt_nn import layers
+from jaxopt_nn._jaxprs.identity import fingerprint, identity
 from jaxopt_nn._ops import any_over_vmapped_axis
 from jaxopt_nn.checking import check_gradients
-from jaxopt_nn.checking.programs import fingerprint, identity, read
+from jaxopt_nn.checking._jaxpr.analysis import read
 
 F32 = float(jnp.finfo(jnp.float32).eps)
 BF16 = float(jnp.finfo(jnp.bfloat16).eps)

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from jaxopt_nn.checking import Coordinate, GradientReport, LeafReport
-from jaxopt_nn.checking.report import overall_verdict
+from jaxopt_nn.checking._report import overall_verdict
 
 LEAF = LeafReport(
     path="dense_0/kernel",

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_nn.checking import check_gradients, interpret, rules
+from jaxopt_nn.checking import check_gradients
+from jaxopt_nn.checking._jaxpr import interpreter, rule_stripped
 
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).standard_normal(20).astype(np.float32)
@@ -61,7 +62,7 @@ def test_a_type_error_is_a_note_only_where_a_solve_has_no_transposed_one(monkeyp
     def fail(*_):
         raise TypeError("a bug of our own")
 
-    monkeypatch.setattr(rules, "evaluator", fail)
+    monkeypatch.setattr(rule_stripped, "evaluator", fail)
     with pytest.raises(TypeError, match="a bug of our own"):
         check_gradients(two_terms, X, key=KEY)
 
@@ -69,18 +70,18 @@ def test_a_type_error_is_a_note_only_where_a_solve_has_no_transposed_one(monkeyp
 @pytest.mark.parametrize("use", ["stripped_gradient", "single_rules", "terms"])
 def test_a_bug_of_our_own_is_raised(monkeypatch, use):
     """Whatever our reading of a program raises: the oracle must not be silently absent."""
-    true = getattr(rules, use)
+    true = getattr(rule_stripped, use)
 
     def fail(*_):
         raise ValueError("a bug of our own")
 
     def broken(*args, **options):
         with monkeypatch.context() as inside:
-            inside.setattr(interpret, "run", fail)
-            inside.setattr(rules, "run", fail)
+            inside.setattr(interpreter, "run", fail)
+            inside.setattr(rule_stripped, "run", fail)
             return true(*args, **options)
 
-    monkeypatch.setattr(rules, use, broken)
+    monkeypatch.setattr(rule_stripped, use, broken)
     with pytest.raises(ValueError, match="a bug of our own"):
         check_gradients(two_terms, X, key=KEY)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxopt_nn.checking import check_gradients
-from jaxopt_nn.checking.together import alike, still
+from jaxopt_nn.checking._verdict.whole_tree import alike, still
 
 KEY = jax.random.key(0)
 

@@ -26,7 +26,7 @@ def _write(
 @pytest.fixture(autouse=True)
 def _no_other_places(monkeypatch, tmp_path):
     monkeypatch.delenv("JAXOPT_NN_DATA", raising=False)
-    monkeypatch.setattr("jaxopt_nn.data.fashion_mnist._DEBIAN_DIRECTORY", tmp_path / "debian")
+    monkeypatch.setattr("jaxopt_nn.data._fashion_mnist._DEBIAN_DIRECTORY", tmp_path / "debian")
 
 
 @pytest.mark.parametrize("compressed", [False, True])

@@ -137,7 +137,7 @@ def test_inverse_undoes_transform(fit, options, x):
 def test_blocks_do_not_change_the_statistics(monkeypatch):
     x = _random(dtype=np.float32)
     whole = [fit(x, **options) for _, fit, options, _, _ in FITS]
-    monkeypatch.setattr("jaxopt_nn.data.scaling._BLOCK_VALUES", 2 * len(x))
+    monkeypatch.setattr("jaxopt_nn.data._scaling._BLOCK_VALUES", 2 * len(x))
     for (_, fit, options, _, _), expected in zip(FITS, whole, strict=True):
         jax.tree.map(np.testing.assert_array_equal, fit(x, **options), expected)
 

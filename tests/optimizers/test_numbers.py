@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_nn.optimizers._numbers import as_decay, bias_correction, safe_divide, safe_rsqrt, safe_sqrt
-from jaxopt_nn.optimizers._radam import _rectification
+from jaxopt_nn.optimizers._algorithms.radam import _rectification
+from jaxopt_nn.optimizers._numerics.numbers import as_decay, bias_correction, safe_divide, safe_rsqrt, safe_sqrt
 
 BETAS = [0.0, 1e-30, 1e-9, 0.1, 0.5, 0.9, 0.999, 0.99999, 0.9999999]
 

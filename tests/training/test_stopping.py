@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxopt_nn import optimizers, training
-from jaxopt_nn.training.stopping import EarlyStopping, direction, init_best, update_best
+from jaxopt_nn.training._stopping import EarlyStopping, direction, init_best, update_best
 from jaxopt_nn.types import Batch, Layer
 
 

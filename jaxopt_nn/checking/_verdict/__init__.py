@@ -1,0 +1,3 @@
+"""From claims and samples to one verdict a leaf, with its cause."""
+
+__all__: list[str] = []

@@ -1,0 +1,169 @@
+"""A person's own arrays as a data set: checked once, converted once."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from jaxopt_nn._arguments import check_positive_int, refuse_masked
+from jaxopt_nn.data._checks import (
+    blurred_feature,
+    check_concrete,
+    check_finite,
+    check_labels,
+    check_real,
+    check_weights,
+    first_where,
+    is_integer,
+    num_examples,
+)
+from jaxopt_nn.types import Batch
+
+__all__ = ["Task", "float32_or_64", "from_arrays"]
+
+Task = Literal["classification", "regression"]
+
+
+def from_arrays(
+    x: Any,
+    y: Any,
+    weight: Any = None,
+    *,
+    task: Task | None = None,
+    num_classes: int | None = None,
+    dtype: DTypeLike | None = None,
+) -> Batch:
+    """A data set from NumPy or JAX arrays, lists, or anything ``numpy.asarray`` takes.
+
+    Args:
+        x: features ``[N, ...]``, finite; or a dictionary of such arrays.
+        y: integer (or boolean) class labels ``>= 0``, which need not be contiguous, or finite real targets;
+            ``[N, ...]``.
+        weight: ``[N]`` example weights, finite, non-negative, not all zero; or None.
+        task: ``"classification"`` demands integer labels, ``"regression"`` makes any numbers float32. None reads it off
+            ``y``: integers are class labels and floats are targets, also floats that are whole numbers.
+        num_classes: if given, labels have to be below it.
+        dtype: of the features in the result; ``numpy.int32`` keeps token ids integer. None is float32, or float64 where
+            float32 would run numbers together, such as timestamps of one hour: it moves one of them by more than a
+            thousandth of the range of its feature. Scale such features before training, or ``fit`` refuses them.
+
+    Returns:
+        Batch of NumPy arrays: ``x`` of ``dtype``, ``y`` int32 or float32 (or float64, likewise), ``weight`` float32 or
+        None. An array that has its dtype already is not copied.
+
+    Raises:
+        TypeError: text, object or complex arrays; float labels where a classification is asked for.
+        ValueError: different lengths, no rows, ragged rows, values that are not finite, that do not fit the dtype asked
+            for or run together in it, labels out of range.
+
+    Example:
+        >>> batch = from_arrays([[0.5, 1.0], [2.0, 3.0]], [True, False])
+        >>> batch.x.dtype.name, batch.y.dtype.name, batch.y.tolist()
+        ('float32', 'int32', [1, 0])
+    """
+    if task not in (None, "classification", "regression"):
+        raise ValueError(f'task: expected "classification", "regression" or None, got {task!r}')
+    check_concrete("x", x)
+    check_concrete("y", y)
+    check_concrete("weight", weight)
+    targets = _as_array("y", y)
+    if task == "regression" or (task is None and not is_integer(targets.dtype)):
+        if num_classes is not None:
+            raise ValueError(f"num_classes: expected None as y holds targets of a regression, got {num_classes}")
+        targets = _measured("y", targets, None)
+    else:
+        targets = _labels(targets, num_classes, task)
+    batch = Batch(
+        x=_features("x", x, dtype),
+        y=targets,
+        weight=None if weight is None else _convert("weight", _as_array("weight", weight), np.float32),
+    )
+    num_examples("", batch)
+    if batch.weight is not None:
+        check_weights("weight", batch.weight)
+    return batch
+
+
+def _features(name: str, x: Any, dtype: DTypeLike | None) -> Any:
+    if isinstance(x, Mapping):
+        branches = cast("Mapping[str, Any]", x)
+        return {key: _features(f"{name}[{key}]", branch, dtype) for key, branch in branches.items()}
+    return _measured(name, _as_array(name, x), dtype)
+
+
+def _as_array(name: str, value: Any) -> NDArray[Any]:
+    refuse_masked(name, value)
+    if value is None:
+        raise TypeError(f"{name}: expected an array of real numbers, got None")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # NumPy's word for a ragged list is "inhomogeneous shape"
+        raise ValueError(f"{name}: expected rows of equal shape, got something that makes no array: {error}") from error
+    if array.dtype == object:
+        raise TypeError(
+            f"{name}: expected an array of real numbers, got dtype object: numbers mixed with text, rows of "
+            f"different length, or a sparse matrix (use its .toarray())"
+        )
+    if array.dtype.kind in "US":
+        hint = "; map text labels to integers with numpy.unique(y, return_inverse=True)" if name == "y" else ""
+        raise TypeError(f"{name}: expected an array of real numbers, got text (dtype {array.dtype}){hint}")
+    check_real(name, array)
+    return array
+
+
+def float32_or_64(name: str, array: NDArray[Any]) -> np.dtype[Any]:
+    """float32, or float64 where features would not be themselves any more in float32."""
+    if blurred_feature(array, np.float32) is None:
+        return np.dtype(np.float32)
+    blurred = blurred_feature(array, np.float64)
+    if blurred is not None:
+        raise ValueError(f"{name}: expected numbers that stay apart, got such {blurred}: subtract the smallest first")
+    return np.dtype(np.float64)
+
+
+def _measured(name: str, array: NDArray[Any], dtype: DTypeLike | None) -> NDArray[Any]:
+    """Features or targets in ``dtype``, and none that would not be themselves any more."""
+    if dtype is None:
+        check_finite(name, array)
+        dtype = float32_or_64(name, array)
+    elif np.dtype(dtype) == np.float32 and (blurred := blurred_feature(array, np.float32)) is not None:
+        raise ValueError(f"{name}: expected numbers that stay apart in float32, got such {blurred}: use dtype=None")
+    return _convert(name, array, dtype)
+
+
+def _convert(name: str, array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+    target = np.dtype(dtype)
+    if jnp.issubdtype(target, np.integer):
+        if not is_integer(array.dtype):
+            raise TypeError(f"{name}: expected integers for dtype {target}, got dtype {array.dtype}")
+        converted = array.astype(target, copy=False)
+        wrong = converted != array
+    else:
+        check_finite(name, array)
+        with np.errstate(over="ignore"):
+            converted = array.astype(target, copy=False)
+        wrong = ~np.isfinite(converted)
+    if wrong.any():
+        raise ValueError(f"{name}: expected numbers that fit {target}, got {first_where(array, wrong)}")
+    return converted
+
+
+def _labels(labels: NDArray[Any], num_classes: int | None, task: Task | None) -> NDArray[Any]:
+    if not is_integer(labels.dtype):
+        check_finite("y", labels)
+        fractional = labels != np.floor(labels)
+        raise TypeError(
+            f"y: expected integer labels for a classification, got dtype {labels.dtype}; "
+            + (
+                'y holds fractions: use task="regression" for real targets, or argmax(axis=-1) for class probabilities'
+                if fractional.any()
+                else "convert whole numbers with y.astype(int)"
+            )
+        )
+    if num_classes is not None:
+        check_positive_int("num_classes", num_classes)
+    high = num_classes if num_classes is not None else np.iinfo(np.int32).max + 1
+    check_labels("y", labels, high, hint="" if task else '; if these are no class labels, use task="regression"')
+    return labels.astype(np.int32, copy=False)

@@ -1,0 +1,3 @@
+"""Layers made of layers."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Initial values of a whole model."""
+
+__all__: list[str] = []

@@ -1,0 +1,128 @@
+"""Initialization that looks at data."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxopt_nn._arguments import check_number, check_positive_int
+from jaxopt_nn.layers._combinators.wiring import as_layer, bind, collect, gather, located
+from jaxopt_nn.layers._normalization.moments import unit_of, wide_of
+from jaxopt_nn.types import Array, ArrayLike, Layer, Params, PyTree, State
+
+__all__ = ["lsuv"]
+
+
+def lsuv(
+    model: Any,
+    params: Params,
+    state: State,
+    x: PyTree,
+    *,
+    tolerance: ArrayLike = 0.01,
+    iterations: int = 10,
+) -> Params:
+    """Layer-sequential unit variance: scales each kernel until its layer's output on ``x`` has the variance 1.
+
+    In the order of evaluation, for each layer with a ``kernel`` (and a ``bias``, or none): ``W ← W / √Var[y]``, with y
+    the output of that layer for the input that it has by now, until ``abs(Var[y] - 1) < tolerance``. Without a bias (or
+    with one of zeros) once is enough. The paper begins with orthonormal kernels, ``initializers.orthogonal()``.
+
+    Args:
+        model: a layer.
+        params: its parameters, from ``model.init``.
+        state: its state, which is read and not changed.
+        x: a mini-batch, as the model will see it: of a hundred examples or more, scaled.
+        tolerance: >= 0; may be traced.
+        iterations: at the most, for each layer (static, >= 1).
+
+    Returns:
+        The parameters with other kernels; a pure function of its arguments, for ``jit`` and ``vmap``. The model is
+        evaluated with ``train=False``: no dropout, normalizations by their running statistics. Layers of other kinds
+        (recurrences, attention, guests) stay as they are. A kernel whose output does not vary stays as it is too.
+
+    Raises:
+        ValueError, TypeError: a bad argument; those of a layer that ``x`` does not fit, with its path.
+
+    References:
+        Mishkin and Matas, "All you need is a good init", ICLR 2016, algorithm 1.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxopt_nn import initializers
+    >>> from jaxopt_nn.layers import dense, serial
+    >>> model = serial(*[dense(64, kernel_init=initializers.normal(3.0)), jnp.tanh] * 5, dense(10))
+    >>> x = jax.random.normal(jax.random.key(0), (500, 20))
+    >>> params, state = model.init(jax.random.key(1), x)
+    >>> params = lsuv(model, params, state, x)
+    >>> y, _ = model.apply(params, state, x, train=False, key=None, weight=None)
+    >>> bool(abs(jnp.var(y) - 1) < 0.01)
+    True
+    """
+    check_number("tolerance", tolerance, 0)
+    check_positive_int("iterations", iterations)
+    return _scaled_params(as_layer(model), params, state, x, tolerance, int(iterations))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def _scaled_params(
+    layer: Layer, params: Params, state: State, x: PyTree, tolerance: ArrayLike, iterations: int
+) -> Params:
+    """As one program: called eagerly, it compiles once for a model."""
+    return _scaled(layer, params, state, x, tolerance, iterations)[0]
+
+
+def _scaled(
+    layer: Layer, params: Params, state: State, x: PyTree, tolerance: ArrayLike, iterations: int
+) -> tuple[Params, PyTree]:
+    """New parameters, and the output with them."""
+    wiring = layer.wiring
+    if wiring is None:
+        return _scaled_kernel(layer, params, state, x, tolerance, iterations)
+    if wiring.times is not None:
+        (node,) = wiring.nodes
+
+        def block(x: PyTree, own: Any) -> tuple[PyTree, Params]:
+            new, y = located(node.name, _scaled, node.layer, *own, x, tolerance, iterations)
+            return y, new
+
+        x, stacked = lax.scan(block, x, (params.get(node.name, {}), state.get(node.name, {})), length=wiring.times)
+        return {**params, node.name: stacked} if node.name in params else params, x
+    values, new, done = bind(wiring, x), dict(params), set[str]()
+    for node in wiring.nodes:
+        fed, own = gather(values, node.inputs), state.get(node.owner, {})
+        if node.owner in new and node.owner not in done:  # of a shared layer, the first use decides
+            new[node.owner], values[node.name] = located(
+                node.name, _scaled, node.layer, new[node.owner], own, fed, tolerance, iterations
+            )
+            done.add(node.owner)
+        else:
+            values[node.name] = located(node.name, _output, node.layer, new.get(node.owner, {}), own, fed)
+    return new, collect(wiring, values)
+
+
+def _scaled_kernel(
+    layer: Layer, params: Params, state: State, x: PyTree, tolerance: ArrayLike, iterations: int
+) -> tuple[Params, PyTree]:
+    if not isinstance(params, dict) or "kernel" not in params or not params.keys() <= {"kernel", "bias"}:
+        return params, _output(layer, params, state, x)
+
+    def once(kernel: Array, _: None) -> tuple[Array, None]:
+        y = _output(layer, {**params, "kernel": kernel}, state, x)
+        wide = y.astype(wide_of(y)).ravel()
+        unit = unit_of(wide, (0,))[0]
+        variance = jnp.var(wide / unit)
+        # Written so that NaN, which no scale mends, changes nothing.
+        far = jnp.abs(variance * unit * unit - 1) >= jnp.asarray(tolerance, variance.dtype)
+        off = (variance > 0) & jnp.isfinite(variance) & far
+        factor = jnp.where(off, lax.rsqrt(jnp.where(off, variance, 1)) / unit, jnp.ones_like(variance))
+        return (kernel * factor.astype(kernel.dtype)), None
+
+    kernel, _ = lax.scan(once, params["kernel"], None, length=iterations)
+    new = {**params, "kernel": kernel}
+    return new, _output(layer, new, state, x)
+
+
+def _output(layer: Layer, params: Params, state: State, x: PyTree) -> PyTree:
+    return layer.apply(params, state, x, train=False, key=None, weight=None)[0]

@@ -1,0 +1,3 @@
+"""A model shown: tables, drawings, FLOPs."""
+
+__all__: list[str] = []

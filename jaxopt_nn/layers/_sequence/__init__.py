@@ -1,0 +1,3 @@
+"""Layers over sequences: attention and recurrences."""
+
+__all__: list[str] = []

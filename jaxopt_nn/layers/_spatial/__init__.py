@@ -1,0 +1,3 @@
+"""Layers over spatial axes: convolution and pooling."""
+
+__all__: list[str] = []

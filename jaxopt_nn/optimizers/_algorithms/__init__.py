@@ -1,0 +1,3 @@
+"""One file for each optimization algorithm."""
+
+__all__: list[str] = []

@@ -1,0 +1,138 @@
+"""Schedule-free learning: an average of the weights in the place of momentum and of a decaying learning rate."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import optax
+
+from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, next_count, to
+from jaxopt_nn.optimizers._numerics.transform import map_leaves, transform_extra
+from jaxopt_nn.optimizers._transforms.learning_rate import current_learning_rate
+from jaxopt_nn.optimizers._wrappers.inside import as_optimizer
+from jaxopt_nn.optimizers._wrappers.second_weights import copy_of, require_params, update_to
+from jaxopt_nn.schedules import Schedule
+from jaxopt_nn.schedules._steps import check_schedule, rate_of
+from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
+
+__all__ = ["ScheduleFreeState", "schedule_free"]
+
+
+class ScheduleFreeState(NamedTuple):
+    """State of :func:`schedule_free`.
+
+    Attributes:
+        count: int32 scalar, the number of updates done.
+        largest_rate: float scalar (float32, or float64 where x64 is on), the largest learning rate so far.
+        steps: float scalar, the sum of the averaging weights so far, in units of the last one: at a constant learning
+            rate, the number of updates.
+        iterate: like the parameters, at least float32: z, what the optimizer inside moves.
+        average: like the parameters, at least float32: x, the average of z.
+        inner_state: the state of the optimizer inside.
+    """
+
+    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    largest_rate: Array
+    steps: Array
+    iterate: PyTree
+    average: PyTree
+    inner_state: PyTree
+
+
+def schedule_free(
+    optimizer: optax.GradientTransformation,
+    b1: ArrayLike = 0.9,
+    *,
+    weight_power: ArrayLike = 2.0,
+    learning_rate: ArrayLike | Schedule | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Schedule-Free: gradients are taken between the weights that the optimizer moves and their average.
+
+    With the parameters y: ``z ← z + u(∇f(y))``, ``x ← (1-c)·x + c·z``, ``y ← (1-β)·z + β·x``, where u is the update of
+    the optimizer inside and c is the last of the weights ``γ_max^r`` over their sum, γ_max the largest learning rate
+    so far (``1/t`` if it is constant). All begin at the initial parameters.
+
+    Where a model has running statistics of its activations (BatchNorm), those are of y, and do not fit x: before you
+    evaluate, pass the training data through the model with x and ``train=True``, and take the state that comes out.
+
+    Args:
+        optimizer: any optimizer of the optax protocol, without momentum and without a decaying learning rate:
+            ``sgd(lr)``, ``adam(lr, b1=0.0)``; a warm-up is good. Its weight decay sees y. What changes its updates
+            belongs inside, not behind it.
+        b1: β, in [0, 1), takes the place of momentum; may be traced.
+        weight_power: r >= 0; may be traced.
+        learning_rate: γ, a scalar >= 0 that may be traced, or a schedule; None (static) for the one that the state of
+            the optimizer inside records, as those of this library do.
+
+    Returns:
+        The optimizer. Its ``update`` needs ``params``; :func:`evaluation_params` gives x.
+
+    Raises:
+        ValueError: a number is out of its range; at ``init``, there is no record of a learning rate.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxopt_nn import optimizers
+        >>> optimizer = schedule_free(optimizers.sgd(1.0), b1=0.5)
+        >>> params, state, path = jnp.zeros(()), optimizer.init(jnp.zeros(())), []
+        >>> for _ in range(2):  # z: 1, 2; x: 1, 1.5
+        ...     updates, state = optimizer.update(jnp.array(-1.0), state, params)
+        ...     params = optax.apply_updates(params, updates)
+        ...     path.append((float(params), float(optimizers.evaluation_params(state, params))))
+        >>> path
+        [(1.0, 1.0), (1.75, 1.5)]
+
+    The trajectory is that of ``optax.contrib.schedule_free`` at a constant learning rate. Differs from it in that x is
+    kept and not computed from y and z, so β may be 0 and parameters of low precision lose nothing, at the price of one
+    more copy; and in that the weight of a step comes from the learning rate of that step, there of the next one.
+
+    References:
+        Defazio et al., The road less scheduled, NeurIPS 2024, equations 1 to 3 and algorithm 1.
+    """
+    inner = as_optimizer("optimizer", optimizer)
+    beta, power = as_decay("b1", b1).rate, as_number("weight_power", weight_power)
+    given = learning_rate
+    if callable(learning_rate):
+        check_schedule("learning_rate", learning_rate)
+    elif learning_rate is not None:
+        given = as_number("learning_rate", learning_rate)
+
+    def current_rate(count: Array, inner_state: PyTree, dtype: Any) -> Array:
+        if given is None:
+            rate = current_learning_rate(inner_state)
+            if rate is None:
+                raise ValueError(
+                    "learning_rate: expected the one of the optimizer inside, got None, and its state records none"
+                )
+            return rate.astype(dtype)
+        return jnp.asarray(rate_of("learning_rate", given, count) if callable(given) else given, dtype)
+
+    def init(params: Params) -> ScheduleFreeState:
+        inner_state, kind = inner.init(params), jnp.result_type(float)
+        count = jnp.zeros((), jnp.int32)
+        current_rate(count, inner_state, kind)
+        zeros = (jnp.zeros((), kind), jnp.zeros((), kind))
+        return ScheduleFreeState(count, *zeros, copy_of(params), copy_of(params), inner_state)
+
+    def update(
+        updates: PyTree, state: ScheduleFreeState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, ScheduleFreeState]:
+        params = require_params("schedule-free learning", params)
+        updates, inner_state = inner.update(updates, state.inner_state, params, **extra)
+        kind = state.steps.dtype
+        largest = jnp.maximum(state.largest_rate, current_rate(state.count, inner_state, kind))
+        known = state.largest_rate > 0  # then the largest of now is positive too
+        log_ratio = jnp.log(jnp.where(known, state.largest_rate / jnp.where(known, largest, 1.0), 1.0))
+        # The sum of weights in units of the last: summed as they are, 1e-6 each, float32 would soon stand still.
+        steps = jnp.where(known, state.steps * jnp.exp(to(kind, power) * log_ratio), 0.0) + 1.0
+        part = 1.0 / steps
+
+        def leaf(u: Array, z: Array, x: Array) -> tuple[Any, ...]:
+            z = z + u.astype(z.dtype)
+            x = x + part.astype(x.dtype) * (z - x)
+            return z + to(x.dtype, beta) * (x - z), z, x
+
+        new, iterate, average = map_leaves(leaf, 3, updates, state.iterate, state.average)
+        count = next_count(state.count)
+        return update_to(new, params, updates), ScheduleFreeState(count, largest, steps, iterate, average, inner_state)
+
+    return transform_extra(init, update)

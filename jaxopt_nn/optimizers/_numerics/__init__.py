@@ -1,0 +1,3 @@
+"""The arithmetic that the algorithms share."""
+
+__all__: list[str] = []

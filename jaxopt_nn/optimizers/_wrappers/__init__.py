@@ -1,0 +1,3 @@
+"""Optimizers around optimizers."""
+
+__all__: list[str] = []

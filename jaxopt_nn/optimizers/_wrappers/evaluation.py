@@ -1,0 +1,56 @@
+"""The weights to evaluate a model with, where they are not those that are trained."""
+
+from typing import Any
+
+import jax
+import optax
+
+from jaxopt_nn.optimizers._algorithms.schedule_free import ScheduleFreeState
+from jaxopt_nn.optimizers._wrappers.lookahead import LookaheadState
+from jaxopt_nn.optimizers._wrappers.weight_ema import WeightEmaState
+from jaxopt_nn.types import Params, PyTree
+
+__all__ = ["evaluation_params"]
+
+
+def evaluation_params(opt_state: PyTree, params: Params) -> Params:
+    """The weights to evaluate with, as an optimizer's state holds them.
+
+    They are weights alone. Running statistics of activations (BatchNorm) are of the weights that are trained: they do
+    not fit these, and with them a good average can look like a bad one.
+
+    Args:
+        opt_state: the state of any optimizer; inside chains and wrappers as well.
+        params: the parameters that are trained.
+
+    Returns:
+        The average of :func:`weight_ema`, the slow weights of :func:`lookahead` or the average of
+        :func:`schedule_free`, with the dtypes of ``params``; of several, the outermost, and the first of those. A leaf
+        that is in none of them (as with :func:`freeze` or ``optax.partition``) is that of ``params``, as all are if
+        the state holds no such weights.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> from jaxopt_nn import optimizers
+        >>> optimizer = optax.chain(optax.clip(1.0), optimizers.lookahead(optimizers.sgd(0.5), sync_period=2))
+        >>> params, state = jnp.ones(()), optimizer.init(jnp.ones(()))
+        >>> updates, state = optimizer.update(jnp.ones(()), state, params)
+        >>> params = optax.apply_updates(params, updates)
+        >>> float(params), float(evaluation_params(state, params))
+        (0.5, 1.0)
+        >>> float(evaluation_params(optimizers.sgd(0.5).init(params), params))
+        0.5
+    """
+
+    def keeps(node: Any) -> bool:
+        return isinstance(node, (WeightEmaState, LookaheadState, ScheduleFreeState))
+
+    def leaf(param: Any, kept: Any) -> Any:
+        return (
+            param if kept is None or isinstance(kept, optax.MaskedNode) else kept.astype(jax.numpy.result_type(param))
+        )
+
+    found = [node for node in jax.tree.leaves(opt_state, is_leaf=keeps) if keeps(node)]
+    for node in reversed(found):
+        params = jax.tree.map(leaf, params, node.slow if isinstance(node, LookaheadState) else node.average)
+    return params

@@ -1,0 +1,105 @@
+"""Small leaves as one vector: fewer kernels to compile, fewer buffers to hand over, the same numbers."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxopt_nn.optimizers._numerics.transform import transform_extra
+from jaxopt_nn.optimizers._wrappers.inside import as_optimizer, extra_for
+from jaxopt_nn.trees import named_leaves
+from jaxopt_nn.types import Array, Params, PyTree
+
+__all__ = ["flatten"]
+
+
+def flatten(optimizer: optax.GradientTransformation, *, at_most: int = 4096) -> optax.GradientTransformationExtraArgs:
+    """The same optimizer, which sees all small leaves of a dtype as one vector.
+
+    An optimizer that treats each number by itself (SGD, Adam and their kin) computes the same. But a program of 1,000
+    small leaves has 3,000 kernels, and a call of it hands over 8,000 buffers, which takes longer than the arithmetic;
+    with two moments of all leaves in a vector each it is a third of both. Larger leaves stay as they are: joining them
+    would cost a copy, and gain nothing. So do leaves whose type says that they are sharded.
+
+    Inside, the parameters are a dict: the paths of the large leaves, and ``"flattened float32"`` (or another dtype)
+    for the vector. So what looks at paths or at leaves stays outside: masks of decay, trust ratios, clipping by a
+    leaf's norm, Muon, Adafactor. What asks for the norm of the whole gradient, for ``value_fn`` or for ``grad_fn``
+    (SAM, L-BFGS) is the same inside.
+
+    Args:
+        optimizer: any optimizer of the optax protocol that treats each number by itself.
+        at_most: static, >= 0; the largest size, in numbers, of a leaf that counts as small. 0 joins none.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: ``at_most`` is negative.
+        TypeError: ``optimizer`` is none, or ``at_most`` no integer.
+
+    Example:
+        >>> from jaxopt_nn import optimizers
+        >>> optimizer = optax.chain(
+        ...     flatten(optimizers.scale_by_adam()),
+        ...     optimizers.add_decayed_weights(1e-2),  # by path: outside
+        ...     optimizers.scale_by_learning_rate(1e-3),
+        ... )
+        >>> dense = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+        >>> params = {"dense": dense, "head": {"kernel": jnp.ones((99, 99))}}
+        >>> {name: moment.shape for name, moment in optimizer.init(params)[0].mean.items()}
+        {'flattened float32': (8,), 'head/kernel': (99, 99)}
+
+    Differs from ``optax.flatten`` in that large leaves and other dtypes are not joined with the rest.
+    """
+    if isinstance(at_most, bool) or not isinstance(at_most, (int, np.integer)):
+        raise TypeError(f"at_most: expected an int, got {at_most!r}")
+    if at_most < 0:
+        raise ValueError(f"at_most: expected 0 or more, got {at_most}")
+    inner = as_optimizer("optimizer", optimizer)
+
+    def init(params: Params) -> Any:
+        return inner.init(_joined(params, at_most)[0])
+
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+        joined, separate = _joined(updates, at_most)
+        seen, outward = (None, separate) if params is None else _joined(params, at_most)
+        told = extra_for(extra, lambda tree: _joined(tree, at_most)[0], outward)
+        answer: Any
+        answer, state = inner.update(joined, state, seen, **told)
+        return separate(answer), state
+
+    return transform_extra(init, update)
+
+
+def _joined(tree: PyTree, at_most: int) -> tuple[dict[str, Array], Callable[[dict[str, Array]], PyTree]]:
+    """The tree as the optimizer sees it, and the function that makes a tree of what it answers."""
+    leaves = [(path, jnp.asarray(leaf)) for path, leaf in named_leaves(tree)]
+    joins = [leaf.size <= at_most and not _is_sharded(leaf) for _, leaf in leaves]
+    names = [f"flattened {leaf.dtype.name}" if join else path for join, (path, leaf) in zip(joins, leaves, strict=True)]
+    parts: dict[str, list[Array]] = {}
+    for name, join, (_, leaf) in zip(names, joins, leaves, strict=True):
+        parts.setdefault(name, []).append(leaf.ravel() if join else leaf)
+    joined = {name: found[0] if len(found) == 1 else jnp.concatenate(found) for name, found in parts.items()}
+
+    def separate(answer: dict[str, Array]) -> PyTree:
+        start = dict.fromkeys(answer, 0)
+        separated: list[Array] = []
+        for name, join, (_, leaf) in zip(names, joins, leaves, strict=True):
+            if not join:
+                separated.append(answer[name])
+                continue
+            end = start[name] + math.prod(leaf.shape)
+            separated.append(jax.lax.slice(answer[name], (start[name],), (end,)).reshape(leaf.shape))
+            start[name] = end
+        return jax.tree.structure(tree).unflatten(separated)
+
+    return joined, separate
+
+
+def _is_sharded(leaf: Array) -> bool:
+    """Whether JAX's types say so, as they do on a mesh of explicit axes: then it fits in no vector with others."""
+    return any(part is not None for part in jax.typeof(leaf).sharding.spec)

@@ -1,0 +1,109 @@
+"""Freezing: parameters that a training run leaves as they are, to the bit."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxopt_nn.optimizers._numerics.transform import transform_extra
+from jaxopt_nn.optimizers._wrappers.inside import as_optimizer, extra_for, filled, part_of
+from jaxopt_nn.trees import Mask, check_mask, named_leaves, select
+from jaxopt_nn.types import Params, PyTree
+
+__all__ = ["FrozenState", "freeze", "frozen_paths"]
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Frozen:
+    """Paths of frozen leaves, as a part of a state that is no array.
+
+    Attributes:
+        paths: in the order of the leaves.
+    """
+
+    paths: tuple[str, ...]
+
+
+class FrozenState(NamedTuple):
+    """State of :func:`freeze`.
+
+    Attributes:
+        frozen: static: the paths of the frozen leaves.
+        inner: the optimizer's state for the others.
+    """
+
+    frozen: Frozen
+    inner: PyTree
+
+
+def freeze(optimizer: optax.GradientTransformation, frozen: Mask) -> optax.GradientTransformationExtraArgs:
+    """The same optimizer for some of the leaves; the others stay as they are, to the bit.
+
+    A frozen leaf has no optimizer state, is neither decayed nor carried on by momentum, and counts in no norm. A
+    :func:`~jaxopt_nn.training.make_step` does not even compute its gradient. Put it around the whole optimizer.
+
+    Parameters alone are frozen. The running statistics of a BatchNorm are no parameters but model state, which a
+    forward pass in training moves and no optimizer sees: with ``"batch_norm_0/*"`` frozen they still follow the data.
+
+    Args:
+        optimizer: any optimizer of the optax protocol. One that asks for ``value_fn`` or ``grad_fn`` (L-BFGS, a line
+            search, :func:`sam`, :func:`sophia`) gets that of the other leaves, with the frozen ones as they are.
+        frozen: static; the leaves to freeze, see :mod:`jaxopt_nn.trees`: ``"dense_0/*"``, or ``["embed*", "*/scale"]``.
+
+    Returns:
+        The optimizer. The updates of frozen leaves are -0, the number that changes no other when it is added.
+
+    Raises:
+        ValueError: there is no pattern; at ``init``, a pattern matches no path, or everything is frozen.
+        TypeError: ``optimizer`` is none, or ``frozen`` is no mask.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxopt_nn import optimizers
+        >>> optimizer = optimizers.freeze(optimizers.adam(0.1), "encoder/*")
+        >>> params = {"encoder": {"kernel": jnp.ones(3)}, "head": {"kernel": jnp.ones(2)}}
+        >>> updates, state = optimizer.update(params, optimizer.init(params), params)
+        >>> updates["encoder"]["kernel"].tolist(), [round(u, 4) for u in updates["head"]["kernel"].tolist()]
+        ([-0.0, -0.0, -0.0], [-0.1, -0.1])
+    """
+    inner = as_optimizer("optimizer", optimizer)
+    check_mask("frozen", frozen)
+
+    def init(params: Params) -> FrozenState:
+        chosen = select("frozen", frozen, params)
+        if chosen and all(chosen):
+            raise ValueError(f"frozen: expected to leave a leaf to train, freezes all: {frozen!r}")
+        paths = tuple(path for (path, _), is_frozen in zip(named_leaves(params), chosen, strict=True) if is_frozen)
+        return FrozenState(Frozen(paths), inner.init(part_of(params, [not is_frozen for is_frozen in chosen])))
+
+    def update(
+        updates: PyTree, state: FrozenState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, FrozenState]:
+        trained = [path not in state.frozen.paths for path, _ in named_leaves(updates)]
+
+        def inward(tree: PyTree) -> PyTree:
+            return part_of(tree, trained)
+
+        seen = None if params is None else inward(params)
+        told = extra_for(extra, inward, lambda part: filled(part, params, trained))
+        new, inner_state = inner.update(inward(updates), state.inner, seen, **told)
+        still = jax.tree.map(lambda leaf: jnp.full(jnp.shape(leaf), -0.0, jnp.result_type(leaf)), updates)
+        return filled(new, still, trained), FrozenState(state.frozen, inner_state)
+
+    return transform_extra(init, update)
+
+
+def frozen_paths(opt_state: PyTree) -> frozenset[str]:
+    """The paths of the leaves that :func:`freeze` holds in an optimizer's state, inside chains and wrappers too.
+
+    >>> from jaxopt_nn import optimizers
+    >>> sorted(frozen_paths(freeze(optimizers.sgd(0.1), "a").init({"a": 1.0, "b": 1.0})))
+    ['a']
+    """
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, FrozenState))
+    states = [node for node in nodes if isinstance(node, FrozenState)]
+    inner = [frozen_paths(state.inner) for state in states]
+    return frozenset[str]().union(*[state.frozen.paths for state in states], *inner)

@@ -1,0 +1,52 @@
+"""Float32 for optimizers from elsewhere, whose state and arithmetic have the dtype of the parameters."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxopt_nn.optimizers._numerics.transform import transform_extra, wide
+from jaxopt_nn.optimizers._wrappers.inside import as_optimizer, extra_for
+from jaxopt_nn.optimizers._wrappers.second_weights import copy_of
+from jaxopt_nn.types import Array, Params, PyTree
+
+__all__ = ["in_float32"]
+
+
+def in_float32(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """The same optimizer, which sees parameters and gradients of low precision in float32, and so has its state there.
+
+    The optimizers of this library compute and keep their state so anyway; this is for guests. Float32 and float64
+    leaves are what they were.
+
+    Args:
+        optimizer: any optimizer of the optax protocol.
+
+    Returns:
+        The optimizer. Updates have the dtypes of the gradients.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> params = jnp.ones(2, jnp.bfloat16)
+        >>> optax.adabelief(0.1).init(params)[0].nu.dtype.name
+        'bfloat16'
+        >>> optimizer = in_float32(optax.adabelief(0.1))
+        >>> state = optimizer.init(params)
+        >>> state[0].nu.dtype.name, optimizer.update(params, state, params)[0].dtype.name
+        ('float32', 'bfloat16')
+    """
+    inner = as_optimizer("optimizer", optimizer)
+
+    def widened(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, wide(leaf)), tree)
+
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+        def narrowed(exact: Any, update: Any) -> Array:
+            return jnp.asarray(exact, jnp.result_type(update))
+
+        told = extra_for(extra, widened, lambda exact: jax.tree.map(narrowed, exact, params))
+        exact, state = inner.update(widened(updates), state, None if params is None else widened(params), **told)
+        return jax.tree.map(narrowed, exact, updates), state
+
+    return transform_extra(lambda params: inner.init(copy_of(params)), update)

@@ -1,0 +1,57 @@
+"""What the optimizers with a second set of weights, or a second gradient, have in common."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxopt_nn.optimizers._numerics.transform import check_match, check_real, wide
+from jaxopt_nn.types import Array, Params, PyTree
+
+__all__ = ["copy_of", "gradient_fn", "moved", "require_params", "update_to"]
+
+
+def require_params(what: str, params: Params | None) -> Params:
+    """The parameters, which ``update`` may be called without."""
+    if params is None:
+        raise ValueError(f"params: expected the parameters, got None: {what} needs update(updates, state, params)")
+    return params
+
+
+def gradient_fn(what: str, grad_fn: Any, params: Params) -> Callable[[Params], PyTree]:
+    """``grad_fn``, checked."""
+    if not callable(grad_fn):
+        raise ValueError(
+            f"grad_fn: expected a function params -> gradients of the loss on this step's batch, got {grad_fn!r}: "
+            f"{what} needs update(updates, state, params, grad_fn=grad_fn)"
+        )
+    nodes = jax.tree.leaves(params, is_leaf=lambda node: isinstance(node, optax.MaskedNode))
+    if any(isinstance(node, optax.MaskedNode) for node in nodes):
+        raise ValueError(
+            f"params: expected all parameters, got a part of them: {what} takes gradients itself, and of optax.masked "
+            "or optax.partition gets grad_fn of the whole: put it around them, or use freeze or parameter_groups"
+        )
+    return grad_fn
+
+
+def copy_of(params: Params) -> PyTree:
+    """The parameters in the dtype of their arithmetic, in buffers of their own: both may be donated."""
+    check_real("params", params)
+    return jax.tree.map(lambda leaf: jnp.array(jax.lax.convert_element_type(leaf, wide(leaf)), copy=True), params)
+
+
+def moved(params: Params, updates: PyTree) -> PyTree:
+    """The parameters that the updates lead to, rounded as they will be, in the dtype of their arithmetic."""
+    check_match(updates, params)
+    return jax.tree.map(lambda leaf: leaf.astype(wide(leaf)), optax.apply_updates(params, updates))
+
+
+def update_to(new: PyTree, params: Params, updates: PyTree) -> PyTree:
+    """The updates that lead from ``params`` to ``new``, in the dtypes of ``updates``."""
+
+    def leaf(target: Array, param: Any, update: Any) -> Array:
+        return (target - jnp.asarray(param, target.dtype)).astype(jnp.result_type(update))
+
+    return jax.tree.map(leaf, new, params, updates)

@@ -1,0 +1,101 @@
+"""The gradient of a batch, from parts of it one after another."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxopt_nn.training._batches import count_examples
+from jaxopt_nn.training._devices import split_rows, varying, varying_axes
+from jaxopt_nn.training._programs import is_traced_any
+from jaxopt_nn.trees import check_same_structure
+from jaxopt_nn.types import Array, Batch, Key, PyTree, State
+
+__all__ = ["accumulate", "compute_dtype"]
+
+GradientFn = Callable[..., tuple[tuple[Array, tuple[State, dict[str, Array]]], PyTree]]
+"""``(params, model_state, batch, key) -> ((loss, (model_state, metrics)), gradient)``."""
+
+
+def accumulate(gradient_fn: GradientFn, micro_batches: int) -> GradientFn:
+    """The same function, of a batch in ``micro_batches`` parts: the memory is that of one part.
+
+    With W_i the sum of the example weights of part i (its length, where there are none), loss, metrics and gradient are
+    Σ W_i·part_i / Σ W_i, summed in float32 at least. Where the parts cannot be of one length, the last is filled up
+    with rows of weight 0. A part without weight changes nothing, the model state included. If no part has any, all
+    count alike, as one batch without weight does: the loss is 0, and what is added to it, as a penalty, has its
+    gradient. Part i uses ``fold_in(key, i)``.
+    """
+    if micro_batches == 1:
+        return gradient_fn
+
+    def accumulated(params: PyTree, model_state: State, batch: Batch, key: Key) -> Any:
+        parts, weights = _split(batch, micro_batches)
+        total = jnp.sum(weights)
+        shares = jnp.where(total == 0, 1 / micro_batches, weights / jnp.where(total == 0, 1.0, total))
+
+        def part(carry: tuple[PyTree, State], inputs: tuple[Array, Batch, Array]) -> tuple[Any, Any]:
+            (gradient, model_state), (index, batch, share) = carry, inputs
+            value, new = gradient_fn(params, model_state, batch, jax.random.fold_in(key, index))
+            loss, (new_state, metrics) = value
+            check_same_structure("model_state", model_state, new_state)
+            model_state = jax.tree.map(lambda old, new: jnp.where(share == 0, old, new), model_state, new_state)
+            gradient = jax.tree.map(lambda sum_, g: sum_ + _weighted(share, g), gradient, new)
+            return (gradient, model_state), (
+                _weighted(share, loss),
+                jax.tree.map(lambda m: _weighted(share, m), metrics),
+            )
+
+        zeros = jax.tree.map(_zeros_like, params)
+        inputs = (jnp.arange(micro_batches), parts, shares)
+        (gradient, model_state), (losses, metrics) = _scan(part, (zeros, model_state), inputs)
+        gradient = jax.tree.map(lambda sum_, leaf: sum_.astype(leaf.dtype), gradient, params)
+        return (jnp.sum(losses), (model_state, jax.tree.map(lambda m: jnp.sum(m, 0), metrics))), gradient
+
+    return accumulated
+
+
+def _scan(body: Callable[..., Any], carry: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
+    """``lax.scan``; outside of any program a loop, because there each call of ``lax.scan`` would compile ``body``."""
+    if is_traced_any((carry, inputs)):
+        return lax.scan(body, carry, inputs)
+    outputs: list[PyTree] = []
+    for index in range(len(jax.tree.leaves(inputs)[0])):
+        carry, output = body(carry, jax.tree.map(lambda leaf, index=index: leaf[index], inputs))
+        outputs.append(output)
+    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+
+
+def _split(batch: Batch, count: int) -> tuple[Batch, Array]:
+    """The parts as a batch of arrays ``[count, size, ...]``, and their weights ``[count]``."""
+    examples = count_examples(batch)
+    if count > examples:
+        raise ValueError(f"micro_batches: expected at most the number of examples in a batch, {examples}, got {count}")
+    size = -(-examples // count)
+    missing = size * count - examples
+    if missing and batch.weight is None:
+        batch = batch._replace(weight=jnp.ones(examples, jnp.float32))
+    # Filled up with rows of the batch itself: what is computed of them is finite if the batch is. They count nothing.
+    parts = jax.tree.map(lambda leaf: split_rows(jnp.asarray(leaf), count, size), batch)
+    if missing:
+        fresh = (jnp.arange(count * size) < examples).reshape(count, size)
+        parts = parts._replace(weight=jnp.where(fresh, parts.weight, 0))
+    return parts, jnp.full(count, size, jnp.float32) if parts.weight is None else jnp.sum(parts.weight, 1)
+
+
+def _zeros_like(leaf: Array) -> Array:
+    return varying(jnp.zeros(leaf.shape, compute_dtype(leaf.dtype)), varying_axes(leaf))
+
+
+def _weighted(share: Array, value: Array) -> Array:
+    """``share · value``, and 0 where the share is: a part that counts nothing may be NaN."""
+    value = value.astype(compute_dtype(value.dtype))
+    return jnp.where(share == 0, 0, share.astype(value.dtype) * value)
+
+
+def compute_dtype(dtype: Any) -> Any:
+    """float32, or ``dtype`` if that is a wider float. By NumPy's promotion: JAX's may be strict."""
+    return np.promote_types(dtype, np.float32) if jnp.issubdtype(dtype, jnp.floating) else np.dtype(np.float32)

@@ -1,0 +1,44 @@
+"""Mini-batches inside a compiled program: an epoch is a table of row numbers, a batch the rows that it names."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_nn.training._devices import take_rows
+from jaxopt_nn.types import Array, Batch, Key
+
+__all__ = ["EpochOrder", "count_examples", "count_steps", "epoch_order", "take_batch"]
+
+EpochOrder = tuple[Array, Array | None]
+"""Row numbers ``[steps, batch_size]``, and for a padded last batch the weights ``[steps, batch_size]``, 1 or 0."""
+
+
+def count_examples(batch: Batch) -> int:
+    """The length of a batch or data set."""
+    return jax.tree.leaves(batch.x)[0].shape[0]
+
+
+def count_steps(examples: int, batch_size: int, last_batch: str) -> int:
+    """Steps an epoch: rounded up if the last batch is padded, down if it is dropped."""
+    if batch_size > examples:
+        raise ValueError(f"batch_size: expected at most the number of training examples, {examples}, got {batch_size}")
+    return examples // batch_size if last_batch == "drop" else -(-examples // batch_size)
+
+
+def epoch_order(key: Key, examples: int, batch_size: int, last_batch: str, shuffle: bool) -> EpochOrder:
+    """Which rows make the batches of one epoch: every row at most once, in the order that the key gives."""
+    steps = count_steps(examples, batch_size, last_batch)
+    rows = jax.random.permutation(key, examples) if shuffle else jnp.arange(examples)
+    missing = steps * batch_size - examples
+    if missing <= 0:
+        return rows[: steps * batch_size].reshape(steps, batch_size), None
+    rows = jnp.concatenate([rows, jnp.zeros(missing, rows.dtype)])
+    weights = (jnp.arange(steps * batch_size) < examples).astype(jnp.float32)
+    return rows.reshape(steps, batch_size), weights.reshape(steps, batch_size)
+
+
+def take_batch(data: Batch, rows: Array, padding: Array | None) -> Batch:
+    """The named rows of a data set; those of padding get the weight 0."""
+    batch: Batch = jax.tree.map(lambda leaf: take_rows(jnp.asarray(leaf), rows), data)
+    if padding is None:
+        return batch
+    return batch._replace(weight=padding if batch.weight is None else batch.weight * padding)

@@ -1,0 +1,103 @@
+"""Checks of a run's data: of shapes and dtypes always, of values where they are not traced.
+
+Which targets are right is for the loss and the metrics to say, and which features for the model. So they are called
+once on all rows: traced with unknown parameters, so that nothing is computed, but with the rows themselves.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_nn import losses
+from jaxopt_nn.data._checks import check_batch, first_where, is_integer, is_traced, num_examples
+from jaxopt_nn.training._programs import as_arrays
+from jaxopt_nn.training._recipe import Recipe, model_of
+from jaxopt_nn.trees import named_leaves
+from jaxopt_nn.types import Batch, Key, Params, PyTree, State
+
+__all__ = ["check_data", "check_run_arguments", "check_values", "init_shapes", "is_known"]
+
+
+def check_run_arguments(parts: Recipe, train: Batch, valid: Batch | None) -> tuple[Batch, Batch | None]:
+    """The data sets of a run as JAX arrays; raises for data that cannot be used, and warns of a second softmax."""
+    train = check_data("train", train)
+    valid = None if valid is None else check_data("valid", valid)
+    if is_known(train) or is_known(valid):
+        variables = init_shapes(parts, train.x)
+        check_values(parts, variables, train, "train", [parts.loss])
+        if valid is not None:
+            check_values(parts, variables, valid, "valid", [parts.loss, *parts.metrics.values()])
+        activation = losses.activation_before(parts.loss, _apply(parts), variables, _shapes(train.x, 1))
+        if activation is not None:
+            message = (
+                f"loss: it takes logits, but the model ends with a {activation}; leave that out, or training is slow"
+            )
+            warnings.warn(message, stacklevel=3)
+    return train, valid
+
+
+def check_data(name: str, batch: Batch) -> Batch:
+    """The data set as JAX arrays; raises ``TypeError`` or ``ValueError`` for one that nobody should fit a model to."""
+    num_examples(name, batch)
+    check_batch(name, batch)
+    converted: Batch = as_arrays(batch)
+    for (path, leaf), array in zip(named_leaves(batch), jax.tree.leaves(converted), strict=True):
+        if not is_traced(leaf) and leaf.dtype != array.dtype and jnp.issubdtype(array.dtype, jnp.floating):
+            finite = np.isfinite(np.asarray(array))
+            if not finite.all():
+                where = ".".join(part for part in (name, path.replace("/", ".")) if part)
+                raise ValueError(
+                    f"{where}: expected numbers that fit {array.dtype}, got {first_where(np.asarray(leaf), ~finite)}"
+                )
+    return converted
+
+
+def init_shapes(parts: Recipe, x: PyTree) -> tuple[Params, State]:
+    """Parameters and model state of a model of these features, as shapes."""
+    shapes = _shapes(x, len(jax.tree.leaves(x)[0]))
+
+    def init(key: Key) -> tuple[Params, State]:
+        return model_of(parts).init(key, shapes)
+
+    return jax.eval_shape(init, jax.random.key(0))
+
+
+def check_values(
+    parts: Recipe,
+    variables: tuple[Params, State],
+    batch: Batch,
+    name: str = "",
+    functions: Sequence[Callable[[Any, Any], Any]] = (),
+) -> None:
+    """Raises what the model says of the values of features, and each loss or metric of those of targets."""
+    if is_known(batch):
+        apply, leaves = _apply(parts), jax.tree.leaves(batch.x)
+        if any(is_integer(leaf.dtype) for leaf in leaves):  # ids have a range
+            outputs = jax.eval_shape(lambda variables: apply(variables, batch.x), variables)
+        else:
+            outputs = jax.eval_shape(apply, variables, _shapes(batch.x, examples_at_once(parts, len(leaves[0]))))
+        for function in functions:
+            losses.check_targets(f"{name}.y", function, outputs, batch.y)
+
+
+def examples_at_once(parts: Recipe, examples: int) -> int:
+    """How many of so many examples are evaluated at once: the smallest number of passes of equal size."""
+    limit = 1024 if parts.evaluation_batch_size is None else parts.evaluation_batch_size
+    return -(-examples // -(-examples // limit))
+
+
+def is_known(batch: Batch | None) -> bool:
+    """Whether any of the values is."""
+    return batch is not None and not all(is_traced(leaf) for leaf in jax.tree.leaves((batch.x, batch.y)))
+
+
+def _apply(parts: Recipe) -> Callable[[tuple[Params, State], PyTree], PyTree]:
+    return lambda variables, x: model_of(parts).apply(*variables, x, train=False, key=None, weight=None)[0]
+
+
+def _shapes(x: PyTree, examples: int) -> PyTree:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((examples, *leaf.shape[1:]), leaf.dtype), x)

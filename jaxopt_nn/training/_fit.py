@@ -1,0 +1,219 @@
+"""The same run, driven from the host: for a progress bar, callbacks, and Ctrl-C."""
+
+import inspect
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxopt_nn._arguments import check_positive_int
+from jaxopt_nn.training._checks import check_run_arguments
+from jaxopt_nn.training._epoch import Progress, Row, RunKeys, init_progress, train_epoch
+from jaxopt_nn.training._programs import as_arrays, compiled, is_traced_any, static_unless_number
+from jaxopt_nn.training._recipe import RecipeFn, build_recipe
+from jaxopt_nn.training._run import RunResult, check_run_key, finish, split_key
+from jaxopt_nn.training._status import Status
+from jaxopt_nn.types import Array, Batch, Key, PyTree, TrainState
+
+__all__ = ["EpochEnd", "fit"]
+
+
+class EpochEnd(NamedTuple):
+    """What a callback of :func:`fit` is given after each epoch.
+
+    Attributes:
+        epoch: its index, from 0.
+        metrics: its row of the history, as Python floats.
+        state: the training state after it.
+    """
+
+    epoch: int
+    metrics: dict[str, float]
+    state: TrainState
+
+
+Callback = Callable[[EpochEnd], Any]
+
+_SECONDS_PER_CALL = 2.0
+
+
+def fit(
+    recipe: RecipeFn,
+    hparams: PyTree,
+    train: Batch,
+    valid: Batch | None = None,
+    *,
+    key: Key | RunKeys,
+    callbacks: Sequence[Callback] = (),
+    progress_bar: bool | None = None,
+    epochs_per_call: int = 1,
+) -> RunResult:
+    """Trains as ``make_run(recipe)`` does, with the same bits, but epoch by epoch under the host's eyes.
+
+    Args:
+        recipe: a function from hyperparameters to a :class:`Recipe`. A second ``fit`` of a recipe that says the same
+            compiles nothing, whatever the numbers in ``hparams``; what it reads from elsewhere is read anew.
+        hparams: any pytree; here strings, functions and bools need no ``Static`` around them.
+        train, valid: data sets.
+        key: a PRNG key, or :class:`RunKeys`.
+        callbacks: each is called with an :class:`EpochEnd` after each epoch and returns None, or whether to end it.
+        progress_bar: True for a tqdm bar, False for none, None for one if tqdm is installed and stderr is a terminal.
+        epochs_per_call: epochs in one dispatch, at the most; fewer where they would take longer than about two seconds,
+            so that Ctrl-C is heard. Callbacks then see each epoch, but all with the state after the last of the
+            dispatch. The result is the same to the bit, unless a callback ends the run.
+
+    Returns:
+        The same as the run. After Ctrl-C, or if a callback ended it, the status is INTERRUPTED and the result is that
+        of the epochs completed.
+
+    Raises:
+        ValueError, TypeError: as the run; called inside of ``jit``, ``vmap`` or ``grad``; a callback that is none.
+        ImportError: if ``progress_bar`` is True and tqdm is missing.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxopt_nn import layers, losses, optimizers, training
+    >>> from jaxopt_nn.types import Batch
+    >>> train = Batch(jnp.arange(8.0).reshape(8, 1) / 8, jnp.arange(8.0).reshape(8, 1))
+    >>> def recipe(hp):
+    ...     return training.Recipe(
+    ...         model=layers.dense(1), loss=losses.mean_squared_error, optimizer=optimizers.adam(hp), batch_size=4)
+    >>> seen = []
+    >>> result = training.fit(recipe, 0.1, train, key=jax.random.key(0), callbacks=[lambda end: seen.append(end.epoch)])
+    >>> seen
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+    check_positive_int("epochs_per_call", epochs_per_call)
+    _check_callbacks(callbacks)
+    if is_traced_any((hparams, train, valid, key)):
+        raise _traced_error()
+    check_run_key(key)
+    parts = build_recipe(recipe, hparams)
+    train, valid = check_run_arguments(parts, train, valid)
+    hparams = static_unless_number(hparams)
+    begin, advance = _programs(recipe, min(epochs_per_call, parts.epochs))
+
+    arguments = (hparams, key, train)
+    order, progress = compiled(begin, *arguments)[0](*arguments)
+    if is_traced_any(progress):
+        raise _traced_error()
+    advance, (_, row) = compiled(advance, hparams, progress, order, 0, 1, train, valid)
+    history: dict[str, Any] = {name: np.full(parts.epochs, np.nan, value.dtype) for name, value in row.items()}
+    begun, count, interrupted = 0, 1, False
+    with _bar(progress_bar, parts.epochs) as show:
+        try:
+            while begun < parts.epochs and not interrupted and int(progress.status) == Status.COMPLETED:
+                started = time.perf_counter()
+                after, rows = advance(hparams, progress, order, begun, count, train, valid)
+                rows = jax.device_get(rows)  # waits; Ctrl-C until here leaves `progress` and `history` as they are
+                seconds = max(time.perf_counter() - started, 1e-6)
+                progress = after
+                for name, values in rows.items():
+                    history[name][begun : begun + count] = values[:count]
+                for epoch in range(begun, int(progress.epochs)):
+                    end = EpochEnd(
+                        epoch, {name: float(values[epoch]) for name, values in history.items()}, progress.state
+                    )
+                    show(end.metrics)
+                    interrupted |= any([_ends(callback, end) for callback in callbacks])
+                begun += count
+                count = max(1, min(epochs_per_call, parts.epochs - begun, int(count * _SECONDS_PER_CALL / seconds)))
+        except KeyboardInterrupt:
+            interrupted = True
+    if interrupted and int(progress.status) == Status.COMPLETED:
+        progress = progress._replace(status=np.int32(Status.INTERRUPTED))
+    return as_arrays(finish(_with_known_counts(progress), history))
+
+
+def _programs(recipe: RecipeFn, limit: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What begins a run, and what goes on with it for some epochs, ``limit`` at the most."""
+
+    def begin(hparams: PyTree, key: Key | RunKeys, train: Batch) -> tuple[Key, Progress]:
+        keys = split_key(key)
+        return keys.order, init_progress(build_recipe(recipe, hparams), keys, train)
+
+    def advance(
+        hparams: PyTree, progress: Progress, order: Key, first: Array, count: Array, train: Batch, valid: Batch | None
+    ) -> tuple[Progress, Row]:
+        parts = build_recipe(recipe, hparams)
+
+        def body(progress: Progress, index: Array) -> tuple[Progress, Row]:
+            return train_epoch(parts, progress, order, first + index, train, valid, due=index < count)
+
+        return lax.scan(body, progress, jnp.arange(limit))
+
+    return begin, advance
+
+
+def _with_known_counts(progress: Progress) -> Progress:
+    """The same with counts of NumPy: what is computed of them compiles nothing."""
+    best = None if progress.best is None else progress.best._replace(epoch=np.asarray(progress.best.epoch))
+    epochs, first_bad_step = (np.asarray(count) for count in (progress.epochs, progress.first_bad_step))
+    return progress._replace(best=best, epochs=epochs, first_bad_step=first_bad_step)
+
+
+def _check_callbacks(callbacks: Any) -> None:
+    if not isinstance(callbacks, Sequence):
+        raise TypeError(f"callbacks: expected a list of functions, got {callbacks!r}")
+    for index, callback in enumerate(cast("Sequence[Any]", callbacks)):
+        if not callable(callback):
+            raise TypeError(f"callbacks[{index}]: expected a function of an EpochEnd, got {callback!r}")
+        with suppress(ValueError):  # no signature can be read of some built-in functions
+            signature = inspect.signature(callback)
+            try:
+                signature.bind(None)
+            except TypeError as error:
+                raise TypeError(
+                    f"callbacks[{index}]: expected a function of one argument, an EpochEnd, got one of {signature}"
+                ) from error
+
+
+def _ends(callback: Callback, end: EpochEnd) -> bool:
+    """Whether a callback wants the run to end."""
+    answer = callback(end)
+    if answer is None:
+        return False
+    if isinstance(answer, bool) or (getattr(answer, "dtype", None) == np.bool_ and np.ndim(answer) == 0):
+        return bool(answer)
+    name = getattr(callback, "__name__", repr(callback))
+    raise TypeError(f"callbacks: expected {name} to return None, True or False, got {answer!r}")
+
+
+def _traced_error() -> TypeError:
+    return TypeError(
+        "fit: expected to be called outside of jit, vmap and grad; inside of them use "
+        "training.make_run(recipe)(key, hparams, train, valid)"
+    )
+
+
+@contextmanager
+def _bar(wanted: bool | None, epochs: int) -> Generator[Callable[[dict[str, float]], None]]:
+    """A function that shows one more epoch."""
+    bar_class = None if wanted is False else _tqdm(required=wanted is True)
+    if bar_class is None:
+        yield lambda metrics: None
+        return
+    shown = {"train_loss": "train", "valid_loss": "valid", "valid_accuracy": "accuracy"}
+    layout = "{n_fmt}/{total_fmt} epochs |{bar}| {elapsed}<{remaining}{postfix}"  # fits 80 columns
+    with bar_class(total=epochs, bar_format=layout, disable=None if wanted is None else False) as bar:
+
+        def show(metrics: dict[str, float]) -> None:
+            values = [f"{label} {metrics[name]:.4f}" for name, label in shown.items() if name in metrics]
+            bar.set_postfix_str(", ".join(values), refresh=False)
+            bar.update()
+
+        yield show
+
+
+def _tqdm(*, required: bool) -> Any:
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        if required:
+            raise ImportError("progress_bar needs tqdm: pip install 'jaxopt-nn[progress]'") from error
+        return None
+    return tqdm

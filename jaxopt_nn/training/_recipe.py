@@ -1,0 +1,197 @@
+"""What an experiment consists of."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxopt_nn._arguments import check_number, check_positive_int
+from jaxopt_nn.layers import as_layer
+from jaxopt_nn.optimizers import Plateau
+from jaxopt_nn.training._step import check_optimizer
+from jaxopt_nn.training._stopping import EarlyStopping, direction, mode_of
+from jaxopt_nn.types import Array, ArrayLike, Batch, Layer, Params, PyTree, Static, TrainState
+
+__all__ = ["Recipe", "RecipeFn", "build_recipe", "losses_of", "model_of", "penalty_of", "per_example"]
+
+
+class Recipe(NamedTuple):
+    """The parts of a training run. A *recipe function* maps hyperparameters to one of these.
+
+    Numbers inside the parts (a learning rate, a penalty's strength, a drop rate, a patience) may be traced; the fields
+    below that are numbers themselves are static, because they fix shapes and trip counts.
+
+    Attributes:
+        model: a :class:`~jaxopt_nn.types.Layer`, or a plain function of an array.
+        loss: ``(outputs, targets) -> [N]`` losses of the examples, as in :mod:`jaxopt_nn.losses`.
+        optimizer: any optimizer of the optax protocol.
+        penalty: ``params -> scalar``, added to the mean loss, as in :mod:`jaxopt_nn.penalties`; None for none.
+        metrics: name to ``(outputs, targets) -> [N]``, as in :mod:`jaxopt_nn.metrics`; evaluated on the validation set
+            after each epoch, and recorded as ``valid_<name>``; any name but ``loss``.
+        batch_size: examples a step: N is batch gradient descent, 1 is stochastic gradient descent.
+        epochs: passes over the data, at the most.
+        last_batch: what becomes of the examples that do not fill a batch: ``"pad"`` (a last batch filled up with rows
+            of weight 0) or ``"drop"``.
+        shuffle: whether each epoch goes through the data in a new random order.
+        early_stopping: when to stop and which weights to return; None to train for all epochs and return the last.
+        plateau: reduces the learning rate when ``plateau_monitor`` stops improving, as in
+            :func:`jaxopt_nn.optimizers.reduce_on_plateau`; None for none.
+        plateau_monitor: the name of a history entry. Where more of it is better, as of ``valid_accuracy``, the plateau
+            has to say ``mode="max"``.
+        micro_batches: parts into which each batch is split to bound the memory of a step; the gradient is the batch's.
+        nonfinite_limit: steps in a row with a loss or gradient that is not finite that end the run; fewer are skipped.
+            1 ends it at the first; may be traced.
+        evaluation_batch_size: examples at once in evaluation, at the most; bounds its memory. None for 1,024.
+    """
+
+    model: Layer | Callable[[Any], Any]
+    loss: Callable[[Any, Any], Array]
+    optimizer: optax.GradientTransformation
+    penalty: Callable[[Params], Array] | None = None
+    metrics: Mapping[str, Callable[[Any, Any], Array]] = {}
+    batch_size: int = 32
+    epochs: int = 10
+    last_batch: str = "pad"
+    shuffle: bool = True
+    early_stopping: EarlyStopping | None = None
+    plateau: Plateau | None = None
+    plateau_monitor: str = "valid_loss"
+    micro_batches: int = 1
+    nonfinite_limit: ArrayLike = 1
+    evaluation_batch_size: int | None = None
+
+
+RecipeFn = Callable[[Any], Recipe]
+"""``hparams -> Recipe``. It is called while the run is traced: numbers in ``hparams`` are tracers there."""
+
+
+def build_recipe(recipe: RecipeFn, hparams: PyTree) -> Recipe:
+    """Calls the recipe function and checks what it says. ``Static`` leaves reach it as the plain values they hold."""
+    if not callable(recipe):
+        raise TypeError(f"recipe: expected a function of hyperparameters, got {recipe!r}: write lambda hp: Recipe(...)")
+    _check_hparams(hparams)
+    try:
+        parts = recipe(jax.tree.map(_plain, hparams, is_leaf=_is_static))
+    except (
+        jax.errors.ConcretizationTypeError,
+        jax.errors.TracerArrayConversionError,
+        jax.errors.TracerIntegerConversionError,
+    ) as error:
+        raise TypeError(
+            "recipe: it uses a traced hyperparameter as a Python value; wrap that one as jaxopt_nn.types.Static(value) "
+            "where it enters the run"
+        ) from error
+    if not isinstance(parts, Recipe):
+        raise TypeError(f"recipe: expected it to return a training.Recipe, got {type(parts).__name__}")
+    _check_parts(parts)
+    return parts
+
+
+def _check_hparams(hparams: PyTree) -> None:
+    def is_data(node: Any) -> bool:
+        return isinstance(node, (Batch, TrainState))
+
+    for node in jax.tree.leaves(hparams, is_leaf=is_data):
+        if is_data(node):
+            raise TypeError(
+                f"hparams: expected hyperparameters, got a {type(node).__name__}; they come before the data: "
+                f"run(key, hparams, train, valid), fit(recipe, hparams, train, valid, key=key), "
+                f"evaluate(recipe, hparams, result, batch)"
+            )
+
+
+def _check_parts(parts: Recipe) -> None:
+    for name in ("batch_size", "epochs", "micro_batches"):
+        check_positive_int(name, getattr(parts, name))
+    if parts.evaluation_batch_size is not None:
+        check_positive_int("evaluation_batch_size", parts.evaluation_batch_size)
+    check_number("nonfinite_limit", parts.nonfinite_limit, 1)
+    if parts.last_batch not in ("pad", "drop"):
+        raise ValueError(f'last_batch: expected "pad" or "drop", got {parts.last_batch!r}')
+    if not isinstance(parts.shuffle, (bool, np.bool_)):
+        raise TypeError(f"shuffle: expected True or False, got {parts.shuffle!r}")
+    check_optimizer("optimizer", parts.optimizer)
+    _check_function("loss", parts.loss, "(outputs, targets) -> [N], as losses.mean_squared_error")
+    if parts.penalty is not None:
+        _check_function("penalty", parts.penalty, "params -> scalar, as penalties.l2(1e-4)")
+    metrics: Any = parts.metrics
+    if not isinstance(metrics, Mapping):
+        raise TypeError(
+            f'metrics: expected a dictionary of functions, as {{"accuracy": metrics.accuracy}}, got {metrics!r}'
+        )
+    for name, function in parts.metrics.items():
+        _check_function(f"metrics[{name!r}]", function, "(outputs, targets) -> [N], as metrics.accuracy")
+    if "loss" in parts.metrics:
+        raise ValueError("metrics: expected another name than 'loss', which is the recipe's loss")
+    _check_monitors(parts)
+    model_of(parts)
+
+
+def _check_monitors(parts: Recipe) -> None:
+    stopping, plateau, monitor = parts.early_stopping, parts.plateau, parts.plateau_monitor
+    if stopping is not None:
+        _check_type("early_stopping", stopping, EarlyStopping, "training.EarlyStopping(patience=10)")
+        _check_type("early_stopping.monitor", stopping.monitor, str, '"valid_loss"')
+        mode_of(stopping)
+        check_number("early_stopping.patience", stopping.patience, 1)
+        check_number("early_stopping.min_delta", stopping.min_delta, 0)
+    if plateau is not None:
+        _check_type("plateau", plateau, Plateau, "optimizers.reduce_on_plateau(patience=5)")
+        _check_type("plateau_monitor", monitor, str, '"valid_loss"')
+        due = direction(monitor)
+        if plateau.mode is None and due != "min":
+            better = f'mode="{due}"' if due else 'mode="min" or "max"'
+            raise ValueError(f"plateau: expected reduce_on_plateau(..., {better}) to monitor {monitor!r}, got no mode")
+
+
+def _check_type(name: str, value: Any, kind: type, example: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected {example}, got {value!r}")
+
+
+def _check_function(name: str, value: Any, example: str) -> None:
+    if not callable(value):
+        raise TypeError(f"{name}: expected a function {example}, got {value!r}")
+
+
+def model_of(parts: Recipe) -> Layer:
+    """The model of a recipe as a layer."""
+    return as_layer(parts.model)
+
+
+def losses_of(parts: Recipe, outputs: Any, targets: Any, examples: int) -> Array:
+    """The losses ``[N]`` of examples."""
+    values = jnp.asarray(parts.loss(outputs, targets))
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        raise TypeError(f"loss: expected floats, which have a gradient, got {values.dtype}")
+    return per_example("loss", values, examples)
+
+
+def per_example(name: str, values: Any, examples: int) -> Array:
+    """What a loss or metric returned, one float an example."""
+    values = jnp.asarray(values)
+    if values.shape != (examples,):
+        hint = "; average over the axes behind the first" if values.ndim > 1 else ""
+        raise ValueError(f"{name}: expected one number an example, [{examples}], got {list(values.shape)}{hint}")
+    return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(jnp.float32)
+
+
+def penalty_of(parts: Recipe, params: Params) -> Array | None:
+    """The penalty, a float scalar; None where there is none."""
+    if parts.penalty is None:
+        return None
+    value = jnp.asarray(parts.penalty(params))
+    if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"penalty: expected a float scalar, got {value.dtype}{list(value.shape)}")
+    return value
+
+
+def _is_static(leaf: Any) -> bool:
+    return isinstance(leaf, Static)
+
+
+def _plain(leaf: Any) -> Any:
+    return leaf.value if isinstance(leaf, Static) else leaf

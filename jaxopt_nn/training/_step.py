@@ -1,0 +1,243 @@
+"""One training step: one gradient, one update. The lower floor, for a model and a loop of one's own."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.core import Tracer
+
+from jaxopt_nn._arguments import check_key, check_number, check_positive_int
+from jaxopt_nn.optimizers import frozen_paths
+from jaxopt_nn.training._accumulation import accumulate, compute_dtype
+from jaxopt_nn.trees import check_same_structure, named_leaves
+from jaxopt_nn.types import Array, ArrayLike, Batch, Key, LossFn, NotFinite, Params, PyTree, State, TrainState
+
+__all__ = ["Step", "check_optimizer", "cond", "init_state", "make_step"]
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+
+
+def init_state(
+    params: Params, optimizer: optax.GradientTransformation, key: Key, model_state: State = None
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        params: the parameters to start from: a pytree of floating-point arrays.
+        optimizer: any optimizer of the optax protocol.
+        key: the noise key: step t uses ``fold_in(key, t)``.
+        model_state: what the model carries but does not train; an empty dictionary by default.
+
+    Returns:
+        The state, of arrays of its own: a step that donates it leaves ``params`` and ``key`` to their owner.
+    """
+    check_key("key", key)
+    check_optimizer("optimizer", optimizer)
+    params = jax.tree.map(_strong, params)
+    model_state = {} if model_state is None else jax.tree.map(_strong, model_state)
+    opt_state = jax.tree.map(_strong, optimizer.init(params))
+    notfinite = NotFinite(jnp.int32(0), jnp.int32(0), jnp.asarray(True))
+    # Copies: an optimizer's state may hold the parameters themselves, and a buffer can be donated only once.
+    return jax.tree.map(_copy, TrainState(jnp.int32(0), params, model_state, opt_state, key, notfinite))
+
+
+def make_step(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    *,
+    micro_batches: int = 1,
+    nonfinite_limit: ArrayLike | None = None,
+) -> Step:
+    """The training step of a loss and an optimizer.
+
+    ``g = ∇ loss(params)``; ``u, opt_state = optimizer.update(g, opt_state, params)``; ``params ← params + u``.
+
+    Args:
+        loss_fn: ``loss_fn(params, model_state, batch, key) -> (loss, (model_state, metrics))``; ``metrics`` is a
+            dictionary of arrays.
+        optimizer: any optimizer of the optax protocol. Those that take extra arguments get ``value`` (the loss),
+            ``grad``, ``value_fn`` (params to loss) and ``grad_fn`` (params to gradient), on this batch with this noise.
+        micro_batches: static; how many parts the batch is split into, one after another, to bound the memory. Loss,
+            metrics and gradient are their means, weighted by the parts' example weights, and so those of the whole
+            batch if ``loss_fn`` is a weighted mean over examples; the model state goes from part to part; the
+            optimizer sees one update.
+        nonfinite_limit: None takes each step, whatever it computes. With an integer >= 1, which may be traced, a step
+            whose loss or gradient is not finite changes nothing: parameters, moments, counters and model state keep
+            their bits, and ``state.notfinite`` counts it. After so many in a row no step is taken any more.
+
+    Returns:
+        ``step(state, batch) -> (state, metrics)``, a pure function. The new state equals the old in tree, shapes and
+        dtypes. ``metrics`` are those of ``loss_fn`` with ``loss`` and ``gradient_norm`` (the global L2 norm of the
+        gradient before the optimizer sees it), and with a ``nonfinite_limit`` ``applied``, whether the step was taken.
+        A compiled program computes only what is read of them. Parameters frozen by
+        :func:`~jaxopt_nn.optimizers.freeze` keep their bits, and their gradient is not computed.
+
+    Raises:
+        TypeError: ``loss_fn`` is no function or returns something else, or ``optimizer`` is none.
+        ValueError: while tracing, naming the path, if the state would change its tree, a shape or a dtype.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxopt_nn import optimizers
+    >>> from jaxopt_nn.types import Batch
+    >>> def loss_fn(params, model_state, batch, key):
+    ...     return jnp.mean((batch.x @ params["w"] - batch.y) ** 2), (model_state, {})
+    >>> optimizer = optimizers.sgd(0.1)
+    >>> state = init_state({"w": jnp.zeros(2)}, optimizer, jax.random.key(0))
+    >>> step = jax.jit(make_step(loss_fn, optimizer))
+    >>> state, metrics = step(state, Batch(jnp.eye(2), jnp.ones(2)))
+    >>> state.params["w"].tolist(), float(metrics["loss"])
+    ([0.10000000149011612, 0.10000000149011612], 1.0)
+    """
+    check_positive_int("micro_batches", micro_batches)
+    check_optimizer("optimizer", optimizer)
+    if not callable(loss_fn):
+        raise TypeError(f"loss_fn: expected a function (params, model_state, batch, key), got {loss_fn!r}")
+    if nonfinite_limit is not None:
+        check_number("nonfinite_limit", nonfinite_limit, 1)
+    reserved = {"loss", "gradient_norm"} | (set() if nonfinite_limit is None else {"applied"})
+    compute_gradient = _gradient_fn(_checked(loss_fn, reserved), micro_batches)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        (loss, (model_state, metrics)), gradient = compute_gradient(state.params, state, batch)
+        metrics = {**metrics, "loss": loss, "gradient_norm": _norm(gradient)}
+
+        def updated() -> TrainState:
+            params, opt_state = _update(optimizer, compute_gradient, state, batch, loss, gradient)
+            new = TrainState(state.step + 1, params, model_state, opt_state, state.key, state.notfinite)
+            check_same_structure("state", state, new)
+            return new
+
+        if nonfinite_limit is None:
+            return updated(), metrics
+        if state.notfinite is None:
+            raise ValueError("state.notfinite: expected the counters that init_state makes, got None")
+        finite = jnp.isfinite(loss) & jnp.isfinite(metrics["gradient_norm"])
+        going = state.notfinite.notfinite_count < jnp.asarray(nonfinite_limit)
+        applied, bad = going & finite, (going & ~finite).astype(jnp.int32)
+        notfinite = NotFinite(
+            jnp.where(applied, 0, state.notfinite.notfinite_count + bad),
+            state.notfinite.total_notfinite + bad,
+            jnp.where(going, finite, state.notfinite.last_finite),
+        )
+        # The update stands inside of the branch: there it writes over the old state, which a choice between two
+        # finished states would have to copy first. Under vmap it becomes a choice.
+        state_after = cond(applied, updated, lambda: state)
+        return state_after._replace(notfinite=notfinite), {**metrics, "applied": applied}
+
+    return step
+
+
+def check_optimizer(name: str, optimizer: Any) -> None:
+    """Raises unless ``optimizer`` is a pair of functions ``(init, update)``, as optax's are."""
+    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
+        raise TypeError(f"{name}: expected an optax-protocol (init, update) pair, got {optimizer!r}")
+
+
+def cond(flag: Array, on_true: Callable[[], Any], on_false: Callable[[], Any]) -> Any:
+    """``lax.cond``; where ``flag`` is known, the branch itself, because there each ``lax.cond`` would compile both."""
+    if isinstance(flag, Tracer):
+        return lax.cond(flag, on_true, on_false)
+    return on_true() if bool(flag) else on_false()
+
+
+def _checked(loss_fn: LossFn, reserved: set[str]) -> LossFn:
+    """The same function; it raises ``TypeError`` or ``ValueError`` where it does not return what it should."""
+
+    def checked(params: Params, model_state: State, batch: Batch, key: Key) -> Any:
+        result: Any = loss_fn(params, model_state, batch, key)
+        pair = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple) and len(result[1]) == 2
+        if not pair or not isinstance(result[1][1], Mapping):
+            raise TypeError(
+                f"loss_fn: expected it to return (loss, (model_state, metrics)), metrics a dictionary, got {result!r}"
+            )
+        loss, (model_state, metrics) = result
+        loss = jnp.asarray(loss)
+        if loss.shape != () or not jnp.issubdtype(loss.dtype, jnp.floating):
+            raise TypeError(f"loss_fn: expected a loss that is a float scalar, got {loss.dtype}{list(loss.shape)}")
+        if clash := sorted(reserved & set(metrics)):
+            raise ValueError(f"loss_fn: expected other names for its metrics than {clash}, which are the step's own")
+        return loss, (model_state, {name: jnp.asarray(value) for name, value in metrics.items()})
+
+    return checked
+
+
+def _gradient_fn(loss_fn: LossFn, micro_batches: int) -> Callable[[Params, TrainState, Batch], Any]:
+    """``(params, state, batch) -> ((loss, (model_state, metrics)), gradient)``, that of the leaves that are trained."""
+
+    def compute_gradient(params: Params, state: TrainState, batch: Batch) -> Any:
+        trained, assemble = _split(params, frozen_paths(state.opt_state))
+
+        def loss_of(trained: list[Array], model_state: State, batch: Batch, key: Key) -> Any:
+            return loss_fn(assemble(trained), model_state, batch, key)
+
+        gradient_of = accumulate(jax.value_and_grad(loss_of, has_aux=True), micro_batches)
+        return gradient_of(trained, state.model_state, batch, jax.random.fold_in(state.key, state.step))
+
+    return compute_gradient
+
+
+def _update(
+    optimizer: optax.GradientTransformation,
+    compute_gradient: Callable[[Params, TrainState, Batch], Any],
+    state: TrainState,
+    batch: Batch,
+    loss: Array,
+    trained_gradient: list[Array],
+) -> tuple[Params, PyTree]:
+    """The parameters and the optimizer's state after its update."""
+    frozen = frozen_paths(state.opt_state)
+    assemble = _split(state.params, frozen)[1]
+
+    def whole(gradient: list[Array]) -> PyTree:
+        return _split(jax.tree.map(jnp.zeros_like, state.params), frozen)[1](gradient)
+
+    def value_fn(params: Params, grad_fn: object = None) -> Array:
+        # optax's line searches refuse extra arguments that value_fn does not take: so it takes the other one.
+        del grad_fn
+        return compute_gradient(params, state, batch)[0][0]
+
+    gradient = whole(trained_gradient)
+    updates, opt_state = optax.with_extra_args_support(optimizer).update(
+        gradient,
+        state.opt_state,
+        state.params,
+        value=loss,
+        grad=gradient,
+        value_fn=value_fn,
+        grad_fn=lambda params: whole(compute_gradient(params, state, batch)[1]),
+    )
+    return assemble(_split(optax.apply_updates(state.params, updates), frozen)[0]), opt_state
+
+
+def _split(params: Params, frozen: frozenset[str]) -> tuple[list[Array], Callable[[list[Array]], Params]]:
+    """The leaves that are trained, and how to put others in their place."""
+    named, treedef = named_leaves(params), jax.tree.structure(params)
+
+    def assemble(trained: list[Array]) -> Params:
+        rest = iter(trained)
+        return treedef.unflatten([leaf if path in frozen else next(rest) for path, leaf in named])
+
+    return [leaf for path, leaf in named if path not in frozen], assemble
+
+
+def _norm(tree: PyTree) -> Array:
+    """The global L2 norm of a pytree, accumulated in float32 at least."""
+    squares = [jnp.sum(jnp.square(leaf.astype(compute_dtype(leaf.dtype)))) for leaf in jax.tree.leaves(tree)]
+    dtype = functools.reduce(np.promote_types, (square.dtype for square in squares), np.dtype(np.float32))
+    total = sum((square.astype(dtype) for square in squares), jnp.zeros((), dtype))
+    zero = total == 0  # where the root has no derivative: there it is 0, as that of the squares
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total)))
+
+
+def _copy(leaf: Array) -> Array:
+    return leaf if isinstance(leaf, Tracer) else jnp.array(leaf, copy=True)
+
+
+def _strong(leaf: Any) -> Array:
+    """The leaf as an array without a weak type, so that the first step does not change it."""
+    return lax.convert_element_type(leaf, jnp.asarray(leaf).dtype)

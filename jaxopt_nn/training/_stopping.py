@@ -1,0 +1,104 @@
+"""Early stopping as data: all of it runs inside the compiled program."""
+
+import re
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_nn.training._devices import varying, varying_axes
+from jaxopt_nn.types import Array, ArrayLike, Params, State
+
+__all__ = ["Best", "EarlyStopping", "direction", "init_best", "mode_of", "update_best"]
+
+Mode = Literal["min", "max"]
+
+_LESS_IS_BETTER = {"error", "loss", "mae", "mse", "nll", "perplexity", "rmse"}
+_MORE_IS_BETTER = {"accuracy", "auc", "f1", "precision", "r2", "recall"}
+
+
+class EarlyStopping(NamedTuple):
+    """Stops a run whose monitored value has not improved for ``patience`` epochs; the best weights are returned.
+
+    An epoch improves on the best value so far if ``value < best − min_delta`` (``mode="min"``) or
+    ``value > best + min_delta`` (``"max"``). NaN is never an improvement. The run ends after ``patience`` epochs in a
+    row without one. The weights (and the model state, such as BatchNorm's statistics) of the best epoch are returned
+    whether or not the run was stopped.
+
+    Warning: with an optimizer that keeps other weights to evaluate with (``weight_ema``, ``lookahead``,
+    ``schedule_free``) those are compared and returned, beside the running statistics of the weights that were trained.
+    With BatchNorm the two do not belong together; see :class:`~jaxopt_nn.training.RunResult`.
+
+    Attributes:
+        monitor: the name of a history entry: ``"valid_loss"``, ``"valid_<metric>"``, ``"train_loss"``, …
+        mode: ``"min"`` or ``"max"``. None takes it from the words of the name: ``"min"`` if one of them is error, loss,
+            mae, mse, nll, perplexity or rmse, ``"max"`` if one is accuracy, auc, f1, precision, r2 or recall. For any
+            other name it has to be said.
+        patience: epochs without improvement to wait for, >= 1; may be traced.
+        min_delta: the least change that counts as an improvement, >= 0; may be traced.
+
+    Differs from keras.callbacks.EarlyStopping: best weights are always restored. flax.training.early_stopping stops one
+    epoch later for the same ``patience``.
+    """
+
+    monitor: str = "valid_loss"
+    mode: Mode | None = None
+    patience: ArrayLike = 10
+    min_delta: ArrayLike = 0.0
+
+
+class Best(NamedTuple):
+    """The best epoch so far.
+
+    Attributes:
+        params: its parameters.
+        model_state: its model state.
+        value: its monitored value; ±inf before the first epoch.
+        epoch: int32, its index; −1 before the first epoch.
+        bad_epochs: int32, epochs since then.
+    """
+
+    params: Params
+    model_state: State
+    value: Array
+    epoch: Array
+    bad_epochs: Array
+
+
+def direction(monitor: str) -> Mode | None:
+    """Which values of a history entry are better, by the words of its name; None where they do not say."""
+    words = set(re.split(r"[^a-z0-9]+", monitor.lower()))
+    less, more = bool(words & _LESS_IS_BETTER), bool(words & _MORE_IS_BETTER)
+    if less == more:
+        return None
+    return "min" if less else "max"
+
+
+def mode_of(stopping: EarlyStopping) -> Mode:
+    """The mode that is said, or that follows from the name of what is monitored."""
+    mode = direction(stopping.monitor) if stopping.mode is None else stopping.mode
+    if mode is None:
+        raise ValueError(
+            f'early_stopping.mode: expected "min" or "max", as {stopping.monitor!r} does not say which values are '
+            f"better, got None"
+        )
+    if mode not in ("min", "max"):
+        raise ValueError(f'early_stopping.mode: expected "min" or "max", got {mode!r}')
+    return mode
+
+
+def init_best(stopping: EarlyStopping, params: Params, model_state: State) -> Best:
+    """Nothing seen yet: any finite value improves on it."""
+    worst = jnp.asarray(jnp.inf if mode_of(stopping) == "min" else -jnp.inf, jnp.float32)
+    return Best(params, model_state, worst, jnp.int32(-1), jnp.int32(0))
+
+
+def update_best(stopping: EarlyStopping, best: Best, value: Array, epoch: Array, params: Params, state: State) -> Best:
+    """What is best after ``epoch``, which ended with these parameters and this monitored value."""
+    delta = jnp.asarray(stopping.min_delta, best.value.dtype)
+    value = value.astype(best.value.dtype)
+    better = value < best.value - delta if mode_of(stopping) == "min" else value > best.value + delta
+    improved = Best(params, state, value, jnp.asarray(epoch, jnp.int32), jnp.int32(0))
+    improved = varying(improved, varying_axes(better))
+    waited = best._replace(bad_epochs=best.bad_epochs + 1)
+    return jax.lax.cond(better, lambda: improved, lambda: waited)  # a branch: no kernel for each leaf
