@@ -31,6 +31,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxopt_nn._arguments import check_bool, check_key, check_number, check_positive_int
+from jaxopt_nn._dtypes import promoted
 from jaxopt_nn.types import Array, ArrayLike, Key
 
 __all__ = [
@@ -453,6 +454,6 @@ def _drawn(draw: Any, *, needs_matrix: bool = False) -> Initializer:
             raise ValueError(
                 f"shape: expected [..., fan_in, fan_out] with two axes or more and sizes >= 1, got {list(shape)}"
             )
-        return draw(key, shape, jnp.promote_types(dtype, jnp.float32)).astype(dtype)
+        return draw(key, shape, promoted(dtype, jnp.float32)).astype(dtype)
 
     return init

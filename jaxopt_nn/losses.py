@@ -35,6 +35,7 @@ from jaxopt_nn._arguments import (
     is_probability,
     plain_array,
 )
+from jaxopt_nn._dtypes import promoted
 from jaxopt_nn._scale import power_of_two
 from jaxopt_nn.types import Array, ArrayLike, PyTree
 
@@ -186,13 +187,13 @@ def weighted_mean(per_example: ArrayLike, weight: ArrayLike | None = None) -> Ar
     values = jnp.asarray(plain_array("per_example", per_example))
     if values.ndim != 1:
         raise ValueError(f"per_example: expected one number an example, [N], got {list(values.shape)}")
-    values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    values = values.astype(promoted(values.dtype, jnp.float32))
     if weight is None:
         return jnp.sum(values) / max(values.size, 1)
     weight = plain_array("weight", weight)
     check_weight("weight", weight, values.size)
     w = jnp.asarray(weight)
-    w = w.astype(jnp.promote_types(w.dtype, jnp.float32))
+    w = w.astype(promoted(w.dtype, jnp.float32))
     w = (w / power_of_two(jnp.max(w, initial=0.0))).astype(values.dtype)
     # Finite values stay although their weight is 0, so that the derivative with respect to such a weight is right.
     values = jnp.where((w == 0) & ~jnp.isfinite(values), 0, values)
@@ -304,7 +305,7 @@ def _class_probabilities(labels: ArrayLike, logits: Array) -> tuple[Array, Array
     if shape == logits.shape[:-1]:
         check_class_labels("labels", labels, num_classes)
         classes = jnp.asarray(labels)
-        classes = classes.astype(jnp.result_type(classes, jnp.int32))  # uint8 cannot be compared with 256 classes
+        classes = classes.astype(promoted(classes, jnp.int32))  # uint8 cannot be compared with 256 classes
         valid = (classes >= 0) & (classes < num_classes)
         return jax.nn.one_hot(classes, num_classes, dtype=logits.dtype), valid
     if shape == logits.shape:
@@ -335,7 +336,7 @@ def _floats(name: str, value: ArrayLike) -> Array:
     array = jnp.asarray(plain_array(name, value))
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name}: expected a float dtype, got {array.dtype}{list(array.shape)}")
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    return array.astype(promoted(array.dtype, jnp.float32))
 
 
 def _reals(name: str, value: ArrayLike, dtype: Any) -> Array:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxopt_nn._arguments import check_number
+from jaxopt_nn._dtypes import promoted
 from jaxopt_nn.data._checks import check_concrete, check_finite, check_real, is_integer, num_examples
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Batch, PyTree
@@ -315,7 +316,7 @@ def _apply_leaf(formula: Callable[..., Any], name: str, values: Any, *parts: Any
         arrays = tuple(jnp.broadcast_to(jnp.asarray(each), shape) for each in arrays)
     fitted: Any = arrays[2].dtype
     dtype: Any = arrays[0].dtype if jnp.issubdtype(arrays[0].dtype, np.floating) else fitted
-    working = np.promote_types(dtype, fitted) if on_host else jnp.promote_types(dtype, fitted)
+    working = np.promote_types(dtype, fitted) if on_host else promoted(dtype, fitted)
     if on_host and is_integer(arrays[1].dtype) and not is_integer(values.dtype):
         working = np.float64  # the shift does not fit float32
     return formula(working, *arrays).astype(dtype, copy=False)

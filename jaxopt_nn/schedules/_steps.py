@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn._arguments import check_number, concrete_number
+from jaxopt_nn._dtypes import promoted
 from jaxopt_nn.trees import takes
 from jaxopt_nn.types import Array, ArrayLike
 
@@ -91,8 +92,7 @@ def alike(count: ArrayLike, steps: ArrayLike) -> tuple[Array, Array]:
     count, steps = as_steps(count), as_steps(steps)
     if not (jnp.issubdtype(count.dtype, jnp.integer) and jnp.issubdtype(steps.dtype, jnp.integer)):
         return as_float(count), as_float(steps)
-    with jax.numpy_dtype_promotion("standard"):  # said here, where "strict" is what is set
-        dtype = jnp.promote_types(count.dtype, steps.dtype)
+    dtype = promoted(count.dtype, steps.dtype)
     return count.astype(dtype), steps.astype(dtype)
 
 

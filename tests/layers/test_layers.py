@@ -291,11 +291,16 @@ for name, (factory, kwargs, shape) in ROWS.items():
     def summed(*args):
         return jax.tree.map(lambda leaf: jax.lax.psum(jnp.sum(leaf), "data"), gradient(*args))
 
+    def half(tree):
+        narrow = lambda leaf: jnp.bfloat16 if leaf.dtype == jnp.float32 else leaf.dtype
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, narrow(leaf)), tree)
+
     parts = jax.shard_map(summed, mesh=automatic, in_specs=(P(), P(), P("data"), P("data")), out_specs=P())
     whole = [jax.tree.map(lambda leaf: shape_of(leaf, mesh=explicit), tree) for tree in model]
     split = [shape_of(leaf, mesh=explicit, spec=P("data")) for leaf in rows]
     attempts = {
         "strict": lambda: jax.eval_shape(gradient, *model, *rows),
+        "strict, bfloat16": lambda: jax.eval_shape(gradient, *jax.eval_shape(layer.init, KEY, half(x)), *half(rows)),
         "shard_map": lambda: jax.eval_shape(parts, *model, *rows),
         "explicit": lambda: jax.eval_shape(gradient, *whole, *split),
         "export": lambda: export.export(jax.jit(gradient))(*model, *(shape_of(leaf, symbol) for leaf in rows)),

@@ -1,12 +1,14 @@
 """The step: what it computes, and that its state never changes its type."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from jaxopt_nn import optimizers, training
+from jaxopt_nn import layers, losses, optimizers, training
 from jaxopt_nn.types import Batch
 
 
@@ -264,3 +266,36 @@ def test_what_is_no_loss(returned, error, match):
     state = training.init_state(params, optimizers.sgd(0.1), jax.random.key(1), {"calls": jnp.int32(0)})
     with pytest.raises(error, match=match):
         training.make_step(wrong, optimizers.sgd(0.1))(state, batch)
+
+
+def test_a_bfloat16_model_trains_the_same_where_promotion_is_strict():
+    """Dense, convolution, two norms, dropout, LSTM: the very same program, in which all that is widened is named."""
+    model = layers.serial(
+        layers.conv(4, 3),
+        layers.batch_norm(),
+        jax.nn.relu,
+        layers.dropout(0.3),
+        layers.reshape(8, 4),
+        layers.lstm(4, return_sequences=False),
+        layers.layer_norm(),
+        layers.dense(3),
+    )
+    optimizer = optimizers.adamw(0.1)
+
+    def loss_fn(params, model_state, batch, key):
+        outputs, model_state = model.apply(params, model_state, batch.x, train=True, key=key, weight=batch.weight)
+        return losses.weighted_mean(losses.softmax_cross_entropy(outputs, batch.y), batch.weight), (model_state, {})
+
+    def trained(key, batch):
+        params, model_state = model.init(key, batch.x)
+        state = training.init_state(params, optimizer, key, model_state)
+        state, metrics = training.make_step(loss_fn, optimizer)(state, batch)
+        return state.params, metrics
+
+    batch = Batch(jnp.zeros((6, 8, 2), jnp.bfloat16), jnp.arange(6) % 3, jnp.ones(6, jnp.bfloat16))
+    expected = jax.make_jaxpr(trained)(jax.random.key(0), batch)
+    with jax.numpy_dtype_promotion("strict"):
+        program, (params, _) = jax.make_jaxpr(trained, return_shape=True)(jax.random.key(0), batch)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
+    plain = [re.sub(r"0x[0-9a-f]+", "", str(each)) for each in (program, expected)]
+    assert plain[0] == plain[1]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_nn._arguments import check_number
+from jaxopt_nn._dtypes import promoted
 from jaxopt_nn.layers._inputs import check_array
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
@@ -50,7 +51,7 @@ def activity_penalty(*, l1: ArrayLike = 0.0, l2: ArrayLike = 0.0) -> Layer:
         check_array(x)
         if not jnp.issubdtype(x.dtype, jnp.floating) or len(x.shape) < 1:
             raise ValueError(f"expected floating-point [batch, ...], got {x.dtype}{list(x.shape)}")
-        return {}, {_ENTRY: jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))}
+        return {}, {_ENTRY: jnp.zeros((), promoted(x.dtype, jnp.float32))}
 
     def apply(
         params: Params,
@@ -65,7 +66,7 @@ def activity_penalty(*, l1: ArrayLike = 0.0, l2: ArrayLike = 0.0) -> Layer:
         check_array(x)
         if not train:
             return x, state
-        wide = jnp.promote_types(x.dtype, jnp.float32)
+        wide = promoted(x.dtype, jnp.float32)
         share = jnp.ones(x.shape[0], wide) if weight is None else jnp.asarray(weight, wide)
         present = (share > 0).reshape((-1,) + (1,) * (x.ndim - 1))
         values = jnp.where(present, x, jnp.zeros_like(x)).astype(wide)

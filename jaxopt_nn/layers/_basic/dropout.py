@@ -14,6 +14,7 @@ from jax import lax
 
 from jaxopt_nn import _ops, trees
 from jaxopt_nn._arguments import check_key, check_number
+from jaxopt_nn._dtypes import promoted
 from jaxopt_nn.layers._combinators.wiring import as_layer
 from jaxopt_nn.layers._inputs import check_floating
 from jaxopt_nn.trees import Mask
@@ -216,7 +217,7 @@ def _drop(x: Array, drop_rate: ArrayLike, key: Key, mask_shape: Sequence[int]) -
         key: a PRNG key.
         mask_shape: of the rank of ``x``: an axis of size 1 shares its mask.
     """
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = promoted(x.dtype, jnp.float32)
     rate = jnp.asarray(drop_rate, wide)
     threshold = lax.stop_gradient(jnp.clip(jnp.round(rate * _LEVELS), 0, _LEVELS - 1))
     rate = rate + (threshold / _LEVELS - lax.stop_gradient(rate))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from jaxopt_nn._dtypes import promoted
 from jaxopt_nn.layers._inputs import check_array
 from jaxopt_nn.types import Array, ArrayLike
 
@@ -44,7 +45,7 @@ class Moments(NamedTuple):
 
 def wide_of(x: Any) -> Any:
     """The dtype to compute in: float32 at least."""
-    return jnp.promote_types(x.dtype, jnp.float32)
+    return promoted(x.dtype, jnp.float32)
 
 
 def check_no_features(name: str, positional: tuple[Any, ...]) -> None:

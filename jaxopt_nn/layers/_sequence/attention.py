@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxopt_nn import initializers
 from jaxopt_nn._arguments import check_key, check_number, check_positive_int
+from jaxopt_nn._dtypes import promoted
 from jaxopt_nn.initializers import Initializer
 from jaxopt_nn.layers._basic.dense import dense
 from jaxopt_nn.layers._basic.dropout import dropout
@@ -139,7 +140,7 @@ def multi_head_attention(
             return y.reshape((*y.shape[:2], num_heads, y.shape[-1] // num_heads))  # no -1: the batch may be empty
 
         q, k, v = by_head("query", queries), by_head("key", values), by_head("value", values)
-        wide = jnp.promote_types(q.dtype, jnp.float32)
+        wide = promoted(q.dtype, jnp.float32)
         logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=wide) * q.shape[-1] ** -0.5
         allowed = _allowed(mask, causal, logits.shape)
         if allowed is not None:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn import _ops
+from jaxopt_nn._dtypes import promoted
 from jaxopt_nn._ops.windows import Axis, Lowering
 from jaxopt_nn.layers._spatial.windows import (
     Padding,
@@ -94,7 +95,7 @@ def average_pool(
     """
 
     def mean(x: Array, axes: tuple[Axis, ...], lowering: Lowering) -> Array:
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = x.astype(promoted(x.dtype, jnp.float32))
         share = (1 / _counts(axes, count_padding))[None, ..., None]
         return (_ops.sum_pool(wide, axes, lowering) * jnp.asarray(share, wide.dtype)).astype(x.dtype)
 

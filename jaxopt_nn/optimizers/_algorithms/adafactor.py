@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxopt_nn._dtypes import promoted
 from jaxopt_nn.optimizers._algorithms.sgd import MomentumState
-from jaxopt_nn.optimizers._numerics.numbers import Number, as_decay, as_number, next_count, promoted, safe_sqrt, to
+from jaxopt_nn.optimizers._numerics.numbers import Number, as_decay, as_number, next_count, safe_sqrt, to
 from jaxopt_nn.optimizers._numerics.transform import (
     check_match,
     check_real,

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxopt_nn._dtypes import promoted
 from jaxopt_nn.optimizers._algorithms.adam import scale_by_adam
 from jaxopt_nn.optimizers._algorithms.sgd import add_momentum
-from jaxopt_nn.optimizers._numerics.numbers import Number, as_number, promoted, safe_sqrt, to
+from jaxopt_nn.optimizers._numerics.numbers import Number, as_number, safe_sqrt, to
 from jaxopt_nn.optimizers._numerics.transform import check_convention, check_match, check_real, transform, wide
 from jaxopt_nn.optimizers._transforms.decay import add_decayed_weights
 from jaxopt_nn.optimizers._transforms.learning_rate import scale_by_learning_rate

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn._arguments import check_number
+from jaxopt_nn._dtypes import promoted
 from jaxopt_nn.types import Array, ArrayLike
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "as_number",
     "bias_correction",
     "next_count",
-    "promoted",
     "safe_divide",
     "safe_rsqrt",
     "safe_sqrt",
@@ -77,12 +77,6 @@ def as_decay(name: str, value: ArrayLike) -> Decay:
 def to(dtype: Any, number: Number) -> Any:
     """``number`` as a scalar of ``dtype``: a constant of the program, or an array."""
     return np.asarray(number, dtype) if isinstance(number, float) else number.astype(dtype)
-
-
-def promoted(*dtypes: Any) -> Any:
-    """The dtype that holds all of them: this library says its promotions, so JAX's "strict" mode is no matter."""
-    with jax.numpy_dtype_promotion("standard"):
-        return jnp.result_type(*dtypes)
 
 
 def bias_correction(decay: Decay, count: Array, dtype: Any) -> Any:

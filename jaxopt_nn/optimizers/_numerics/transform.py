@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_nn.optimizers._numerics.numbers import promoted
+from jaxopt_nn._dtypes import promoted
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import ArrayLike, Params, PyTree
 

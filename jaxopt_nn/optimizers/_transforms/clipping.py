@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numerics.numbers import as_number, promoted, safe_sqrt, to
+from jaxopt_nn._dtypes import promoted
+from jaxopt_nn.optimizers._numerics.numbers import as_number, safe_sqrt, to
 from jaxopt_nn.optimizers._numerics.transform import (
     Convention,
     check_convention,

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numerics.numbers import as_number, promoted, to
+from jaxopt_nn._dtypes import promoted
+from jaxopt_nn.optimizers._numerics.numbers import as_number, to
 from jaxopt_nn.optimizers._numerics.transform import check_match, check_real, transform, wide
 from jaxopt_nn.optimizers._wrappers.second_weights import require_params
 from jaxopt_nn.trees import Mask, check_mask, kernels_only, select

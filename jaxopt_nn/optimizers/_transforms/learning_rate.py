@@ -8,7 +8,8 @@ import numpy as np
 import optax
 
 from jaxopt_nn._arguments import check_each, check_number, concrete_array
-from jaxopt_nn.optimizers._numerics.numbers import as_number, next_count, promoted, to
+from jaxopt_nn._dtypes import promoted
+from jaxopt_nn.optimizers._numerics.numbers import as_number, next_count, to
 from jaxopt_nn.optimizers._numerics.transform import check_real, transform, wide
 from jaxopt_nn.schedules import Schedule
 from jaxopt_nn.schedules._steps import check_schedule, rate_of

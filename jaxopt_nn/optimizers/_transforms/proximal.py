@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numerics.numbers import as_number, promoted, safe_sqrt, to
+from jaxopt_nn._dtypes import promoted
+from jaxopt_nn.optimizers._numerics.numbers import as_number, safe_sqrt, to
 from jaxopt_nn.optimizers._numerics.transform import check_match, check_real, transform, transform_extra, wide
 from jaxopt_nn.optimizers._transforms.learning_rate import current_learning_rate
 from jaxopt_nn.optimizers._wrappers.inside import as_optimizer

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxopt_nn._arguments import check_bool
-from jaxopt_nn.optimizers._numerics.numbers import as_number, promoted, safe_sqrt, to
+from jaxopt_nn._dtypes import promoted
+from jaxopt_nn.optimizers._numerics.numbers import as_number, safe_sqrt, to
 from jaxopt_nn.optimizers._numerics.transform import check_match, check_real, transform_extra, wide
 from jaxopt_nn.optimizers._wrappers.inside import as_optimizer
 from jaxopt_nn.optimizers._wrappers.second_weights import gradient_fn, require_params

@@ -1,0 +1,18 @@
+"""Dtypes of arithmetic: this library says its promotions itself, so that JAX's "strict" mode is no matter."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["promoted"]
+
+
+def promoted(*dtypes: Any) -> Any:
+    """The dtype that holds all of them, as JAX's standard promotion has it.
+
+    >>> promoted(jnp.bfloat16, jnp.float32), promoted(jnp.int32, jnp.bfloat16)
+    (dtype('float32'), dtype(bfloat16))
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*dtypes)
