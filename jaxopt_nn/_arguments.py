@@ -20,7 +20,6 @@ __all__ = [
     "check_each",
     "check_key",
     "check_number",
-    "check_one_number",
     "check_positive_int",
     "check_probabilities",
     "check_same_shape",
@@ -105,7 +104,8 @@ def check_number(
     array = isinstance(value, (np.ndarray, np.generic, jax.Array))
     if isinstance(value, bool) or not (_is_real(value.dtype) if array else isinstance(value, (int, float))):
         kind = f"{value.dtype}{list(value.shape)}" if isinstance(value, jax.core.Tracer) else repr(value)
-        raise TypeError(f"{name}: expected a number, got {kind}")
+        hint = "; to sweep it, use jax.vmap over an array" if isinstance(value, (list, tuple)) else ""
+        raise TypeError(f"{name}: expected a number, got {kind}{hint}")
     if np.ndim(value) != 0:
         raise ValueError(
             f"{name}: expected one number, got an array of shape {np.shape(value)}; to sweep it, use jax.vmap"
@@ -122,8 +122,6 @@ def check_number(
     if whole and not number.is_integer():
         raise ValueError(f"{name}: expected an integer, got {number:g}")
 
-
-check_one_number = check_number
 
 
 def check_bool(name: str, value: Any) -> None:

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.extend.core import Jaxpr, Literal
+from jax.extend.core import Literal
 
 from jaxopt_nn._arguments import (
     UnusableValueError,
@@ -36,6 +36,7 @@ from jaxopt_nn._arguments import (
     plain_array,
 )
 from jaxopt_nn._dtypes import promoted
+from jaxopt_nn._jaxprs.equations import Call, held, opened
 from jaxopt_nn._scale import power_of_two
 from jaxopt_nn.types import Array, ArrayLike, PyTree
 
@@ -254,24 +255,25 @@ def activation_before(loss: Loss, outputs: Callable[..., Array], *args: PyTree) 
 _MOVES = {"broadcast_in_dim", "convert_element_type", "copy", "reshape", "squeeze", "transpose"}
 
 
-def _made_by(jaxpr: Jaxpr, var: Any) -> Any:
+def _made_by(jaxpr: Any, var: Any) -> Any:
     """The name of the activation that computes ``var``; or the input of ``jaxpr`` that it is, only moved; or None."""
     makers = {made: eqn for eqn in jaxpr.eqns for made in eqn.outvars}
     while not isinstance(var, Literal):
         if var not in makers:
             return var
         eqn = makers[var]
-        operation, inner = eqn.primitive.name, _called(eqn)
+        operation, inner = eqn.primitive.name, held(eqn)
         if operation == "logistic":
             return "sigmoid"
         if operation == "div":
             above, below = (_operation(makers, each) for each in eqn.invars)
             return "softmax" if above == "exp" and below == "reduce_sum" else None
-        if inner is not None:
-            made = _made_by(inner, inner.outvars[eqn.outvars.index(var)])
-            if made is None or isinstance(made, str) or made not in inner.invars:
+        if isinstance(inner, Call):
+            program = opened(inner.program)
+            made = _made_by(program, program.outvars[eqn.outvars.index(var)])
+            if made is None or isinstance(made, str) or made not in program.invars:
                 return made if isinstance(made, str) else None
-            var = eqn.invars[inner.invars.index(made)]
+            var = eqn.invars[program.invars.index(made)]
         elif operation in _MOVES:
             var = eqn.invars[0]
         else:
@@ -286,16 +288,6 @@ def _operation(makers: dict[Any, Any], var: Any) -> str:
             return makers[var].primitive.name
         var = makers[var].invars[0]
     return ""
-
-
-def _called(eqn: Any) -> Any:
-    """The program that an operation calls with its own inputs for its own outputs, as ``jit`` does; None if none."""
-    for value in eqn.params.values():
-        inner = getattr(value, "jaxpr", value)
-        if isinstance(inner, Jaxpr):
-            same = len(inner.invars) == len(eqn.invars) and len(inner.outvars) == len(eqn.outvars)
-            return inner if same else None
-    return None
 
 
 def _class_probabilities(labels: ArrayLike, logits: Array) -> tuple[Array, Array]:

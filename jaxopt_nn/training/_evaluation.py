@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn import losses
+from jaxopt_nn._scale import power_of_two
+from jaxopt_nn.training._accumulation import compute_dtype
 from jaxopt_nn.training._batches import count_examples
 from jaxopt_nn.training._checks import check_data, check_values, examples_at_once, init_shapes
 from jaxopt_nn.training._devices import slice_rows, split_rows
@@ -118,26 +120,29 @@ def evaluate_model(parts: Recipe, params: Params, model_state: State, data: Batc
             values[name] = per_example(f"metrics[{name!r}]", function(outputs, rows.y), length)
         return values
 
-    def sums(rows: Batch, fresh: Array | None) -> tuple[dict[str, Array], Array]:
+    def means(rows: Batch, fresh: Array | None) -> tuple[dict[str, Array], Array]:
         values = values_of(rows)
         weight = jnp.ones_like(values["loss"]) if rows.weight is None else rows.weight.astype(values["loss"].dtype)
         weight = weight if fresh is None else jnp.where(fresh, weight, 0)
-        total = jnp.sum(weight)
-        return {name: losses.weighted_mean(value, weight) * total for name, value in values.items()}, total
+        return {name: losses.weighted_mean(value, weight) for name, value in values.items()}, jnp.sum(weight)
 
+    if data.weight is not None:  # only their ratios count, but their sum has to be finite
+        weight = data.weight.astype(compute_dtype(data.weight.dtype))
+        data = data._replace(weight=weight / power_of_two(jnp.max(weight)))
     examples = count_examples(data)
     size = examples_at_once(parts, examples)
     if size == examples:
-        totals, count = sums(data, None)
+        values, total = means(data, None)
     else:
         # The last window overlaps the one before it: what was counted there has weight 0 here. No padded copy is made.
         def window(index: Array) -> tuple[dict[str, Array], Array]:
             start = jnp.minimum(index * size, examples - size)
             rows = jax.tree.map(lambda leaf: slice_rows(leaf, start, size), data)
-            return sums(rows, start + jnp.arange(size) >= index * size)
+            return means(rows, start + jnp.arange(size) >= index * size)
 
-        totals, count = jax.tree.map(lambda sum_: sum_.sum(0), lax.map(window, jnp.arange(-(-examples // size))))
-    return {name: total / count for name, total in totals.items()}
+        each, totals = lax.map(window, jnp.arange(-(-examples // size)))
+        values, total = {name: losses.weighted_mean(mean, totals) for name, mean in each.items()}, jnp.sum(totals)
+    return {name: jnp.where(total == 0, jnp.nan, value) for name, value in values.items()}
 
 
 def _outputs(parts: Recipe, params: Params, model_state: State, x: PyTree) -> PyTree:

@@ -68,11 +68,12 @@ def make_run(recipe: RecipeFn) -> Run:
         ``run(key, hparams, train, valid=None) -> RunResult``, a pure function for ``jit``, ``vmap`` and ``grad``:
 
         * ``key``: a PRNG key, or :class:`RunKeys`;
-        * ``hparams``: any pytree of numbers, and of ``Static`` values that are not traced. A string without ``Static``
-          is refused by ``jax.jit`` itself;
+        * ``hparams``: any pytree of numbers, and of ``Static`` values that are not traced: strings, functions, bools,
+          widths. Of a string without ``Static``, ``jax.jit`` says that it is no array;
         * ``train``, ``valid``: data sets of type ``Batch``.
 
-        Under ``vmap`` every argument may have lanes. Lanes that share ``RunKeys.order`` share their batches. A lane
+        Under ``vmap`` every argument may have lanes: name the axes of each, as in
+        ``jax.vmap(run, (None, 0, None, None))(key, hparams, train, valid)``; None is for what all lanes share. Lanes that share ``RunKeys.order`` share their batches. A lane
         that has ended waits unchanged for the others; no lane can touch another. Gradients with respect to
         ``hparams`` treat the stopping epoch and the choice of the best epoch as constants.
 
@@ -115,6 +116,8 @@ def make_run(recipe: RecipeFn) -> Run:
         arguments = (key, static_unless_number(hparams), train, valid)
         return compiled(program, *arguments)[0](*arguments)
 
+    # jax.jit refuses a string before run is called, in a message that shows this name.
+    run.__qualname__ = "run (wrap what is no number in hparams as jaxopt_nn.types.Static(value))"
     return run
 
 

@@ -224,6 +224,20 @@ def test_static_values_need_no_axes():
     assert lanes.status.shape == (2,)
 
 
+def test_what_is_no_number_in_a_jitted_run_says_static():
+    """The message is JAX's, which shows the name of the function."""
+    run = jax.jit(training.make_run(lambda hp: recipe(hp["rate"])))
+    for value in ("relu", jax.nn.relu, ["relu"]):
+        with pytest.raises(TypeError, match=r"(?s)as jaxopt_nn\.types\.Static\(value\).*at path hparams\['activation'\]"):
+            run(jax.random.key(0), {"rate": 0.1, "activation": value}, Batch(X, Y))
+
+
+@DRIVERS
+def test_a_list_of_numbers_is_no_sweep(drive):
+    with pytest.raises(TypeError, match=r"^learning_rate: expected a number, got \[0\.1, 0\.2\]; to sweep it, use jax"):
+        drive(recipe, [0.1, 0.2], Batch(X, Y), jax.random.key(0))
+
+
 def test_a_second_softmax_is_warned_of():
     twice = layers.serial(layers.dense(3), jax.nn.softmax)
     with pytest.warns(UserWarning, match=r"^loss: it takes logits, but the model ends with a softmax"):

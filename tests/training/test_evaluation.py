@@ -125,3 +125,15 @@ def test_what_is_no_trained_model_and_what_are_no_features(problem, trained):
         training.predict(problem.recipe(), problem.hparams, trained.params, problem.valid.x)
     with pytest.raises(TypeError, match=r"^x: expected features, got a Batch: pass its x"):
         training.predict(problem.recipe(), problem.hparams, trained, problem.valid)
+
+
+@pytest.mark.parametrize("size", [70, 16])
+@pytest.mark.parametrize("scale", [1e-36, 1e38])
+def test_only_the_ratios_of_weights_count(problem, trained, size, scale):
+    """Whether their sum overflows or not."""
+    recipe, weight = problem.recipe(evaluation_batch_size=size), np.linspace(0.1, 3, 70, dtype=np.float32)
+    plain, scaled = (
+        training.evaluate(recipe, problem.hparams, trained, problem.train._replace(weight=factor * weight))
+        for factor in (np.float32(1), np.float32(scale))
+    )
+    np.testing.assert_allclose(scaled["loss"], plain["loss"], rtol=1e-5)

@@ -47,6 +47,7 @@ def freeze(optimizer: optax.GradientTransformation, frozen: Mask) -> optax.Gradi
 
     Parameters alone are frozen. The running statistics of a BatchNorm are no parameters but model state, which a
     forward pass in training moves and no optimizer sees: with ``"batch_norm_0/*"`` frozen they still follow the data.
+    :func:`jaxopt_nn.layers.eval_mode` around that part of the model holds them.
 
     Args:
         optimizer: any optimizer of the optax protocol. One that asks for ``value_fn`` or ``grad_fn`` (L-BFGS, a line
