@@ -15,6 +15,7 @@ import numpy as np
 __all__ = [
     "UnusableValueError",
     "check_bool",
+    "check_choice",
     "check_class_labels",
     "check_distributions",
     "check_each",
@@ -30,6 +31,7 @@ __all__ = [
     "is_probability",
     "plain_array",
     "refuse_masked",
+    "shown",
 ]
 
 _STATIC = (
@@ -87,6 +89,16 @@ def plain_array(name: str, value: Any) -> Any:
     return array
 
 
+def shown(value: Any) -> str:
+    """A value as a message shows it: of an array its type, of other things no more than a line."""
+    if isinstance(value, (np.ndarray, jax.Array, jax.ShapeDtypeStruct)) and value.ndim:
+        return f"an array {value.dtype}{list(value.shape)}"
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return f"a {type(value).__name__}"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def check_number(
     name: str,
     value: Any,
@@ -103,8 +115,8 @@ def check_number(
     """
     array = isinstance(value, (np.ndarray, np.generic, jax.Array))
     if isinstance(value, bool) or not (_is_real(value.dtype) if array else isinstance(value, (int, float))):
-        kind = f"{value.dtype}{list(value.shape)}" if isinstance(value, jax.core.Tracer) else repr(value)
-        hint = "; to sweep it, use jax.vmap over an array" if isinstance(value, (list, tuple)) else ""
+        kind = f"{value.dtype}{list(value.shape)}" if isinstance(value, jax.core.Tracer) else shown(value)
+        hint = "; to sweep it, use jax.vmap over an array" if isinstance(value, list) or type(value) is tuple else ""
         raise TypeError(f"{name}: expected a number, got {kind}{hint}")
     if np.ndim(value) != 0:
         raise ValueError(
@@ -123,13 +135,19 @@ def check_number(
         raise ValueError(f"{name}: expected an integer, got {number:g}")
 
 
-
 def check_bool(name: str, value: Any) -> None:
     """Raises unless ``value`` is True or False, of Python or NumPy: 0, 1 and "no" are none."""
     if isinstance(value, jax.core.Tracer):
         raise TypeError(f"{name}: expected True or False, got a traced value. {_STATIC}")
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected True or False, got {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{name}: expected True or False, got {shown(value)} of type {type(value).__name__}")
+
+
+def check_choice(name: str, value: Any, *choices: Any) -> None:
+    """Raises ``ValueError`` unless ``value`` is one of ``choices`` and of its type: 1 is not True."""
+    if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
+        quoted = [f'"{choice}"' if isinstance(choice, str) else str(choice) for choice in choices]
+        raise ValueError(f"{name}: expected {', '.join(quoted[:-1])} or {quoted[-1]}, got {shown(value)}")
 
 
 def check_positive_int(name: str, value: Any, *, high: int | None = None) -> None:
@@ -137,7 +155,7 @@ def check_positive_int(name: str, value: Any, *, high: int | None = None) -> Non
     if isinstance(value, jax.core.Tracer):
         raise TypeError(f"{name}: expected a Python int, got a traced value. It fixes a shape. {_STATIC}")
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: expected a positive int, got {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{name}: expected a positive int, got {shown(value)} of type {type(value).__name__}")
     if value < 1 or (high is not None and value > high):
         raise ValueError(f"{name}: expected an int in [1, {'inf)' if high is None else f'{high}]'}, got {value}")
 
@@ -151,7 +169,7 @@ def check_key(name: str, key: Any) -> None:
             return
         raise TypeError(f"{name}: expected one PRNG key, got an array {key.dtype}{list(key.shape)}")
     hint = f"; make one with jax.random.key({key})" if isinstance(key, (int, np.integer)) else ""
-    raise TypeError(f"{name}: expected a PRNG key, got {key!r} of type {type(key).__name__}{hint}")
+    raise TypeError(f"{name}: expected a PRNG key, got {shown(key)} of type {type(key).__name__}{hint}")
 
 
 def check_same_shape(name: str, value: Any, other_name: str, other: Any) -> None:
@@ -207,6 +225,8 @@ def check_weight(name: str, weight: Any, length: int) -> None:
     """Raises unless ``weight`` is ``[length]`` and, where it is concrete, finite and non-negative."""
     if np.shape(weight) != (length,):
         raise ValueError(f"{name}: expected one weight an example, [{length}], got {list(np.shape(weight))}")
+    if jnp.issubdtype(jnp.result_type(weight), jnp.complexfloating):
+        raise TypeError(f"{name}: expected real numbers, got {jnp.result_type(weight)}")
     values = concrete_array(weight)
     if values is not None:
         check_each(name, values, np.isfinite(values) & (values >= 0), "a finite number >= 0")

@@ -5,7 +5,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-__all__ = ["promoted"]
+__all__ = ["as_dtype", "promoted"]
+
+
+def as_dtype(name: str, dtype: Any) -> Any:
+    """``dtype`` as one of NumPy's, or ``TypeError`` that names the argument."""
+    try:
+        if dtype is not None:  # float64 to NumPy
+            return jnp.dtype(dtype)
+    except TypeError:
+        pass
+    raise TypeError(f"{name}: expected a dtype, such as jnp.float32, got {dtype!r}")
 
 
 def promoted(*dtypes: Any) -> Any:

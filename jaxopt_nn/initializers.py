@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxopt_nn._arguments import check_bool, check_key, check_number, check_positive_int
+from jaxopt_nn._arguments import check_bool, check_choice, check_key, check_number, check_positive_int
 from jaxopt_nn._dtypes import promoted
 from jaxopt_nn.types import Array, ArrayLike, Key
 
@@ -408,8 +408,7 @@ def variance_scaling(scale: ArrayLike, mode: FanMode, distribution: Distribution
     """
     check_number("scale", scale, 0.0, open_low=True)
     for name, value, choices in (("mode", mode, FanMode), ("distribution", distribution, Distribution)):
-        if value not in get_args(choices):
-            raise ValueError(f"{name}: expected one of {list(get_args(choices))}, got {value!r}")
+        check_choice(name, value, *get_args(choices))
 
     def draw(key: Key, shape: Sequence[int], dtype: DTypeLike) -> Array:
         window = math.prod(shape[:-2])

@@ -188,6 +188,8 @@ def weighted_mean(per_example: ArrayLike, weight: ArrayLike | None = None) -> Ar
     values = jnp.asarray(plain_array("per_example", per_example))
     if values.ndim != 1:
         raise ValueError(f"per_example: expected one number an example, [N], got {list(values.shape)}")
+    if jnp.issubdtype(values.dtype, jnp.complexfloating):
+        raise TypeError(f"per_example: expected real numbers, got {values.dtype}")
     values = values.astype(promoted(values.dtype, jnp.float32))
     if weight is None:
         return jnp.sum(values) / max(values.size, 1)

@@ -20,6 +20,7 @@ from jax import lax
 from jaxopt_nn._arguments import (
     check_class_labels,
     check_distributions,
+    check_each,
     check_number,
     check_positive_int,
     check_probabilities,
@@ -262,6 +263,11 @@ def precision_recall_f1(confusion: ArrayLike) -> ClassScores:
     counts = jnp.asarray(plain_array("confusion", confusion))
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
         raise ValueError(f"confusion: expected a square matrix [C, C], got {list(counts.shape)}")
+    if jnp.issubdtype(counts.dtype, jnp.complexfloating):
+        raise TypeError(f"confusion: expected counts, got {counts.dtype}")
+    values = concrete_array(counts)
+    if values is not None:
+        check_each("confusion", values, np.isfinite(values) & (values >= 0), "a count >= 0")
     floats = counts.astype(promoted(counts.dtype, jnp.float32))  # twice an integer count may not fit
     hits, predicted, support = jnp.diagonal(floats), floats.sum(0), floats.sum(1)
     return ClassScores(

@@ -93,7 +93,7 @@ def check_mask(name: str, mask: Mask) -> None:
     >>> check_mask("mask", ["*/bias", "*/scale"])
     """
     if callable(mask):
-        if not takes(mask, "", None):
+        if isinstance(mask, type) or not takes(mask, "", None):
             raise TypeError(f"{name}: expected a function (path, leaf) -> bool, got one of other arguments, {mask!r}")
         return
     patterns = [mask] if isinstance(mask, str) else mask

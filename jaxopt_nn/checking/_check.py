@@ -12,7 +12,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_nn._arguments import check_key, check_number, check_positive_int
+from jaxopt_nn._arguments import check_choice, check_key, check_number, check_positive_int
 from jaxopt_nn.checking._jaxpr import rule_stripped
 from jaxopt_nn.checking._objective import casts
 from jaxopt_nn.checking._objective.float64 import in_float64
@@ -140,10 +140,8 @@ def check_gradients(
     check_number("miss_probability", miss_probability, 0.0, 0.5, open_low=True)
     if directions < 2:
         raise ValueError(f"directions: expected an int >= 2, got {directions}")
-    if stop_gradient not in ("gap", "constant"):
-        raise ValueError(f'stop_gradient: expected "gap" or "constant", got {stop_gradient!r}')
-    if order not in (1, 2):
-        raise ValueError(f"order: expected 1 or 2, got {order!r}")
+    check_choice("stop_gradient", stop_gradient, "gap", "constant")
+    check_choice("order", order, 1, 2)
     if order == 2 and trusted_rules:
         raise ValueError("order: expected 1 with trusted_rules, which say nothing of second derivatives; got 2")
     arguments = split_arguments(args, argnums)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from jaxopt_nn._arguments import check_positive_int, refuse_masked
+from jaxopt_nn._arguments import check_choice, check_positive_int, refuse_masked
+from jaxopt_nn._dtypes import as_dtype
 from jaxopt_nn.data._checks import (
     blurred_feature,
     check_concrete,
@@ -63,8 +64,8 @@ def from_arrays(
         >>> batch.x.dtype.name, batch.y.dtype.name, batch.y.tolist()
         ('float32', 'int32', [1, 0])
     """
-    if task not in (None, "classification", "regression"):
-        raise ValueError(f'task: expected "classification", "regression" or None, got {task!r}')
+    check_choice("task", task, "classification", "regression", None)
+    dtype = None if dtype is None else as_dtype("dtype", dtype)
     check_concrete("x", x)
     check_concrete("y", y)
     check_concrete("weight", weight)

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxopt_nn._arguments import check_choice, shown
 from jaxopt_nn.data._idx import read_idx
 from jaxopt_nn.types import Batch
 
@@ -39,8 +40,9 @@ def load_fashion_mnist(
         H. Xiao, K. Rasul, R. Vollgraf, Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
         Algorithms, 2017.
     """
-    if split not in _PREFIX:
-        raise ValueError(f'split: expected "train" or "test", got {split!r}')
+    check_choice("split", split, *_PREFIX)
+    if not (directory is None or isinstance(directory, (str, os.PathLike))):
+        raise TypeError(f"directory: expected a path, got {shown(directory)}")
     image_path, label_path = _find(_places(directory), _PREFIX[split])
     images, labels = read_idx(image_path), read_idx(label_path)
     if images.dtype != np.uint8 or images.shape[1:] != (28, 28) or len(images) == 0:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxopt_nn._arguments import check_number
+from jaxopt_nn._arguments import check_number, shown
 from jaxopt_nn._dtypes import promoted
 from jaxopt_nn.data._checks import check_concrete, check_finite, check_real, is_integer, num_examples
 from jaxopt_nn.trees import named_leaves
@@ -292,6 +292,8 @@ def _large_integers(columns: NDArray[Any]) -> NDArray[np.int64] | None:
 
 
 def _apply(caller: str, formula: Callable[..., Any], scaler: Scaler, x: PyTree) -> PyTree:
+    if not isinstance(scaler, Scaler):
+        raise TypeError(f"scaler: expected a Scaler, as fit_standard_scaler returns one, got {shown(scaler)}")
     if isinstance(x, Batch):
         return x._replace(x=_apply(caller, formula, scaler, x.x))
     expected, got = jax.tree.structure(scaler.shift), jax.tree.structure(x)

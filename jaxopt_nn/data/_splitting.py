@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxopt_nn._arguments import check_key, check_number, check_positive_int
+from jaxopt_nn._arguments import check_choice, check_key, check_number, check_positive_int
 from jaxopt_nn.data._checks import check_concrete, is_integer, num_examples
 from jaxopt_nn.types import Batch, Key
 
@@ -115,8 +115,7 @@ def _check_fractions(fractions: Sequence[float]) -> NDArray[np.float64]:
 
 
 def _labels(batch: Batch, stratify: Stratify) -> NDArray[Any] | None:
-    if stratify not in (True, False, "auto"):
-        raise ValueError(f'stratify: expected True, False or "auto", got {stratify!r}')
+    check_choice("stratify", stratify, True, False, "auto")
     y = batch.y
     has_labels = hasattr(y, "dtype") and is_integer(y.dtype) and y.ndim == 1
     if stratify and stratify != "auto" and not has_labels:

@@ -3,6 +3,7 @@
 Nothing is guessed about broken data: an empty cell, a ``nan`` or a word among numbers is an error, not a missing value.
 """
 
+import codecs
 import csv
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxopt_nn._arguments import check_choice, shown
 from jaxopt_nn.data._arrays import Task, float32_or_64
 from jaxopt_nn.types import Batch
 
@@ -101,12 +103,21 @@ def load_csv(
         >>> flowers.batch.y.tolist(), flowers.feature_names, flowers.classes
         ([0, 1], ('length', 'width'), ('setosa', 'virginica'))
     """
-    if task not in (None, "classification", "regression"):
-        raise ValueError(f'task: expected "classification", "regression" or None, got {task!r}')
+    check_choice("task", task, "classification", "regression", None)
     if classes is not None and task == "regression":
         raise ValueError('classes: expected None with task="regression"')
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"path: expected the path of a file, got {path!r}")
+    for name, value in (("classes", () if classes is None else classes), ("ignore", ignore)):
+        if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+            raise TypeError(f"{name}: expected a list, such as [{value!r}], got {shown(value)}")
+    check_choice("header", header, True, False, None)
+    if not isinstance(delimiter, str) or len(delimiter) != 1:
+        raise ValueError(f"delimiter: expected one character, got {shown(delimiter)}")
+    try:
+        codecs.lookup(encoding)
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"encoding: expected the name of one, such as 'utf-8', got {shown(encoding)}") from error
     names, rows = _read(path, header, delimiter, encoding)
     target_column = _column("target", target, names, path)
     left_out = {target_column, *(_column(f"ignore[{i}]", each, names, path) for i, each in enumerate(ignore))}

@@ -4,13 +4,19 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxopt_nn.types import Batch
+
 __all__ = ["check_array", "check_floating", "check_several"]
 
 
 def check_array(x: Any) -> None:
     """Raises unless ``x`` is one array, or the shape and dtype of one."""
     if hasattr(x, "shape") and hasattr(x, "dtype"):
+        if not getattr(x.dtype, "isnative", True):
+            raise TypeError(f"expected the machine's order of bytes, got {x.dtype}; convert it with jnp.asarray")
         return
+    if isinstance(x, Batch):
+        raise TypeError("expected one array, got a Batch: pass its x")
     hint = "; convert it with jnp.asarray" if isinstance(x, (int, float)) else ""
     if isinstance(x, (tuple, list)):
         inner = {type(item).__name__ for item in x}

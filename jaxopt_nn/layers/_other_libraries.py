@@ -19,7 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxopt_nn.trees import named_leaves
+from jaxopt_nn._arguments import shown
+from jaxopt_nn.trees import named_leaves, takes
 from jaxopt_nn.types import Array, Key, Layer, Params, PyTree, State
 
 __all__ = ["from_apply", "from_equinox", "from_haiku", "from_linen", "from_nnx"]
@@ -56,6 +57,8 @@ def from_apply(
     for argument, value in (("init", init), ("apply", apply)):
         if not callable(value):
             raise TypeError(f"{argument}: expected a function, got {value!r}")
+    if not takes(init, None, None):
+        raise TypeError(f"init: expected a function (key, x) -> params, got {shown(init)}")
     wanted = _named(apply, "train", "key", "weight")
 
     def init_guest(key: Key, x: PyTree) -> tuple[Params, State]:
@@ -98,6 +101,8 @@ def from_linen(module: Any, *, rngs: tuple[str, ...] = ("dropout",)) -> Layer:
         ValueError: from ``apply``, if something is random in training and there is no key.
     """
     _check_module("module", module, _library("flax.linen").Module, "linen.Dense(3)")
+    if isinstance(rngs, str):
+        raise TypeError(f"rngs: expected a tuple of names, got the string {rngs!r}")
     no_key = _library("flax.errors").InvalidRngError
     names = _mode_names(type(module).__call__)
 
@@ -284,8 +289,9 @@ def from_haiku(function: Callable[..., Any]) -> Layer:
         ValueError: from ``apply``, Haiku's own, if something is random in training without a key.
     """
     haiku = _library("haiku")
-    if not callable(function):
-        raise TypeError(f"function: expected a function of x, not transformed yet, got a {type(function).__name__}")
+    if isinstance(function, type) or not callable(function):
+        got = f"the class {function.__name__}" if isinstance(function, type) else f"a {type(function).__name__}"
+        raise TypeError(f"function: expected a function of x, not transformed yet, got {got}")
     transformed, names = haiku.transform_with_state(function), _mode_names(function)
 
     def init(key: Key, x: PyTree) -> tuple[Params, State]:
@@ -316,10 +322,11 @@ def _library(name: str) -> Any:
 
 
 def _check_build(build: Any, module: type, example: str) -> None:
-    if isinstance(build, module) or not callable(build):
+    if isinstance(build, module) or not callable(build) or not takes(build, None):
+        got = f"the class {build.__name__}" if isinstance(build, type) else f"a {type(build).__name__}"
         raise TypeError(
-            f"build: expected a function that makes a module, such as {example}, got a {type(build).__name__}; a layer "
-            "makes its parameters at init"
+            f"build: expected a function that makes a module, such as {example}, got {got}; a layer makes its "
+            "parameters at init"
         )
 
 

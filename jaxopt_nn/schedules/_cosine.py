@@ -6,7 +6,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxopt_nn._arguments import check_number, concrete_number
+from jaxopt_nn._arguments import check_choice, check_number, concrete_number
 from jaxopt_nn.schedules._steps import Schedule, as_float, check_steps, done_and_left
 from jaxopt_nn.types import Array, ArrayLike
 
@@ -162,10 +162,8 @@ def one_cycle(
             raise ValueError(f"final_fraction: expected no less than warmup_fraction, {first:g}, got {second:g}")
     check_number("div_factor", div_factor, 0.0, open_low=True)
     check_number("final_div_factor", final_div_factor, 0.0, open_low=True)
-    if anneal not in ("cosine", "linear"):
-        raise ValueError(f'anneal: expected "cosine" or "linear", got {anneal!r}')
-    if convention not in ("optax", "torch"):
-        raise ValueError(f'convention: expected "optax" or "torch", got {convention!r}')
+    check_choice("anneal", anneal, "cosine", "linear")
+    check_choice("convention", convention, "optax", "torch")
     early = 1.0 if convention == "torch" else 0.0
 
     def schedule(count: ArrayLike) -> Array:

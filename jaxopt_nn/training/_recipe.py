@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_nn._arguments import check_number, check_positive_int
+from jaxopt_nn._arguments import check_choice, check_number, check_positive_int
 from jaxopt_nn.layers import as_layer
 from jaxopt_nn.optimizers import Plateau
 from jaxopt_nn.training._step import check_optimizer
@@ -109,8 +109,7 @@ def _check_parts(parts: Recipe) -> None:
     if parts.evaluation_batch_size is not None:
         check_positive_int("evaluation_batch_size", parts.evaluation_batch_size)
     check_number("nonfinite_limit", parts.nonfinite_limit, 1)
-    if parts.last_batch not in ("pad", "drop"):
-        raise ValueError(f'last_batch: expected "pad" or "drop", got {parts.last_batch!r}')
+    check_choice("last_batch", parts.last_batch, "pad", "drop")
     if not isinstance(parts.shuffle, (bool, np.bool_)):
         raise TypeError(f"shuffle: expected True or False, got {parts.shuffle!r}")
     check_optimizer("optimizer", parts.optimizer)

@@ -73,9 +73,10 @@ def make_run(recipe: RecipeFn) -> Run:
         * ``train``, ``valid``: data sets of type ``Batch``.
 
         Under ``vmap`` every argument may have lanes: name the axes of each, as in
-        ``jax.vmap(run, (None, 0, None, None))(key, hparams, train, valid)``; None is for what all lanes share. Lanes that share ``RunKeys.order`` share their batches. A lane
-        that has ended waits unchanged for the others; no lane can touch another. Gradients with respect to
-        ``hparams`` treat the stopping epoch and the choice of the best epoch as constants.
+        ``jax.vmap(run, (None, 0, None, None))(key, hparams, train, valid)``; None is for what all lanes share. Lanes
+        that share ``RunKeys.order`` share their batches. A lane that has ended waits unchanged for the others; no lane
+        can touch another. Gradients with respect to ``hparams`` treat the stopping epoch and the choice of the best
+        epoch as constants.
 
     Called outside of ``jit``, ``run`` is one program too, compiled once for all recipes that say the same.
 

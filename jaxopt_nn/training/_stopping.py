@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxopt_nn._arguments import check_choice
 from jaxopt_nn.training._devices import varying, varying_axes
 from jaxopt_nn.types import Array, ArrayLike, Params, State
 
@@ -82,8 +83,7 @@ def mode_of(stopping: EarlyStopping) -> Mode:
             f'early_stopping.mode: expected "min" or "max", as {stopping.monitor!r} does not say which values are '
             f"better, got None"
         )
-    if mode not in ("min", "max"):
-        raise ValueError(f'early_stopping.mode: expected "min" or "max", got {mode!r}')
+    check_choice("early_stopping.mode", mode, "min", "max")
     return mode
 
 

@@ -143,5 +143,5 @@ def test_what_is_no_group_is_named(make, message):
 
 
 def test_one_string_is_no_sequence_of_patterns():
-    with pytest.raises(TypeError, match=r"^patterns: expected a sequence of patterns, got the string 'head'"):
+    with pytest.raises(TypeError, match=r"^patterns: expected a list of patterns, got 'head'"):
         optimizers.scale_by_depth("head", 0.5)

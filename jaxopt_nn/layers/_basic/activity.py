@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxopt_nn._arguments import check_number
+from jaxopt_nn._arguments import check_number, check_weight, plain_array
 from jaxopt_nn._dtypes import promoted
 from jaxopt_nn.layers._inputs import check_array
 from jaxopt_nn.trees import named_leaves
@@ -67,6 +67,9 @@ def activity_penalty(*, l1: ArrayLike = 0.0, l2: ArrayLike = 0.0) -> Layer:
         if not train:
             return x, state
         wide = promoted(x.dtype, jnp.float32)
+        if weight is not None:
+            weight = plain_array("weight", weight)
+            check_weight("weight", weight, x.shape[0])
         share = jnp.ones(x.shape[0], wide) if weight is None else jnp.asarray(weight, wide)
         present = (share > 0).reshape((-1,) + (1,) * (x.ndim - 1))
         values = jnp.where(present, x, jnp.zeros_like(x)).astype(wide)

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_nn import initializers
-from jaxopt_nn._arguments import check_key, check_positive_int
+from jaxopt_nn._arguments import check_bool, check_key, check_positive_int
 from jaxopt_nn.initializers import Initializer
-from jaxopt_nn.layers._inputs import check_floating
+from jaxopt_nn.layers._inputs import check_array, check_floating
+from jaxopt_nn.layers._parts import initializer
 from jaxopt_nn.types import Array, Key, Layer, Params, State
 
 __all__ = ["dense", "flatten"]
@@ -50,7 +51,9 @@ def dense(
     """
     check_positive_int("features", features)
     features = int(features)  # of NumPy's integers too
-    kernel_init = initializers.he_normal() if kernel_init is None else kernel_init
+    check_bool("use_bias", use_bias)
+    kernel_init = initializer("kernel_init", kernel_init) or initializers.he_normal()
+    bias_init = initializer("bias_init", bias_init)
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
         check_key("key", key)
@@ -87,6 +90,9 @@ def flatten(x: Array) -> Array:
     >>> flatten(jnp.ones((2, 28, 28, 1))).shape
     (2, 784)
     """
+    check_array(x)
+    if not x.shape:
+        raise ValueError("expected input [batch, ...], got a scalar")
     return x.reshape((x.shape[0], math.prod(x.shape[1:])))  # not -1: it may be an empty batch
 
 

@@ -10,9 +10,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from jaxopt_nn import initializers
-from jaxopt_nn._arguments import check_key, check_positive_int, concrete_array
+from jaxopt_nn._arguments import check_key, check_positive_int, concrete_array, shown
+from jaxopt_nn._dtypes import as_dtype
 from jaxopt_nn.initializers import Initializer
 from jaxopt_nn.layers._inputs import check_array
+from jaxopt_nn.layers._parts import initializer
 from jaxopt_nn.types import Array, Key, Layer, Params, State
 
 __all__ = ["embedding", "reshape"]
@@ -57,10 +59,13 @@ def embedding(
     """
     check_positive_int("num_embeddings", num_embeddings)
     check_positive_int("features", features)
-    if padding_id is not None and not (isinstance(padding_id, (int, np.integer)) and 0 <= padding_id < num_embeddings):
-        raise ValueError(f"padding_id: expected an int in [0, {num_embeddings}), got {padding_id!r}")
+    if padding_id is not None:
+        known = isinstance(padding_id, (int, np.integer)) and not isinstance(padding_id, bool)
+        if not known or not 0 <= padding_id < num_embeddings:
+            raise ValueError(f"padding_id: expected an int in [0, {num_embeddings}), got {shown(padding_id)}")
+    dtype = as_dtype("dtype", dtype)
     num_embeddings, features = int(num_embeddings), int(features)  # of NumPy's integers too
-    draw = initializers.normal(features**-0.5) if embedding_init is None else embedding_init
+    draw = initializer("embedding_init", embedding_init) or initializers.normal(features**-0.5)
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
         check_key("key", key)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jaxopt_nn._arguments import shown
 from jaxopt_nn.layers._combinators.wiring import Node, Wiring, as_layer, wired
 from jaxopt_nn.types import Layer
 
@@ -21,6 +22,8 @@ class Shared(NamedTuple):
 
 def shared(node: str) -> Shared:
     """In a :func:`graph`: the same layer as another node's, with the same parameters and the same state."""
+    if not isinstance(node, str):
+        raise TypeError(f"node: expected the name of a node, got {shown(node)}")
     return Shared(node)
 
 
@@ -68,6 +71,8 @@ def graph(
     >>> sorted(params), y["score"].shape, y["left"].shape
     (['left', 'score'], (2, 1), (2, 4))
     """
+    if not isinstance(nodes, Mapping):
+        raise TypeError(f"nodes: expected a dictionary, name to (layer, source, ...), got {shown(nodes)}")
     entries = (inputs,) if isinstance(inputs, str) else tuple(inputs)
     leaving = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     if not nodes:

@@ -5,11 +5,12 @@ from typing import Any, Literal
 
 import jax
 
-from jaxopt_nn._arguments import check_positive_int
+from jaxopt_nn._arguments import check_choice, check_positive_int, shown
 from jaxopt_nn.initializers import Initializer
 from jaxopt_nn.layers._basic.dense import dense
 from jaxopt_nn.layers._basic.dropout import dropout
 from jaxopt_nn.layers._combinators.serial import serial
+from jaxopt_nn.layers._parts import layer_from
 from jaxopt_nn.types import ArrayLike, Layer
 
 __all__ = ["mlp", "pyramid"]
@@ -50,6 +51,8 @@ def mlp(
     >>> [params[f"dense_{i}"]["kernel"].shape for i in range(4)]
     [(20, 64), (64, 32), (32, 16), (16, 10)]
     """
+    if not isinstance(widths, Sequence) or isinstance(widths, (str, bytes)):
+        raise TypeError(f"widths: expected a list of ints, such as [64, 10], got {shown(widths)}")
     if not widths:
         raise ValueError("widths: expected one or more, got none")
     for index, width in enumerate(widths):
@@ -57,7 +60,7 @@ def mlp(
     parts: list[Layer | Callable[[Any], Any]] = []
     for width in widths[:-1]:
         parts.append(dense(width, kernel_init=kernel_init, bias_init=bias_init, use_bias=norm is None))
-        parts += [] if norm is None else [norm()]
+        parts += [] if norm is None else [layer_from("norm", norm)]
         parts.append(activation)
         parts += [] if drop_rate is None else [dropout(drop_rate)]
     return serial(*parts, dense(widths[-1], kernel_init=kernel_init, bias_init=bias_init))
@@ -82,8 +85,7 @@ def pyramid(
     """
     for name, value in (("first", first), ("last", last), ("depth", depth)):
         check_positive_int(name, value)
-    if spacing not in ("geometric", "linear"):
-        raise ValueError(f'spacing: expected "geometric" or "linear", got {spacing!r}')
+    check_choice("spacing", spacing, "geometric", "linear")
     if depth == 1:
         if first != last:
             raise ValueError(f"depth: expected 2 or more from the width {first} to {last}, got 1")

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from jaxopt_nn._arguments import check_key, check_positive_int
+from jaxopt_nn._arguments import check_bool, check_key, check_positive_int
 from jaxopt_nn.layers._combinators.wiring import Node, Wiring, as_layer, counted, located, output_shape, shapes_of
 from jaxopt_nn.types import Array, Key, Layer, Params, State
 
@@ -46,6 +46,7 @@ def repeat(block: Layer | Callable[[Any], Any], n: int, *, unroll: int = 1, rema
     """
     check_positive_int("n", n)
     check_positive_int("unroll", unroll)
+    check_bool("remat", remat)
     n, unroll = int(n), int(unroll)  # of NumPy's integers too
     layer = as_layer(block)
     (name,) = counted([layer])

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxopt_nn._arguments import check_key
+from jaxopt_nn._arguments import check_bool, check_key, shown
 from jaxopt_nn.layers._combinators.closures import check_no_weights
-from jaxopt_nn.trees import named_leaves
+from jaxopt_nn.trees import named_leaves, takes
 from jaxopt_nn.types import Array, Key, Layer, Params, PyTree, State
 
 __all__ = [
@@ -79,9 +79,14 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
         return layer
     if not callable(layer):
         raise TypeError(
-            f"layer: expected a Layer or a function of an array, got {layer!r} of type {type(layer).__name__}"
+            f"layer: expected a Layer or a function of an array, got {shown(layer)} of type {type(layer).__name__}"
         )
     check_no_weights(layer)
+    name = getattr(layer, "__name__", "function")
+    if getattr(layer, "__annotations__", {}).get("return") is Layer:
+        raise TypeError(f"layer: expected a Layer, got the function {name} that makes one: call it, {name}(...)")
+    if (isinstance(layer, type) and not hasattr(layer, "dtype")) or not takes(layer, None):
+        raise TypeError(f"layer: expected a Layer or a function of an array, got {shown(layer)}, which is none")
     function = layer
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
@@ -100,7 +105,7 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
         del params, train, key, weight
         return function(x), state
 
-    return Layer(init, apply, getattr(function, "__name__", "function").strip("<>"))
+    return Layer(init, apply, name.strip("<>"))
 
 
 def counted(layers: Sequence[Layer]) -> list[str]:
@@ -144,6 +149,12 @@ def wired(wiring: Wiring, name: str) -> Layer:
         key: Key | None = None,
         weight: Array | None = None,
     ) -> tuple[PyTree, State]:
+        for argument, value in (("params", params), ("state", state)):
+            if not isinstance(value, Mapping):
+                raise TypeError(f"{argument}: expected the dictionary that init returned, got {shown(value)}")
+        check_bool("train", train)
+        if key is not None:
+            check_key("key", key)
         values = bind(wiring, x)
         new_state = dict(state)
         keys = [None] * len(nodes) if key is None else jax.random.split(key, len(nodes))

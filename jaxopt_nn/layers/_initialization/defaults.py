@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_nn import initializers
-from jaxopt_nn._arguments import check_key
+from jaxopt_nn._arguments import check_choice, check_key
 from jaxopt_nn.initializers import Initializer
 from jaxopt_nn.layers._combinators.wiring import as_layer
 from jaxopt_nn.trees import named_leaves
@@ -52,8 +52,7 @@ def with_defaults(model: Any, convention: Literal["torch", "keras"]) -> Layer:
     >>> bool(0.099 < abs(params["dense_0"]["kernel"]).max() < 0.1), bool(abs(params["dense_0"]["bias"]).max() < 0.1)
     (True, True)
     """
-    if convention not in ("torch", "keras"):
-        raise ValueError(f'convention: expected "torch" or "keras", got {convention!r}')
+    check_choice("convention", convention, "torch", "keras")
     layer = as_layer(model)
 
     def init(key: Key, x: PyTree) -> tuple[Params, State]:

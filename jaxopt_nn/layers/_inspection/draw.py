@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+from jaxopt_nn._arguments import shown
 from jaxopt_nn.layers._combinators.wiring import as_layer
 from jaxopt_nn.layers._inspection.summary import Description, describe
 from jaxopt_nn.trees import named_leaves
@@ -49,6 +50,8 @@ def draw(model: Any, x: PyTree, *, title: str = "") -> Any:
     places, routes = _laid_out(list(labels), arrows)
     columns = [at[0] for route in routes for at in route] or [0.0]
     width, height = max(columns) - min(columns) + 1, max(at[1] for at in places.values()) + 1
+    if not isinstance(title, str):
+        raise TypeError(f"title: expected a string, got {shown(title)}")
     figure = Figure(figsize=(width * _COLUMN, height * _LINE + (0.4 if title else 0)), layout="constrained")
     figure.suptitle(title)
     ax = figure.subplots()

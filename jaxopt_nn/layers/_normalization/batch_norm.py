@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, Never
 import jax.numpy as jnp
 from jax import lax
 
-from jaxopt_nn._arguments import check_number
+from jaxopt_nn._arguments import check_choice, check_number
 from jaxopt_nn.layers._normalization.moments import (
     Moments,
     aligned,
@@ -97,8 +97,7 @@ def batch_norm(
     (True, True)
     """
     check_no_features("batch_norm", features)
-    if convention not in _CONVENTIONS:
-        raise ValueError(f"convention: expected one of {list(_CONVENTIONS)}, got {convention!r}")
+    check_choice("convention", convention, *_CONVENTIONS)
     chosen = _CONVENTIONS[convention]
     rate = chosen.momentum if momentum is None else momentum
     small = chosen.epsilon if epsilon is None else epsilon

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from jaxopt_nn._arguments import check_weight, plain_array
 from jaxopt_nn._dtypes import promoted
 from jaxopt_nn.layers._inputs import check_array
 from jaxopt_nn.types import Array, ArrayLike
@@ -113,6 +114,8 @@ def weighted_moments(x: Array, weight: Array | None, epsilon: ArrayLike) -> Mome
         mean = jnp.mean(x, axes)
         variance = jnp.mean(jnp.square(x - aligned(mean, x)), axes)
         return Moments(unit, x, mean, variance, jnp.asarray(x.shape[0] * positions, x.dtype))
+    weight = plain_array("weight", weight)
+    check_weight("weight", weight, x.shape[0])
     weight = jnp.asarray(weight, x.dtype)
     total = jnp.sum(weight)
     share = weight / jnp.where(total > 0, total, 1)

@@ -10,7 +10,7 @@ from typing import Any, Never
 
 import jax.numpy as jnp
 
-from jaxopt_nn._arguments import check_number, check_positive_int
+from jaxopt_nn._arguments import check_bool, check_number, check_positive_int
 from jaxopt_nn.layers._normalization.moments import (
     check_no_features,
     check_normalized,
@@ -202,6 +202,9 @@ def _normalized(x: Array, axes: tuple[int, ...], epsilon: ArrayLike) -> Array:
 def _normalization(
     normalize: Callable[[Array], Array], check: Callable[..., None], use_scale: bool, use_bias: bool, name: str
 ) -> Layer:
+    check_bool("use_scale", use_scale)
+    check_bool("use_bias", use_bias)
+
     def init(key: Key, x: Any) -> tuple[Params, State]:
         del key
         check(x)

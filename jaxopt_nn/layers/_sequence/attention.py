@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_nn import initializers
-from jaxopt_nn._arguments import check_key, check_number, check_positive_int
+from jaxopt_nn._arguments import check_bool, check_key, check_number, check_positive_int
 from jaxopt_nn._dtypes import promoted
 from jaxopt_nn.initializers import Initializer
 from jaxopt_nn.layers._basic.dense import dense
@@ -21,6 +21,7 @@ from jaxopt_nn.layers._combinators.serial import add, serial
 from jaxopt_nn.layers._combinators.wiring import as_layer, counted
 from jaxopt_nn.layers._inputs import check_array, check_floating
 from jaxopt_nn.layers._normalization.per_example import layer_norm
+from jaxopt_nn.layers._parts import initializer, layer_from
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
 
 __all__ = ["multi_head_attention", "transformer_block"]
@@ -89,12 +90,15 @@ def multi_head_attention(
     for name, value in (("head_features", head_features), ("features", features)):
         if value is not None:
             check_positive_int(name, value)
+    check_bool("causal", causal)
+    check_bool("use_bias", use_bias)
+    kernel_init, bias_init = initializer("kernel_init", kernel_init), initializer("bias_init", bias_init)
     if drop_rate is not None:
         check_number("drop_rate", drop_rate, 0, 1, open_high=True)
     drop = None if drop_rate is None else dropout(drop_rate)
 
     def project(width: int) -> Layer:
-        kernel = initializers.xavier_uniform() if kernel_init is None else kernel_init
+        kernel = kernel_init or initializers.xavier_uniform()
         return dense(width, kernel_init=kernel, bias_init=bias_init, use_bias=use_bias)
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
@@ -201,7 +205,7 @@ def transformer_block(
     """
     if hidden_features is not None:
         check_positive_int("hidden_features", hidden_features)
-    kernel = initializers.xavier_uniform() if kernel_init is None else kernel_init
+    kernel = initializer("kernel_init", kernel_init) or initializers.xavier_uniform()
     after = [] if drop_rate is None else [dropout(drop_rate)]
     attention = _masked_self_attention(
         multi_head_attention(num_heads, causal=causal, drop_rate=drop_rate, kernel_init=kernel)
@@ -217,10 +221,10 @@ def transformer_block(
     hidden = {name: (part, *sources) for name, part, sources in zip(names, parts, fed, strict=False)}
     nodes = {
         "sequence": (_sequence, "input"),
-        "attention_norm": (norm(), "sequence"),
+        "attention_norm": (layer_from("norm", norm), "sequence"),
         "attention": (serial(attention, *after) if after else attention, "attention_norm", "input"),
         "attended": (add, "sequence", "attention"),
-        "hidden_norm": (norm(), "attended"),
+        "hidden_norm": (layer_from("norm", norm), "attended"),
         "hidden": (graph(hidden, outputs=names[-1]), "hidden_norm"),
         "sum": (_sum_with_mask, "attended", "hidden", "input"),
     }

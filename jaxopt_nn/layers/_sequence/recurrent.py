@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn import initializers
-from jaxopt_nn._arguments import check_key, check_positive_int
+from jaxopt_nn._arguments import check_bool, check_key, check_positive_int
 from jaxopt_nn.initializers import Initializer
 from jaxopt_nn.layers._inputs import check_array, check_floating
+from jaxopt_nn.layers._parts import check_function, initializer
 from jaxopt_nn.types import Array, Key, Layer, Params, State
 
 __all__ = ["gru", "lstm", "simple_rnn"]
@@ -66,6 +67,8 @@ def simple_rnn(
     >>> layer.apply(params, state, jnp.ones((2, 7, 4)), train=False, key=None, weight=None)[0].shape
     (2, 3)
     """
+    check_function("activation", activation)
+    bias_init = initializer("bias_init", bias_init)
 
     def step(params: Params, h: tuple[Array, ...], gates: Array) -> tuple[Array, ...]:
         return (activation(gates + h[0] @ params["recurrent_kernel"]),)
@@ -128,6 +131,7 @@ def lstm(
     >>> layer.apply(params, state, jnp.ones((2, 7, 4)), train=False, key=None, weight=None)[0].shape
     (2, 7, 3)
     """
+    bias_init = initializer("bias_init", bias_init)
 
     def step(params: Params, carry: tuple[Array, ...], gates: Array) -> tuple[Array, ...]:
         h, c = carry
@@ -194,6 +198,8 @@ def gru(
     >>> {name: leaf.shape for name, leaf in sorted(params.items())}
     {'bias': (9,), 'kernel': (4, 9), 'recurrent_bias': (3,), 'recurrent_kernel': (3, 9)}
     """
+    check_bool("reset_after", reset_after)
+    bias_init = initializer("bias_init", bias_init)
 
     def step(params: Params, carry: tuple[Array, ...], gates: Array) -> tuple[Array, ...]:
         (h,), kernel = carry, params["recurrent_kernel"]
@@ -252,8 +258,10 @@ def _recurrent(
     check_positive_int("features", cell.features)
     check_positive_int("unroll", unroll)
     cell, unroll = cell._replace(features=int(cell.features)), int(unroll)  # of NumPy's integers too
-    kernel_init = inits[0] or initializers.xavier_uniform()
-    recurrent_init = inits[1] or initializers.orthogonal()
+    check_bool("return_sequences", return_sequences)
+    check_bool("reverse", reverse)
+    kernel_init = initializer("kernel_init", inits[0]) or initializers.xavier_uniform()
+    recurrent_init = initializer("recurrent_init", inits[1]) or initializers.orthogonal()
     width = cell.gates * cell.features
 
     def init(key: Key, x: Any) -> tuple[Params, State]:

@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_nn import _ops, initializers
-from jaxopt_nn._arguments import check_key, check_positive_int
+from jaxopt_nn._arguments import check_bool, check_key, check_positive_int
 from jaxopt_nn._ops.windows import Axis, Lowering
 from jaxopt_nn.initializers import Initializer
+from jaxopt_nn.layers._parts import initializer
 from jaxopt_nn.layers._spatial.windows import (
     Padding,
     Sizes,
@@ -85,7 +86,9 @@ def conv(
     ((3, 3, 1, 8), (4, 14, 14, 8))
     """
     window = _Window(kernel_size, stride, dilation, padding, lowering)
-    return _grouped("conv", features, groups, window, window_axes, _ops.convolve, (kernel_init, bias_init, use_bias))
+    return _grouped(
+        "conv", features, groups, window, window_axes, _ops.convolve, _inits(kernel_init, bias_init, use_bias)
+    )
 
 
 def depthwise_conv(
@@ -131,12 +134,13 @@ def depthwise_conv(
     check_positive_int("multiplier", multiplier)
     multiplier = int(multiplier)
     window = _Window(kernel_size, stride, dilation, padding, lowering)
+    inits = _inits(kernel_init, bias_init, use_bias)
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
         spatial = window.check(x)
         window_axes(x, *window.arguments)
         shape = (*per_axis(kernel_size, spatial), 1, x.shape[-1] * multiplier)
-        return _init(key, x, shape, kernel_init, bias_init, use_bias), {}
+        return _init(key, x, shape, *inits), {}
 
     def apply(
         params: Params,
@@ -210,7 +214,7 @@ def conv_transpose(
     (2, 14, 14, 3)
     """
     window = _Window(kernel_size, stride, dilation, padding, lowering)
-    inits = (kernel_init, bias_init, use_bias)
+    inits = _inits(kernel_init, bias_init, use_bias)
     return _grouped("conv_transpose", features, groups, window, _transposed_axes, _ops.convolve_transposed, inits)
 
 
@@ -290,6 +294,14 @@ def _transposed_axes(x: Any, window: Sizes, stride: Sizes, dilation: Sizes, padd
             )
         found.append(Axis(entries, step, spread, before, after, size, out))
     return tuple(found)
+
+
+def _inits(
+    kernel_init: Initializer | None, bias_init: Initializer | None, use_bias: bool
+) -> tuple[Initializer | None, Initializer | None, bool]:
+    """What a convolution's parameters begin with, checked."""
+    check_bool("use_bias", use_bias)
+    return initializer("kernel_init", kernel_init), initializer("bias_init", bias_init), use_bias
 
 
 def _init(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn import _ops
+from jaxopt_nn._arguments import check_bool
 from jaxopt_nn._dtypes import promoted
 from jaxopt_nn._ops.windows import Axis, Lowering
 from jaxopt_nn.layers._spatial.windows import (
@@ -93,6 +94,7 @@ def average_pool(
     >>> layer.apply({}, {}, x, train=False, key=None, weight=None)[0].ravel().tolist()
     [1.0, 0.5]
     """
+    check_bool("count_padding", count_padding)
 
     def mean(x: Array, axes: tuple[Axis, ...], lowering: Lowering) -> Array:
         wide = x.astype(promoted(x.dtype, jnp.float32))

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from jaxopt_nn._arguments import check_choice
 from jaxopt_nn._ops.windows import Axis, Lowering
 from jaxopt_nn.layers._inputs import check_floating
 
@@ -31,7 +32,7 @@ Padding = str | Sequence[tuple[int, int]]
 
 def check_sizes(name: str, sizes: Any) -> None:
     """Raises unless ``sizes`` is an int >= 1, or a sequence of them."""
-    several = isinstance(sizes, Sequence) and not isinstance(sizes, str)
+    several = isinstance(sizes, Sequence) and not isinstance(sizes, (str, bytes))
     for size in sizes if several else (sizes,):
         if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
             raise TypeError(f"{name}: expected a positive int, or one for each spatial axis, got {sizes!r}")
@@ -57,8 +58,7 @@ def check_padding(padding: Any) -> None:
 
 def check_lowering(lowering: Any) -> None:
     """Raises unless ``lowering`` is one."""
-    if lowering not in get_args(Lowering):
-        raise ValueError(f"lowering: expected one of {list(get_args(Lowering))}, got {lowering!r}")
+    check_choice("lowering", lowering, *get_args(Lowering))
 
 
 def check_spatial_input(x: Any, *sizes: Any, channels: int | None = None) -> int:

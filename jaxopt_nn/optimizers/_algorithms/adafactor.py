@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxopt_nn._arguments import check_positive_int
 from jaxopt_nn._dtypes import promoted
 from jaxopt_nn.optimizers._algorithms.sgd import MomentumState
 from jaxopt_nn.optimizers._numerics.numbers import Number, as_decay, as_number, next_count, safe_sqrt, to
@@ -18,7 +19,7 @@ from jaxopt_nn.optimizers._numerics.transform import (
     transform,
     wide,
 )
-from jaxopt_nn.optimizers._transforms.decay import add_decayed_weights
+from jaxopt_nn.optimizers._transforms.decay import decay_if_given
 from jaxopt_nn.optimizers._transforms.learning_rate import scale_by_learning_rate
 from jaxopt_nn.optimizers._wrappers.second_weights import require_params
 from jaxopt_nn.schedules import Schedule
@@ -115,8 +116,8 @@ def adafactor(
         links.append(_scale_by_size(as_number("min_scale", min_scale)))
     if momentum is not None:
         links.append(_average(momentum))
-    if weight_decay is not None:
-        links += [optax.scale(-1.0), add_decayed_weights(weight_decay, mask=mask), optax.scale(-1.0)]
+    if decays := decay_if_given(weight_decay, mask):
+        links += [optax.scale(-1.0), *decays, optax.scale(-1.0)]
     return optax.chain(*links)
 
 
@@ -148,6 +149,7 @@ def scale_by_factored_rms(
         [1.0, 1.0, 1.0]
     """
     exponent, epsilon = as_number("decay_exponent", decay_exponent), as_number("eps", eps)
+    check_positive_int("min_size_to_factor", min_size_to_factor)
 
     def init(params: Params) -> AdafactorState:
         def leaf(moment: Array) -> Any:

@@ -16,7 +16,7 @@ from jaxopt_nn.optimizers._numerics.numbers import (
     to,
 )
 from jaxopt_nn.optimizers._numerics.transform import Convention, check_convention, map_leaves, moments_like, transform
-from jaxopt_nn.optimizers._transforms.decay import add_decayed_weights
+from jaxopt_nn.optimizers._transforms.decay import decay_if_given
 from jaxopt_nn.optimizers._transforms.learning_rate import scale_by_learning_rate
 from jaxopt_nn.schedules import Schedule
 from jaxopt_nn.trees import Mask, kernels_only
@@ -144,7 +144,7 @@ def adamw(
         weight_decay = {"optax": 1e-4, "torch": 1e-2, "keras": 4e-3}[convention]
     return optax.chain(
         scale_by_adam(b1, b2, eps, amsgrad=amsgrad, convention=convention),
-        *([] if weight_decay is None else [add_decayed_weights(weight_decay, mask=mask)]),
+        *decay_if_given(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
 

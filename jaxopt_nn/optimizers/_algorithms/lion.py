@@ -7,7 +7,7 @@ import optax
 
 from jaxopt_nn.optimizers._numerics.numbers import as_decay, to
 from jaxopt_nn.optimizers._numerics.transform import map_leaves, moments_like, transform
-from jaxopt_nn.optimizers._transforms.decay import add_decayed_weights
+from jaxopt_nn.optimizers._transforms.decay import decay_if_given
 from jaxopt_nn.optimizers._transforms.learning_rate import scale_by_learning_rate
 from jaxopt_nn.schedules import Schedule
 from jaxopt_nn.trees import Mask, kernels_only
@@ -65,10 +65,9 @@ def lion(
     References:
         Chen et al., Symbolic discovery of optimization algorithms, 2023, algorithm 2.
     """
-    transforms = [scale_by_lion(b1, b2), scale_by_learning_rate(learning_rate)]
-    if weight_decay is not None:
-        transforms.insert(1, add_decayed_weights(weight_decay, mask=mask))
-    return optax.chain(*transforms)
+    return optax.chain(
+        scale_by_lion(b1, b2), *decay_if_given(weight_decay, mask), scale_by_learning_rate(learning_rate)
+    )
 
 
 def scale_by_lion(b1: ArrayLike = 0.9, b2: ArrayLike = 0.99) -> optax.GradientTransformation:

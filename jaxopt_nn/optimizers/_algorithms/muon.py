@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn._arguments import check_bool, check_positive_int
+from jaxopt_nn._arguments import check_bool, check_positive_int, shown
 from jaxopt_nn.optimizers._algorithms.adam import adam
 from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, bias_correction, next_count, safe_sqrt, to
 from jaxopt_nn.optimizers._numerics.transform import Convention, check_convention, map_leaves, moments_like, transform
@@ -159,6 +159,8 @@ def scale_by_muon(
     beta = as_decay("momentum", momentum)
     epsilon = as_number("eps", (1e-8 if convention == "optax" else 1e-7) if eps is None else eps, open_low=True)
     size = None if rms is None else as_number("rms", rms)
+    if not isinstance(coefficients, (tuple, list)) or len(coefficients) != 3:
+        raise TypeError(f"coefficients: expected three numbers (a, b, c), got {shown(coefficients)}")
     quintic = [as_number(f"coefficients[{i}]", number, -math.inf) for i, number in enumerate(coefficients)]
 
     def init(params: Params) -> MuonState:

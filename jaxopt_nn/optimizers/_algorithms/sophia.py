@@ -10,7 +10,7 @@ import optax
 from jaxopt_nn._arguments import check_key
 from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, next_count, to
 from jaxopt_nn.optimizers._numerics.transform import map_leaves, moments_like, transform_extra
-from jaxopt_nn.optimizers._transforms.decay import add_decayed_weights
+from jaxopt_nn.optimizers._transforms.decay import decay_if_given
 from jaxopt_nn.optimizers._transforms.learning_rate import scale_by_learning_rate
 from jaxopt_nn.optimizers._wrappers.second_weights import gradient_fn, require_params
 from jaxopt_nn.schedules import Schedule
@@ -87,7 +87,7 @@ def sophia(
         Liu et al., Sophia, ICLR 2024, algorithms 1 (Hutchinson's estimator) and 3.
     """
     scale = scale_by_sophia(b1, b2, gamma, eps, key=key, update_interval=update_interval)
-    decays = [] if weight_decay is None else [add_decayed_weights(weight_decay, mask=mask)]
+    decays = decay_if_given(weight_decay, mask)
     return optax.chain(scale, *decays, scale_by_learning_rate(learning_rate))
 
 

@@ -15,7 +15,7 @@ from jaxopt_nn.optimizers._algorithms.adam import scale_by_adam
 from jaxopt_nn.optimizers._algorithms.sgd import add_momentum
 from jaxopt_nn.optimizers._numerics.numbers import Number, as_number, safe_sqrt, to
 from jaxopt_nn.optimizers._numerics.transform import check_convention, check_match, check_real, transform, wide
-from jaxopt_nn.optimizers._transforms.decay import add_decayed_weights
+from jaxopt_nn.optimizers._transforms.decay import decay_if_given
 from jaxopt_nn.optimizers._transforms.learning_rate import scale_by_learning_rate
 from jaxopt_nn.optimizers._wrappers.second_weights import require_params
 from jaxopt_nn.schedules import Schedule
@@ -70,7 +70,7 @@ def lamb(
     References:
         You et al., Large batch optimization for deep learning: training BERT in 76 minutes, ICLR 2020, algorithm 2.
     """
-    decays = [] if weight_decay is None else [add_decayed_weights(weight_decay, mask=mask)]
+    decays = decay_if_given(weight_decay, mask)
     ratio = _trust_ratio(1.0, 0.0, "trust_ratio_mask", trust_ratio_mask)
     return optax.chain(scale_by_adam(b1=b1, b2=b2, eps=eps), *decays, ratio, scale_by_learning_rate(learning_rate))
 
@@ -128,7 +128,7 @@ def lars(
         decay = as_number("weight_decay", weight_decay)
         ratio = _trust_ratio(trust_coefficient, eps, "trust_ratio_mask", trust_ratio_mask, decay, mask)
         return optax.chain(ratio, *after)
-    decays = [] if weight_decay is None else [add_decayed_weights(weight_decay, mask=mask)]
+    decays = decay_if_given(weight_decay, mask)
     return optax.chain(*decays, _trust_ratio(trust_coefficient, eps, "trust_ratio_mask", trust_ratio_mask), *after)
 
 

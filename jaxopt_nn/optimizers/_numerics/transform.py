@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxopt_nn._arguments import check_choice
 from jaxopt_nn._dtypes import promoted
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import ArrayLike, Params, PyTree
@@ -35,11 +36,7 @@ Convention = Literal["optax", "torch", "keras"]
 
 def check_convention(convention: str, *allowed: str) -> None:
     """Raises ``ValueError`` unless ``convention`` is one of those ``allowed``, by default of all."""
-    names = allowed or get_args(Convention)
-    if convention not in names:
-        quoted = [f'"{name}"' for name in names]
-        expected = f"{', '.join(quoted[:-1])} or {quoted[-1]}"
-        raise ValueError(f"convention: expected {expected}, got {convention!r}")
+    check_choice("convention", convention, *(allowed or get_args(Convention)))
 
 
 def transform(init: Callable[..., Any], update: Callable[..., tuple[PyTree, Any]]) -> optax.GradientTransformation:

@@ -13,7 +13,7 @@ from jaxopt_nn.optimizers._wrappers.second_weights import require_params
 from jaxopt_nn.trees import Mask, check_mask, kernels_only, select
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
-__all__ = ["add_decayed_weights"]
+__all__ = ["add_decayed_weights", "decay_if_given"]
 
 
 def add_decayed_weights(weight_decay: ArrayLike, *, mask: Mask = kernels_only) -> optax.GradientTransformation:
@@ -65,3 +65,9 @@ def add_decayed_weights(weight_decay: ArrayLike, *, mask: Mask = kernels_only) -
         return treedef.unflatten([decayed(u, param) if decays else u for u, param, decays in chosen]), state
 
     return transform(init, update)
+
+
+def decay_if_given(weight_decay: ArrayLike | None, mask: Mask) -> list[optax.GradientTransformation]:
+    """The links of a chain for a decay that may be None: none or one. The mask is checked in both cases."""
+    check_mask("mask", mask)
+    return [] if weight_decay is None else [add_decayed_weights(weight_decay, mask=mask)]

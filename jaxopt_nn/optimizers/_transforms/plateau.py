@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxopt_nn._arguments import check_bool, check_number
+from jaxopt_nn._arguments import check_bool, check_choice, check_number
 from jaxopt_nn.optimizers._numerics.transform import Convention, check_convention
 from jaxopt_nn.types import Array, ArrayLike
 
@@ -110,8 +110,7 @@ def reduce_on_plateau(
     and for values that are not finite: to theirs -inf is an improvement, and to Keras a first NaN, after which nothing
     ever improves.
     """
-    if mode not in (None, "min", "max"):
-        raise ValueError(f'mode: expected "min" or "max", got {mode!r}')
+    check_choice("mode", mode, None, "min", "max")
     check_convention(convention)
     check_bool("signed_threshold", signed_threshold)
     rtol = (0.0 if convention == "keras" else 1e-4) if rtol is None else rtol

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxopt_nn._arguments import shown
 from jaxopt_nn.optimizers._numerics.numbers import Number, as_number, to
 from jaxopt_nn.optimizers._numerics.transform import check_real, stateless, transform_extra, wide
 from jaxopt_nn.optimizers._wrappers.inside import as_optimizer, extra_for, filled, part_of
@@ -151,8 +152,8 @@ def scale_by_depth(patterns: Sequence[str], decay: ArrayLike) -> optax.GradientT
         Howard and Ruder, Universal language model fine-tuning, 2018, section 3.2 (discriminative fine-tuning).
     """
     rate = as_number("decay", decay, 0.0, 1.0)
-    if isinstance(patterns, str):
-        raise TypeError(f"patterns: expected a sequence of patterns, got the string {patterns!r}")
+    if isinstance(patterns, str) or not isinstance(patterns, Sequence):
+        raise TypeError(f"patterns: expected a list of patterns, got {shown(patterns)}")
     check_mask("patterns", patterns)
     if len(set(patterns)) < len(patterns):
         raise ValueError(f"patterns: expected each once, got {list(patterns)}")
