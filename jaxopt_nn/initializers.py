@@ -30,8 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxopt_nn._arguments import check_bool, check_choice, check_key, check_number, check_positive_int
-from jaxopt_nn._dtypes import promoted
+from jaxopt_nn._arguments import check_bool, check_choice, check_key, check_number, check_positive_int, shown
+from jaxopt_nn._dtypes import as_dtype, promoted
 from jaxopt_nn.types import Array, ArrayLike, Key
 
 __all__ = [
@@ -437,7 +437,9 @@ def _uniform(key: Key, shape: Sequence[int], dtype: DTypeLike) -> Array:
 
 def _checked_shape(shape: Any) -> tuple[int, ...]:
     if not isinstance(shape, Sequence) or not all(isinstance(size, (int, np.integer)) for size in shape):
-        raise TypeError(f"shape: expected a sequence of ints such as (4, 3), got {shape!r}")
+        raise TypeError(f"shape: expected a sequence of ints such as (4, 3), got {shown(shape)}")
+    if shape and min(shape) < 0:
+        raise ValueError(f"shape: expected sizes >= 0, got {list(shape)}")
     return tuple(shape)
 
 
@@ -446,8 +448,9 @@ def _drawn(draw: Any, *, needs_matrix: bool = False) -> Initializer:
 
     def init(key: Key, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
         check_key("key", key)
+        dtype = as_dtype("dtype", dtype)
         if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(f"dtype: expected a floating dtype, got {jnp.dtype(dtype)}")
+            raise TypeError(f"dtype: expected a floating dtype, got {dtype}")
         shape = _checked_shape(shape)
         if needs_matrix and (len(shape) < 2 or min(shape) < 1):
             raise ValueError(

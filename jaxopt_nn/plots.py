@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxopt_nn._arguments import check_positive_int
+from jaxopt_nn._arguments import check_bool, check_number, check_positive_int, shown
+from jaxopt_nn.trees import takes
 
 __all__ = ["plot_comparison", "plot_history", "plot_schedules"]
 
@@ -41,6 +42,9 @@ def plot_history(history: Any, *, best_epoch: int | None = None, title: str = ""
     named = getattr(history, "history", history)
     if not isinstance(named, Mapping):
         raise TypeError(f"history: expected a run's result, or its history, got a {type(history).__name__}")
+    if best_epoch is not None:
+        check_number("best_epoch", best_epoch, -1, whole=True)
+    _check_names("history", named)
     values = {name: _values(f"history[{name!r}]", value) for name, value in named.items()}
     losses = [name for name in ("train_loss", "valid_loss", "penalty") if name in values]
     metrics = [name for name in values if name.startswith("valid_") and name != "valid_loss"]
@@ -79,6 +83,8 @@ def plot_comparison(curves: Mapping[str, Any], *, ylabel: str, title: str = "", 
     >>> [line.get_label() for line in figure.axes[0].lines]
     ['adam', 'sgd']
     """
+    _check_names("curves", curves)
+    check_bool("log", log)
     figure, (ax,) = _figure(1, title)
     for label, value in curves.items():
         _draw(ax, _values(f"curves[{label!r}]", value), label)
@@ -116,6 +122,11 @@ def plot_schedules(
     [1.0, 1.0, 0.5, 0.25]
     """
     check_positive_int("steps", steps)
+    _check_names("schedules", schedules)
+    for name, schedule in schedules.items():
+        if isinstance(schedule, type) or not callable(schedule) or not takes(schedule, 0):
+            raise TypeError(f"schedules[{name!r}]: expected a function of the count alone, got {shown(schedule)}")
+    check_bool("log", log)
     if steps_per_epoch is not None:
         check_positive_int("steps_per_epoch", steps_per_epoch)
     counts = np.unique(np.linspace(0, steps - 1, min(steps, 4000)).astype(np.int32))
@@ -132,6 +143,11 @@ def plot_schedules(
     # Above the axes: a schedule may go anywhere in them.
     ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2)
     return figure
+
+
+def _check_names(name: str, named: Any) -> None:
+    if not isinstance(named, Mapping) or not all(isinstance(label, str) for label in named) or not named:
+        raise TypeError(f"{name}: expected a dictionary with names, got {shown(named)}")
 
 
 def _values(name: str, value: Any) -> NDArray[Any]:

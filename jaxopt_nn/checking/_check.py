@@ -12,7 +12,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_nn._arguments import check_choice, check_key, check_number, check_positive_int
+from jaxopt_nn._arguments import check_bool, check_choice, check_key, check_number, check_positive_int, shown
 from jaxopt_nn.checking._jaxpr import rule_stripped
 from jaxopt_nn.checking._objective import casts
 from jaxopt_nn.checking._objective.float64 import in_float64
@@ -129,8 +129,8 @@ def check_gradients(
     and any function can be the claimed gradient.
     """
     for name, fn in (("f", f), ("grad_fn", f if grad_fn is None else grad_fn)):
-        if not callable(fn):
-            raise TypeError(f"{name}: expected a function, got {fn!r} of type {type(fn).__name__}")
+        if isinstance(fn, type) or not callable(fn):
+            raise TypeError(f"{name}: expected a function, got {shown(fn)} of type {type(fn).__name__}")
     check_key("key", key)
     check_positive_int("directions", directions)
     check_positive_int("max_coordinates", max_coordinates)
@@ -142,6 +142,7 @@ def check_gradients(
         raise ValueError(f"directions: expected an int >= 2, got {directions}")
     check_choice("stop_gradient", stop_gradient, "gap", "constant")
     check_choice("order", order, 1, 2)
+    check_bool("each_leaf", each_leaf)
     if order == 2 and trusted_rules:
         raise ValueError("order: expected 1 with trusted_rules, which say nothing of second derivatives; got 2")
     arguments = split_arguments(args, argnums)

@@ -4,19 +4,29 @@ All of them take the keyword arguments of ``check_gradients`` and return its rep
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_nn._arguments import check_key, check_positive_int
+from jaxopt_nn._arguments import (
+    UnusableValueError,
+    check_bool,
+    check_each,
+    check_key,
+    check_positive_int,
+    concrete_array,
+    plain_array,
+    shown,
+)
 from jaxopt_nn.checking._check import check_gradients
 from jaxopt_nn.checking._jaxpr.interpreter import sites
 from jaxopt_nn.checking._objective.float64 import in_float64
 from jaxopt_nn.checking._report import GradientReport
 from jaxopt_nn.checking._sampling.directions import seed_words, short_normal
+from jaxopt_nn.trees import takes
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, PyTree
 
 __all__ = ["check_layer", "check_loss", "check_optimizer", "check_rule"]
@@ -92,11 +102,22 @@ def check_layer(
     """
     check_key("key", key)
     for_params, noise, check = jax.random.split(key, 3)
+    check_bool("train", train)
+    for leaf in jax.tree.leaves(x):
+        values = concrete_array(plain_array("x", leaf)) if hasattr(leaf, "shape") else None
+        if values is not None and jnp.issubdtype(values.dtype, np.inexact):
+            check_each("x", values, np.isfinite(values), "a finite number")
     pair: Any = layer
-    if not (callable(getattr(pair, "init", None)) and callable(getattr(pair, "apply", None))):
-        _check_function("layer", layer, "layers.dense(3)")
+    if isinstance(pair, type) or not (callable(getattr(pair, "init", None)) and callable(getattr(pair, "apply", None))):
+        _check_function("layer", layer, "layers.dense(3)", 1)
         pair = _of_function(layer)
-    params, state = pair.init(for_params, x)
+    made: Any = pair.init(for_params, x)
+    if not isinstance(made, tuple) or len(cast("tuple[Any, ...]", made)) != 2:
+        raise TypeError(
+            f"layer: expected init to return (params, state), got a {type(made).__name__}; a module of another library "
+            f"becomes a layer by layers.from_linen, from_nnx, from_equinox or from_haiku"
+        )
+    params, state = made
     words = seed_words(check)
 
     def f(params: Any, x: Any, state: Any, noise: Any, weight: Any) -> Any:
@@ -129,10 +150,19 @@ def check_loss(
         >>> check_loss(losses.mean_squared_error, jnp.arange(3.0), jnp.ones(3), key=jax.random.key(0)).verdict
         'PASS'
     """
-    _check_function("loss", loss, "losses.softmax_cross_entropy")
+    _check_function("loss", loss, "losses.softmax_cross_entropy", 2)
     for leaf in jax.tree.leaves(outputs):
         if not jnp.issubdtype(np.asarray(leaf).dtype, np.inexact):
             raise TypeError(f"outputs: expected floats, got {np.asarray(leaf).dtype}; the order is outputs, targets")
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((outputs, targets))):
+        # With the targets as they are: the loss says itself which of them it is not defined for.
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)), outputs)
+        try:
+            jax.eval_shape(lambda outputs: loss(outputs, targets), shapes)
+        except UnusableValueError:
+            raise
+        except Exception:  # shows below, or is none there: a loss may be written in NumPy
+            pass
     options.setdefault("argnums", 0)
     return check_gradients(loss, outputs, targets, key=key, **options)
 
@@ -180,10 +210,15 @@ def check_optimizer(
             '{"learning_rate": 0.1} for optimizers.adam(0.1)'
         )
     _check_function("factory", factory, "optimizers.adam")
+    if loss is not None:
+        _check_function("loss", loss, "lambda params: jnp.sum(params**2)", 1)
     if not isinstance(hyperparameters, Mapping):
         raise TypeError(
             f'hyperparameters: expected a mapping such as {{"learning_rate": 0.1}}, got {hyperparameters!r}'
         )
+    made: Any = factory(**hyperparameters)  # says what is out of range: inside of f all is traced
+    if not (hasattr(made, "init") and hasattr(made, "update")):
+        raise TypeError(f"factory: expected a function that makes an optimizer, got one that makes {shown(made)}")
     words = (*seed_words(key), 5)
     objective = loss or (lambda params: _bowl(params, words))
 
@@ -213,9 +248,12 @@ def check_optimizer(
     return check_gradients(f, dict(hyperparameters), params, key=key, **options)
 
 
-def _check_function(name: str, fn: Any, example: str) -> None:
-    if not callable(fn):
-        raise TypeError(f"{name}: expected a function such as {example}, got {fn!r} of type {type(fn).__name__}")
+def _check_function(name: str, fn: Any, example: str, arguments: int = 0) -> None:
+    """Raises unless ``fn`` is a function, which takes so many arguments if that is said."""
+    if isinstance(fn, type) or not callable(fn) or (arguments and not takes(fn, *[None] * arguments)):
+        raise TypeError(f"{name}: expected a function such as {example}, got {shown(fn)} of type {type(fn).__name__}")
+    if arguments and getattr(fn, "__annotations__", {}).get("return") is Layer:
+        raise TypeError(f"{name}: expected a Layer, got the function {fn.__name__} that makes one: call it")
 
 
 def _of_function(function: Any) -> Layer:

@@ -80,6 +80,8 @@ def init_progress(parts: Recipe, keys: RunKeys, train: Batch, varying_over: froz
     """The beginning of a run; ``varying_over`` are the mesh axes of a ``shard_map`` over which its arguments vary."""
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((parts.batch_size, *leaf.shape[1:]), leaf.dtype), train.x)
     params, model_state = model_of(parts).init(keys.init, example)
+    if not jax.tree.leaves(params):
+        raise ValueError("model: expected parameters to train, got a model without any")
     state = init_state(params, parts.optimizer, keys.noise, model_state)
     best = None
     if parts.early_stopping is not None:

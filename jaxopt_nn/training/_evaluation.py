@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxopt_nn import losses
@@ -54,6 +55,7 @@ def predict(recipe: RecipeFn, hparams: PyTree, trained: Trained, x: PyTree) -> P
     batch = check_data("", batch)
     variables = _variables(parts, trained, batch.x)
     check_values(parts, variables, batch)
+    _check_shapes(parts, variables, batch.x)
 
     def outputs(hparams: PyTree, variables: tuple[Params, State], x: PyTree) -> PyTree:
         return _predict(build_recipe(recipe, hparams), *variables, x)
@@ -81,6 +83,7 @@ def evaluate(recipe: RecipeFn, hparams: PyTree, trained: Trained, batch: Batch) 
     batch = check_data("batch", batch)
     variables = _variables(parts, trained, batch.x)
     check_values(parts, variables, batch, "batch", [parts.loss, *parts.metrics.values()])
+    _check_shapes(parts, variables, batch.x)
 
     def values(hparams: PyTree, variables: tuple[Params, State], batch: Batch) -> dict[str, Array]:
         return evaluate_model(build_recipe(recipe, hparams), *variables, batch)
@@ -150,7 +153,7 @@ def _outputs(parts: Recipe, params: Params, model_state: State, x: PyTree) -> Py
 
 
 def _variables(parts: Recipe, trained: Any, x: PyTree) -> tuple[Params, State]:
-    """Parameters and model state. Compares only paths: a wrong shape is reported by the layer that meets it."""
+    """Parameters and model state. Compares paths alone: if the features do not fit, their layer says so better."""
     if not (hasattr(trained, "params") and hasattr(trained, "model_state")):
         raise TypeError(
             f"trained: expected what has params and model_state, as a run's result or a TrainState, got a "
@@ -163,3 +166,14 @@ def _variables(parts: Recipe, trained: Any, x: PyTree) -> tuple[Params, State]:
             missing, unexpected = sorted(wanted - given), sorted(given - wanted)
             raise ValueError(f"{name}: not those of this model: missing {missing}, unexpected {unexpected}")
     return variables
+
+
+def _check_shapes(parts: Recipe, variables: tuple[Params, State], x: PyTree) -> None:
+    """Raises for shapes that are not those of this model, although it takes them: a layer may be of another width."""
+    for name, want, have in zip(("params", "model_state"), init_shapes(parts, x), variables, strict=True):
+        for (path, leaf), other in zip(named_leaves(want), jax.tree.leaves(have), strict=True):
+            if leaf.shape != np.shape(other):
+                raise ValueError(
+                    f"{name}[{path}]: expected the shape {list(leaf.shape)} that this model has, "
+                    f"got {list(np.shape(other))}"
+                )

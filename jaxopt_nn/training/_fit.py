@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxopt_nn._arguments import check_positive_int
+from jaxopt_nn._arguments import check_choice, check_positive_int
 from jaxopt_nn.training._checks import check_run_arguments
 from jaxopt_nn.training._epoch import Progress, Row, RunKeys, init_progress, train_epoch
 from jaxopt_nn.training._programs import as_arrays, compiled, is_traced_any, static_unless_number
@@ -88,6 +88,7 @@ def fit(
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
     check_positive_int("epochs_per_call", epochs_per_call)
+    check_choice("progress_bar", progress_bar, None, True, False)
     _check_callbacks(callbacks)
     if is_traced_any((hparams, train, valid, key)):
         raise _traced_error()

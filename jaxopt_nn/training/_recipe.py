@@ -8,14 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_nn._arguments import check_choice, check_number, check_positive_int
+from jaxopt_nn import metrics
+from jaxopt_nn._arguments import check_choice, check_number, check_positive_int, shown
 from jaxopt_nn.layers import as_layer
 from jaxopt_nn.optimizers import Plateau
 from jaxopt_nn.training._step import check_optimizer
 from jaxopt_nn.training._stopping import EarlyStopping, direction, mode_of
+from jaxopt_nn.trees import takes
 from jaxopt_nn.types import Array, ArrayLike, Batch, Layer, Params, PyTree, Static, TrainState
 
-__all__ = ["Recipe", "RecipeFn", "build_recipe", "losses_of", "model_of", "penalty_of", "per_example"]
+__all__ = ["Recipe", "RecipeFn", "build_recipe", "check_recipe", "losses_of", "model_of", "penalty_of", "per_example"]
 
 
 class Recipe(NamedTuple):
@@ -70,8 +72,7 @@ RecipeFn = Callable[[Any], Recipe]
 
 def build_recipe(recipe: RecipeFn, hparams: PyTree) -> Recipe:
     """Calls the recipe function and checks what it says. ``Static`` leaves reach it as the plain values they hold."""
-    if not callable(recipe):
-        raise TypeError(f"recipe: expected a function of hyperparameters, got {recipe!r}: write lambda hp: Recipe(...)")
+    check_recipe(recipe)
     _check_hparams(hparams)
     try:
         parts = recipe(jax.tree.map(_plain, hparams, is_leaf=_is_static))
@@ -88,6 +89,14 @@ def build_recipe(recipe: RecipeFn, hparams: PyTree) -> Recipe:
         raise TypeError(f"recipe: expected it to return a training.Recipe, got {type(parts).__name__}")
     _check_parts(parts)
     return parts
+
+
+def check_recipe(recipe: Any) -> None:
+    """Raises unless ``recipe`` is a function of hyperparameters."""
+    if not callable(recipe) or not takes(recipe, None):
+        raise TypeError(
+            f"recipe: expected a function of hyperparameters, got {shown(recipe)}: write lambda hp: Recipe(...)"
+        )
 
 
 def _check_hparams(hparams: PyTree) -> None:
@@ -108,21 +117,24 @@ def _check_parts(parts: Recipe) -> None:
         check_positive_int(name, getattr(parts, name))
     if parts.evaluation_batch_size is not None:
         check_positive_int("evaluation_batch_size", parts.evaluation_batch_size)
-    check_number("nonfinite_limit", parts.nonfinite_limit, 1)
+    check_number("nonfinite_limit", parts.nonfinite_limit, 1, whole=True)
     check_choice("last_batch", parts.last_batch, "pad", "drop")
     if not isinstance(parts.shuffle, (bool, np.bool_)):
         raise TypeError(f"shuffle: expected True or False, got {parts.shuffle!r}")
     check_optimizer("optimizer", parts.optimizer)
-    _check_function("loss", parts.loss, "(outputs, targets) -> [N], as losses.mean_squared_error")
+    _check_function("loss", parts.loss, "(outputs, targets) -> [N], as losses.mean_squared_error", 2)
+    if parts.loss in (metrics.accuracy, metrics.binary_accuracy, metrics.top_k_accuracy):
+        raise TypeError(f"loss: expected a loss, got the metric {parts.loss.__name__}, whose gradient is 0")
     if parts.penalty is not None:
-        _check_function("penalty", parts.penalty, "params -> scalar, as penalties.l2(1e-4)")
-    metrics: Any = parts.metrics
-    if not isinstance(metrics, Mapping):
+        _check_function("penalty", parts.penalty, "params -> scalar, as penalties.l2(1e-4)", 1)
+    given: Any = parts.metrics
+    if not isinstance(given, Mapping):
         raise TypeError(
-            f'metrics: expected a dictionary of functions, as {{"accuracy": metrics.accuracy}}, got {metrics!r}'
+            f'metrics: expected a dictionary of functions, as {{"accuracy": metrics.accuracy}}, got {given!r}'
         )
     for name, function in parts.metrics.items():
-        _check_function(f"metrics[{name!r}]", function, "(outputs, targets) -> [N], as metrics.accuracy")
+        _check_type("metrics", name, str, 'names, as "accuracy"')
+        _check_function(f"metrics[{name!r}]", function, "(outputs, targets) -> [N], as metrics.accuracy", 2)
     if "loss" in parts.metrics:
         raise ValueError("metrics: expected another name than 'loss', which is the recipe's loss")
     _check_monitors(parts)
@@ -135,7 +147,7 @@ def _check_monitors(parts: Recipe) -> None:
         _check_type("early_stopping", stopping, EarlyStopping, "training.EarlyStopping(patience=10)")
         _check_type("early_stopping.monitor", stopping.monitor, str, '"valid_loss"')
         mode_of(stopping)
-        check_number("early_stopping.patience", stopping.patience, 1)
+        check_number("early_stopping.patience", stopping.patience, 1, whole=True)
         check_number("early_stopping.min_delta", stopping.min_delta, 0)
     if plateau is not None:
         _check_type("plateau", plateau, Plateau, "optimizers.reduce_on_plateau(patience=5)")
@@ -151,9 +163,9 @@ def _check_type(name: str, value: Any, kind: type, example: str) -> None:
         raise TypeError(f"{name}: expected {example}, got {value!r}")
 
 
-def _check_function(name: str, value: Any, example: str) -> None:
-    if not callable(value):
-        raise TypeError(f"{name}: expected a function {example}, got {value!r}")
+def _check_function(name: str, value: Any, example: str, arguments: int) -> None:
+    if not callable(value) or not takes(value, *[None] * arguments):
+        raise TypeError(f"{name}: expected a function {example}, got {shown(value)}")
 
 
 def model_of(parts: Recipe) -> Layer:
@@ -163,7 +175,10 @@ def model_of(parts: Recipe) -> Layer:
 
 def losses_of(parts: Recipe, outputs: Any, targets: Any, examples: int) -> Array:
     """The losses ``[N]`` of examples."""
-    values = jnp.asarray(parts.loss(outputs, targets))
+    try:
+        values = jnp.asarray(parts.loss(outputs, targets))
+    except jax.errors.TracerArrayConversionError as error:
+        raise TypeError("loss: expected a function in jax.numpy, got one in NumPy, which has no gradient") from error
     if not jnp.issubdtype(values.dtype, jnp.floating):
         raise TypeError(f"loss: expected floats, which have a gradient, got {values.dtype}")
     return per_example("loss", values, examples)
@@ -182,7 +197,10 @@ def penalty_of(parts: Recipe, params: Params) -> Array | None:
     """The penalty, a float scalar; None where there is none."""
     if parts.penalty is None:
         return None
-    value = jnp.asarray(parts.penalty(params))
+    value: Any = parts.penalty(params)
+    if value is None:
+        raise TypeError("penalty: expected it to return a float scalar, got None")
+    value = jnp.asarray(value)
     if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(f"penalty: expected a float scalar, got {value.dtype}{list(value.shape)}")
     return value

@@ -13,7 +13,7 @@ from jaxopt_nn.training._checks import check_run_arguments
 from jaxopt_nn.training._devices import varying_axes
 from jaxopt_nn.training._epoch import Progress, Row, RunKeys, init_progress, train_epoch
 from jaxopt_nn.training._programs import compiled, is_traced_any, static_unless_number
-from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe
+from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe, check_recipe
 from jaxopt_nn.training._step import cond
 from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State, TrainState
 
@@ -102,6 +102,7 @@ def make_run(recipe: RecipeFn) -> Run:
     >>> lanes.history["train_loss"].shape
     (2, 40)
     """
+    check_recipe(recipe)
 
     def run(key: Key | RunKeys, hparams: PyTree, train: Batch, valid: Batch | None = None) -> RunResult:
         check_run_key(key)

@@ -11,10 +11,10 @@ import optax
 from jax import lax
 from jax.core import Tracer
 
-from jaxopt_nn._arguments import check_key, check_number, check_positive_int
+from jaxopt_nn._arguments import check_key, check_number, check_positive_int, plain_array, shown
 from jaxopt_nn.optimizers import frozen_paths
 from jaxopt_nn.training._accumulation import accumulate, compute_dtype
-from jaxopt_nn.trees import check_same_structure, named_leaves
+from jaxopt_nn.trees import check_same_structure, named_leaves, takes
 from jaxopt_nn.types import Array, ArrayLike, Batch, Key, LossFn, NotFinite, Params, PyTree, State, TrainState
 
 __all__ = ["Step", "check_optimizer", "cond", "init_state", "make_step"]
@@ -38,6 +38,8 @@ def init_state(
     """
     check_key("key", key)
     check_optimizer("optimizer", optimizer)
+    for path, leaf in named_leaves(params):
+        plain_array(f"params[{path}]", leaf)
     params = jax.tree.map(_strong, params)
     model_state = {} if model_state is None else jax.tree.map(_strong, model_state)
     opt_state = jax.tree.map(_strong, optimizer.init(params))
@@ -95,14 +97,16 @@ def make_step(
     """
     check_positive_int("micro_batches", micro_batches)
     check_optimizer("optimizer", optimizer)
-    if not callable(loss_fn):
-        raise TypeError(f"loss_fn: expected a function (params, model_state, batch, key), got {loss_fn!r}")
+    if not callable(loss_fn) or not takes(loss_fn, None, None, None, None):
+        raise TypeError(f"loss_fn: expected a function (params, model_state, batch, key), got {shown(loss_fn)}")
     if nonfinite_limit is not None:
-        check_number("nonfinite_limit", nonfinite_limit, 1)
+        check_number("nonfinite_limit", nonfinite_limit, 1, whole=True)
     reserved = {"loss", "gradient_norm"} | (set() if nonfinite_limit is None else {"applied"})
     compute_gradient = _gradient_fn(_checked(loss_fn, reserved), micro_batches)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        if not isinstance(state, TrainState):
+            raise TypeError(f"state: expected a TrainState, as init_state makes one, got {shown(state)}")
         (loss, (model_state, metrics)), gradient = compute_gradient(state.params, state, batch)
         metrics = {**metrics, "loss": loss, "gradient_norm": _norm(gradient)}
 
@@ -161,7 +165,10 @@ def _checked(loss_fn: LossFn, reserved: set[str]) -> LossFn:
             raise TypeError(f"loss_fn: expected a loss that is a float scalar, got {loss.dtype}{list(loss.shape)}")
         if clash := sorted(reserved & set(metrics)):
             raise ValueError(f"loss_fn: expected other names for its metrics than {clash}, which are the step's own")
-        return loss, (model_state, {name: jnp.asarray(value) for name, value in metrics.items()})
+        return loss, (
+            model_state,
+            {name: jnp.asarray(plain_array(f"metrics[{name!r}]", value)) for name, value in metrics.items()},
+        )
 
     return checked
 

@@ -5,11 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from jaxopt_nn._arguments import check_number, check_positive_int
+from jaxopt_nn._arguments import check_each, check_number, check_positive_int, concrete_array, plain_array
 from jaxopt_nn.layers._combinators.wiring import as_layer, bind, collect, gather, located
 from jaxopt_nn.layers._normalization.moments import unit_of, wide_of
+from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Array, ArrayLike, Layer, Params, PyTree, State
 
 __all__ = ["lsuv"]
@@ -62,6 +64,10 @@ def lsuv(
     """
     check_number("tolerance", tolerance, 0)
     check_positive_int("iterations", iterations)
+    for path, leaf in named_leaves(x):
+        values = concrete_array(plain_array("x", leaf))
+        if values is not None:
+            check_each(f"x[{path}]" if path else "x", values, np.isfinite(values), "a finite number")
     return _scaled_params(as_layer(model), params, state, x, tolerance, int(iterations))
 
 

@@ -137,10 +137,11 @@ def scale_learning_rate(opt_state: PyTree, scale: ArrayLike) -> PyTree:
         >>> updates.tolist(), float(current_learning_rate(state))
         ([-0.125, -0.125], 0.125)
     """
-    values = concrete_array(scale) if np.ndim(scale) else None
+    several = isinstance(scale, (np.ndarray, jax.Array)) and scale.ndim > 0
+    values = concrete_array(scale) if several else None
     if values is not None:
         check_each("scale", values, np.isfinite(values) & (values >= 0), "a finite number >= 0")
-    elif np.ndim(scale) == 0:
+    elif not several:
         check_number("scale", scale, 0.0)
     found = False
 

@@ -128,6 +128,7 @@ def stochastic_round(key: Key, x: Array, dtype: Any) -> Array:
         return x
     # A bfloat16 is the upper half of a float32. A uniform number of the lower half's size, added to the bits, carries
     # over into the upper half with the right probability; the rest is cut off.
+    check_key("key", key)
     noise = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
     rounded = jax.lax.bitcast_convert_type((bits + noise) & jnp.uint32(0xFFFF0000), jnp.float32)
