@@ -98,7 +98,7 @@ def constant(value: ArrayLike) -> Initializer:
 
     def init(key: Key, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
         del key
-        return jnp.full(_checked_shape(shape), value, dtype)
+        return jnp.full(_checked_shape(shape), value, as_dtype("dtype", dtype))
 
     return init
 

@@ -151,7 +151,10 @@ def _check_names(name: str, named: Any) -> None:
 
 
 def _values(name: str, value: Any) -> NDArray[Any]:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected numbers [..., epochs], got {shown(value)}") from error
     if array.ndim == 0 or array.size == 0 or not jnp.issubdtype(array.dtype, np.number):
         raise ValueError(f"{name}: expected numbers [..., epochs], got {array.dtype}{list(array.shape)}")
     return array.astype(np.float64)

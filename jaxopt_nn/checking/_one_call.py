@@ -104,6 +104,8 @@ def check_layer(
     for_params, noise, check = jax.random.split(key, 3)
     check_bool("train", train)
     for leaf in jax.tree.leaves(x):
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            raise TypeError(f"x: expected an array, got the shape of one, {leaf}")
         values = concrete_array(plain_array("x", leaf)) if hasattr(leaf, "shape") else None
         if values is not None and jnp.issubdtype(values.dtype, np.inexact):
             check_each("x", values, np.isfinite(values), "a finite number")
@@ -212,6 +214,9 @@ def check_optimizer(
     _check_function("factory", factory, "optimizers.adam")
     if loss is not None:
         _check_function("loss", loss, "lambda params: jnp.sum(params**2)", 1)
+        shape = jax.typeof(jax.eval_shape(loss, params)).shape
+        if shape != ():
+            raise ValueError(f"loss: expected a scalar, got an array {list(shape)}")
     if not isinstance(hyperparameters, Mapping):
         raise TypeError(
             f'hyperparameters: expected a mapping such as {{"learning_rate": 0.1}}, got {hyperparameters!r}'

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxopt_nn._arguments import check_bool, check_key, shown
+from jaxopt_nn._arguments import UnusableValueError, check_bool, check_key, shown
 from jaxopt_nn.layers._combinators.closures import check_no_weights
 from jaxopt_nn.trees import named_leaves, takes
 from jaxopt_nn.types import Array, Key, Layer, Params, PyTree, State
@@ -226,7 +226,7 @@ def output_shape(layer: Layer, params: Params, state: State, x: PyTree) -> PyTre
     return jax.eval_shape(output, params, state, x)
 
 
-_PLAIN = (ValueError, TypeError, KeyError, AttributeError, IndexError)
+_PLAIN = (ValueError, TypeError, KeyError, AttributeError, IndexError, UnusableValueError)
 
 
 def located(name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
