@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "trees": {"types"},
     "_arguments": {"types"},
-    "_jaxprs": set(),
+    "_jaxprs": {"_ops"},
     "_ops": {"types"},
     "_scale": {"types"},
     **{leaf: BASE for leaf in LEAVES},
