@@ -35,6 +35,7 @@ from jaxopt_nn._arguments import (
     is_probability,
     plain_array,
 )
+from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn._scale import power_of_two
 from jaxopt_nn.types import Array, ArrayLike, PyTree
 
@@ -186,13 +187,13 @@ def weighted_mean(per_example: ArrayLike, weight: ArrayLike | None = None) -> Ar
     values = jnp.asarray(plain_array("per_example", per_example))
     if values.ndim != 1:
         raise ValueError(f"per_example: expected one number an example, [N], got {list(values.shape)}")
-    values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    values = values.astype(compute_dtype(values))
     if weight is None:
         return jnp.sum(values) / max(values.size, 1)
     weight = plain_array("weight", weight)
     check_weight("weight", weight, values.size)
     w = jnp.asarray(weight)
-    w = w.astype(jnp.promote_types(w.dtype, jnp.float32))
+    w = w.astype(compute_dtype(w))
     w = (w / power_of_two(jnp.max(w, initial=0.0))).astype(values.dtype)
     # Finite values stay although their weight is 0, so that the derivative with respect to such a weight is right.
     values = jnp.where((w == 0) & ~jnp.isfinite(values), 0, values)
@@ -255,7 +256,7 @@ _MOVES = {"broadcast_in_dim", "convert_element_type", "copy", "reshape", "squeez
 
 def _made_by(jaxpr: Jaxpr, var: Any) -> Any:
     """The name of the activation that computes ``var``; or the input of ``jaxpr`` that it is, only moved; or None."""
-    makers = {made: eqn for eqn in jaxpr.eqns for made in eqn.outvars}
+    makers = {source: eqn for eqn in jaxpr.eqns for source in eqn.outvars}
     while not isinstance(var, Literal):
         if var not in makers:
             return var
@@ -267,10 +268,10 @@ def _made_by(jaxpr: Jaxpr, var: Any) -> Any:
             above, below = (_operation(makers, each) for each in eqn.invars)
             return "softmax" if above == "exp" and below == "reduce_sum" else None
         if inner is not None:
-            made = _made_by(inner, inner.outvars[eqn.outvars.index(var)])
-            if made is None or isinstance(made, str) or made not in inner.invars:
-                return made if isinstance(made, str) else None
-            var = eqn.invars[inner.invars.index(made)]
+            source = _made_by(inner, inner.outvars[eqn.outvars.index(var)])
+            if source is None or isinstance(source, str) or source not in inner.invars:
+                return source if isinstance(source, str) else None
+            var = eqn.invars[inner.invars.index(source)]
         elif operation in _MOVES:
             var = eqn.invars[0]
         else:
@@ -292,8 +293,8 @@ def _called(eqn: Any) -> Any:
     for value in eqn.params.values():
         inner = getattr(value, "jaxpr", value)
         if isinstance(inner, Jaxpr):
-            same = len(inner.invars) == len(eqn.invars) and len(inner.outvars) == len(eqn.outvars)
-            return inner if same else None
+            same_arity = len(inner.invars) == len(eqn.invars) and len(inner.outvars) == len(eqn.outvars)
+            return inner if same_arity else None
     return None
 
 
@@ -335,7 +336,7 @@ def _floats(name: str, value: ArrayLike) -> Array:
     array = jnp.asarray(plain_array(name, value))
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name}: expected a float dtype, got {array.dtype}{list(array.shape)}")
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    return array.astype(compute_dtype(array))
 
 
 def _reals(name: str, value: ArrayLike, dtype: Any) -> Array:

@@ -10,7 +10,19 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend import core
 
-__all__ = ["Call", "Cond", "Held", "Scan", "ShardMap", "While", "closed", "held", "is_program", "opened", "programs_in"]
+__all__ = [
+    "Call",
+    "Cond",
+    "Held",
+    "Scan",
+    "ShardMap",
+    "While",
+    "closed",
+    "inner_programs",
+    "is_program",
+    "opened",
+    "programs_in",
+]
 
 # Of newer versions one class with ``Jaxpr``, and a public name no more.
 _Closed: Any = core.ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]
@@ -120,7 +132,7 @@ def programs_in(params: Mapping[str, Any]) -> list[Any]:
     return [item for item in items if is_program(item)]
 
 
-def held(equation: Any) -> Call | Scan | While | Cond | ShardMap | Held | None:
+def inner_programs(equation: Any) -> Call | Scan | While | Cond | ShardMap | Held | None:
     """The programs of an equation and how its operands reach them; None for a plain operation."""
     name, params = equation.primitive.name, equation.params
     inner = tuple(programs_in(params))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jaxopt_nn.layers._combinators.wiring import Node, Wiring, as_layer, wired
+from jaxopt_nn.layers._combinators.wiring import Node, Wiring, as_layer, layer_of_wiring
 from jaxopt_nn.types import Layer
 
 __all__ = ["Shared", "graph", "shared"]
@@ -81,7 +81,7 @@ def graph(
     if not leaving:
         raise ValueError("outputs: expected the name of a node, got none")
     ordered = [Node(name, layers[owners[name]], sources[name], owners[name]) for name in _order(sources, owners)]
-    return wired(
+    return layer_of_wiring(
         Wiring(
             tuple(ordered),
             inputs if isinstance(inputs, str) else entries,

@@ -68,11 +68,11 @@ def _of_equation(equation: Any) -> int:
     if name in _MOVES:
         return 0
     # By kind of parameter, not by its name: names change from one version of JAX to the next.
-    inside = [_of_jaxpr(program) for value in params.values() for program in _programs(value)]
+    counts = [_of_jaxpr(program) for value in params.values() for program in _programs(value)]
     if name == "cond":
-        return max(inside)
-    if inside:
-        return params.get("length", 1) * sum(inside) if name == "scan" else sum(inside)
+        return max(counts)
+    if counts:
+        return params.get("length", 1) * sum(counts) if name == "scan" else sum(counts)
     return sum(_float_size(value) for value in equation.outvars[:1])
 
 

@@ -19,7 +19,6 @@ __all__ = [
     "scale_and_bias",
     "unit_of",
     "weighted_moments",
-    "wide_of",
 ]
 
 
@@ -40,11 +39,6 @@ class Moments(NamedTuple):
     mean: Array
     variance: Array
     entries: Array
-
-
-def wide_of(x: Any) -> Any:
-    """The dtype to compute in: float32 at least."""
-    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def check_no_features(name: str, positional: tuple[Any, ...]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Never
 import jax.numpy as jnp
 
 from jaxopt_nn._arguments import check_number, check_positive_int
+from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn.layers._normalization.moments import (
     check_no_features,
     check_normalized,
@@ -18,7 +19,6 @@ from jaxopt_nn.layers._normalization.moments import (
     moments,
     scale_and_bias,
     unit_of,
-    wide_of,
 )
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
 
@@ -224,6 +224,6 @@ def _normalization(
         del train, key, weight
         vectors = [vector.shape[0] for vector in params.values()]
         check(x, vectors[0] if vectors else None)
-        return scale_and_bias(normalize(x.astype(wide_of(x))), params).astype(x.dtype), state
+        return scale_and_bias(normalize(x.astype(compute_dtype(x))), params).astype(x.dtype), state
 
     return Layer(init, apply, name)

@@ -286,11 +286,11 @@ def _recurrent(
         gates = x @ params["kernel"]
         gates = gates + jnp.broadcast_to(params["bias"], gates.shape)
 
-        def body(carry: tuple[Array, ...], at: Any) -> tuple[tuple[Array, ...], Array | None]:
-            own, there = at
-            new = cell.step(params, carry, own)
-            if there is not None:
-                new = tuple(jnp.where(there[:, None], a, b) for a, b in zip(new, carry, strict=True))
+        def body(carry: tuple[Array, ...], inputs: Any) -> tuple[tuple[Array, ...], Array | None]:
+            own_gates, present = inputs
+            new = cell.step(params, carry, own_gates)
+            if present is not None:
+                new = tuple(jnp.where(present[:, None], a, b) for a, b in zip(new, carry, strict=True))
             return new, new[0] if return_sequences else None
 
         # The zeros depend on x: so they are sharded, and mapped, as it is.

@@ -272,10 +272,10 @@ def _grouped(
 
 def _transposed_axes(x: Any, window: Sizes, stride: Sizes, dilation: Sizes, padding: Padding) -> tuple[Axis, ...]:
     axes = len(x.shape) - 2
-    found: list[Axis] = []
+    result: list[Axis] = []
     rows = zip(x.shape[1:-1], per_axis(window, axes), per_axis(stride, axes), per_axis(dilation, axes), strict=True)
-    for position, (size, entries, step, spread) in enumerate(rows):
-        span = (entries - 1) * spread + 1
+    for position, (size, entries, step, spacing) in enumerate(rows):
+        span = (entries - 1) * spacing + 1
         before = after = 0
         if padding == "SAME":
             before = max(span - step, 0) // 2
@@ -288,8 +288,8 @@ def _transposed_axes(x: Any, window: Sizes, stride: Sizes, dilation: Sizes, padd
                 f"padding: expected to leave something of the {out + before + after} outputs on spatial axis "
                 f"{position}, got {(before, after)} to cut off (input of shape {list(x.shape)})"
             )
-        found.append(Axis(entries, step, spread, before, after, size, out))
-    return tuple(found)
+        result.append(Axis(entries, step, spacing, before, after, size, out))
+    return tuple(result)
 
 
 def _init(

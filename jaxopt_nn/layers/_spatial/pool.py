@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn import _ops
+from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn._ops.windows import Axis, Lowering
 from jaxopt_nn.layers._spatial.windows import (
     Padding,
@@ -94,9 +95,9 @@ def average_pool(
     """
 
     def mean(x: Array, axes: tuple[Axis, ...], lowering: Lowering) -> Array:
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        exact = x.astype(compute_dtype(x))
         share = (1 / _counts(axes, count_padding))[None, ..., None]
-        return (_ops.sum_pool(wide, axes, lowering) * jnp.asarray(share, wide.dtype)).astype(x.dtype)
+        return (_ops.sum_pool(exact, axes, lowering) * jnp.asarray(share, exact.dtype)).astype(x.dtype)
 
     return _pool(mean, window, stride, padding, lowering, "average_pool")
 
@@ -164,6 +165,6 @@ def _counts(axes: tuple[Axis, ...], count_padding: bool) -> np.ndarray[Any, Any]
     counts = np.ones(())
     for axis in axes:
         first = np.arange(axis.out) * axis.stride - axis.before
-        inside = np.minimum(first + axis.window, axis.size) - np.maximum(first, 0)
-        counts = np.multiply.outer(counts, np.full(axis.out, axis.window) if count_padding else inside)
+        entries = np.minimum(first + axis.window, axis.size) - np.maximum(first, 0)
+        counts = np.multiply.outer(counts, np.full(axis.out, axis.window) if count_padding else entries)
     return counts
