@@ -50,7 +50,7 @@ def from_apply(
     >>> import jax, jax.numpy as jnp
     >>> layer = from_apply(lambda key, x: {"slope": jnp.ones(x.shape[-1])}, lambda params, x: x @ params["slope"])
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((4, 3)))
-    >>> layer.apply(params, state, jnp.ones((4, 3)), train=False, key=None, weight=None)[0].tolist()
+    >>> layer.apply(params, state, jnp.ones((4, 3)))[0].tolist()
     [3.0, 3.0, 3.0, 3.0]
     """
     for argument, value in (("init", init), ("apply", apply)):

@@ -59,7 +59,7 @@ def built(factory, kwargs, shape):
 
 
 def applied(layer, params, x):
-    return layer.apply(params, {}, x, train=False, key=None, weight=None)[0]
+    return layer.apply(params, {}, x)[0]
 
 
 def each(sizes, axes):

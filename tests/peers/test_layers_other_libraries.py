@@ -157,6 +157,7 @@ def test_a_model_keeps_the_protocol(make):
     z, same = apply(False, None)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), same, state))
     np.testing.assert_array_equal(z, apply(False, KEY)[0])
+    np.testing.assert_array_equal(z, jax.jit(lambda: layer.apply(params, state, x)[0])())
     assert not np.allclose(z, apply(False, None, after)[0])  # in evaluation, the state is what it normalizes with
     # As a part of a model of ours, and as lanes of vmap.
     model = layers.serial(layer, layers.dense(3))

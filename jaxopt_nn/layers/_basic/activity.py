@@ -39,7 +39,7 @@ def activity_penalty(*, l1: ArrayLike = 0.0, l2: ArrayLike = 0.0) -> Layer:
     >>> import jax, jax.numpy as jnp
     >>> layer = activity_penalty(l1=0.5)
     >>> x = jnp.array([[1.0, -3.0], [0.0, 2.0]])
-    >>> y, state = layer.apply({}, layer.init(None, x)[1], x, train=True, key=None, weight=None)
+    >>> y, state = layer.apply({}, layer.init(None, x)[1], x, train=True, key=None)
     >>> bool((y == x).all()), float(total_activity_penalty(state))
     (True, 1.5)
     """

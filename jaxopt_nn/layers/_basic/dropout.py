@@ -45,7 +45,7 @@ def dropout(drop_rate: ArrayLike) -> Layer:
 
     >>> import jax, jax.numpy as jnp
     >>> layer = dropout(0.5)
-    >>> y, _ = layer.apply({}, {}, jnp.ones((4, 1000)), train=True, key=jax.random.key(0), weight=None)
+    >>> y, _ = layer.apply({}, {}, jnp.ones((4, 1000)), train=True, key=jax.random.key(0))
     >>> sorted(set(y.ravel().tolist())), abs(float(y.mean()) - 1) < 0.1
     ([0.0, 2.0], True)
     """
@@ -69,7 +69,7 @@ def spatial_dropout(drop_rate: ArrayLike) -> Layer:
 
     >>> import jax, jax.numpy as jnp
     >>> x = jnp.ones((2, 5, 5, 64))
-    >>> y, _ = spatial_dropout(0.5).apply({}, {}, x, train=True, key=jax.random.key(0), weight=None)
+    >>> y, _ = spatial_dropout(0.5).apply({}, {}, x, train=True, key=jax.random.key(0))
     >>> sorted(set(y.sum((1, 2)).ravel().tolist()))
     [0.0, 50.0]
     """
@@ -99,7 +99,7 @@ def stochastic_depth(drop_rate: ArrayLike) -> Layer:
     >>> block = residual(serial(dense(5), jax.nn.relu, dense(5), stochastic_depth(0.2)))
     >>> x = jnp.ones((256, 5))
     >>> params, state = block.init(jax.random.key(0), x)
-    >>> y, _ = block.apply(params, state, x, train=True, key=jax.random.key(1), weight=None)
+    >>> y, _ = block.apply(params, state, x, train=True, key=jax.random.key(1))
     >>> 0.1 < float((y == x).all(1).mean()) < 0.3
     True
     """
@@ -131,7 +131,7 @@ def drop_connect(layer: Layer | Callable[[Any], Any], drop_rate: ArrayLike, mask
     >>> from jaxopt_nn.layers import dense
     >>> layer = drop_connect(dense(1, kernel_init=jax.nn.initializers.ones), 0.5)
     >>> params, _ = layer.init(jax.random.key(0), jnp.ones((1, 1000)))
-    >>> y, _ = layer.apply(params, {}, jnp.ones((1, 1000)), train=True, key=jax.random.key(1), weight=None)
+    >>> y, _ = layer.apply(params, {}, jnp.ones((1, 1000)), train=True, key=jax.random.key(1))
     >>> 0 < abs(float(y[0, 0]) - 1000) < 150
     True
     """

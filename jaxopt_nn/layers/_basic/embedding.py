@@ -51,7 +51,7 @@ def embedding(
     >>> layer = embedding(10, 4, padding_id=0)
     >>> ids = jnp.array([[1, 2, 0]])
     >>> params, state = layer.init(jax.random.key(0), ids)
-    >>> y, _ = layer.apply(params, state, ids, train=False, key=None, weight=None)
+    >>> y, _ = layer.apply(params, state, ids)
     >>> y.shape, bool(jnp.all(y[0, 0] == params["embedding"][1])), float(jnp.sum(jnp.abs(y[0, 2])))
     ((1, 3, 4), True, 0.0)
     """

@@ -30,7 +30,7 @@ def gaussian_noise(stddev: ArrayLike) -> Layer:
         Bishop, "Training with noise is equivalent to Tikhonov regularization", 1995.
 
     >>> import jax, jax.numpy as jnp
-    >>> y, _ = gaussian_noise(0.5).apply({}, {}, jnp.ones((8, 512)), train=True, key=jax.random.key(0), weight=None)
+    >>> y, _ = gaussian_noise(0.5).apply({}, {}, jnp.ones((8, 512)), train=True, key=jax.random.key(0))
     >>> bool(abs(y.mean() - 1) < 0.05), bool(abs(y.std() - 0.5) < 0.05)
     (True, True)
     """

@@ -64,7 +64,7 @@ def graph(
     ...     inputs=("a", "b"), outputs=("score", "left"))
     >>> x = {"a": jnp.ones((2, 3)), "b": jnp.zeros((2, 3))}
     >>> params, state = model.init(jax.random.key(0), x)
-    >>> y, _ = model.apply(params, state, x, train=False, key=None, weight=None)
+    >>> y, _ = model.apply(params, state, x)
     >>> sorted(params), y["score"].shape, y["left"].shape
     (['left', 'score'], (2, 1), (2, 4))
     """

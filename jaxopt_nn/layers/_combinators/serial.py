@@ -62,7 +62,7 @@ def residual(block: Layer | Callable[[Any], Any], shortcut: Layer | Callable[[An
 
     >>> import jax, jax.numpy as jnp
     >>> layer = residual(jnp.tanh)
-    >>> y, _ = layer.apply({}, {}, jnp.zeros((2, 3)) + 1, train=False, key=None, weight=None)
+    >>> y, _ = layer.apply({}, {}, jnp.zeros((2, 3)) + 1)
     >>> bool(jnp.all(y == 1 + jnp.tanh(1.0)))
     True
     """
@@ -185,7 +185,7 @@ def parallel(
     >>> from jaxopt_nn.layers import dense
     >>> model = parallel(dense(3), jax.nn.relu)
     >>> params, state = model.init(jax.random.key(0), jnp.ones((2, 5)))
-    >>> model.apply(params, state, jnp.ones((2, 5)), train=False, key=None, weight=None)[0].shape
+    >>> model.apply(params, state, jnp.ones((2, 5)))[0].shape
     (2, 8)
     """
     if not branches:

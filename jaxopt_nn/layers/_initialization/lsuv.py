@@ -58,7 +58,7 @@ def lsuv(
     >>> x = jax.random.normal(jax.random.key(0), (500, 20))
     >>> params, state = model.init(jax.random.key(1), x)
     >>> params = lsuv(model, params, state, x)
-    >>> y, _ = model.apply(params, state, x, train=False, key=None, weight=None)
+    >>> y, _ = model.apply(params, state, x)
     >>> bool(abs(jnp.var(y) - 1) < 0.01)
     True
     """

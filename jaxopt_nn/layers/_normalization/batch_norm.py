@@ -92,7 +92,7 @@ def batch_norm(
     >>> layer = batch_norm()
     >>> x = jax.random.normal(jax.random.key(0), (64, 3)) * 5 + 2
     >>> params, state = layer.init(jax.random.key(1), x)
-    >>> y, new_state = layer.apply(params, state, x, train=True, key=None, weight=None)
+    >>> y, new_state = layer.apply(params, state, x, train=True, key=None)
     >>> bool(jnp.all(jnp.abs(y.mean(0)) < 1e-5)), bool(jnp.all(jnp.abs(y.std(0) - 1) < 1e-3))
     (True, True)
     """

@@ -80,7 +80,7 @@ def multi_head_attention(
     >>> x = jax.random.normal(jax.random.key(0), (1, 5, 4))
     >>> params, state = layer.init(jax.random.key(1), x)
     >>> def attend(x):
-    ...     return layer.apply(params, state, x, train=False, key=None, weight=None)[0]
+    ...     return layer.apply(params, state, x)[0]
     >>> y, changed = attend(x), attend(x.at[:, 3].set(9.0))
     >>> y.shape, [bool(jnp.all(a == b)) for a, b in zip(y[0], changed[0])]  # nobody sees what comes later
     ((1, 5, 4), [True, True, True, False, False])

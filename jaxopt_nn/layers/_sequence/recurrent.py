@@ -63,7 +63,7 @@ def simple_rnn(
     >>> import jax, jax.numpy as jnp
     >>> layer = simple_rnn(3, return_sequences=False)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((2, 7, 4)))
-    >>> layer.apply(params, state, jnp.ones((2, 7, 4)), train=False, key=None, weight=None)[0].shape
+    >>> layer.apply(params, state, jnp.ones((2, 7, 4)))[0].shape
     (2, 3)
     """
 
@@ -125,7 +125,7 @@ def lstm(
     >>> import jax, jax.numpy as jnp
     >>> layer = lstm(3)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((2, 7, 4)))
-    >>> layer.apply(params, state, jnp.ones((2, 7, 4)), train=False, key=None, weight=None)[0].shape
+    >>> layer.apply(params, state, jnp.ones((2, 7, 4)))[0].shape
     (2, 7, 3)
     """
 

@@ -80,7 +80,7 @@ def conv(
     >>> layer = conv(8, 3, stride=2)
     >>> x = jnp.ones((4, 28, 28, 1))
     >>> params, state = layer.init(jax.random.key(0), x)
-    >>> y, _ = layer.apply(params, state, x, train=False, key=None, weight=None)
+    >>> y, _ = layer.apply(params, state, x)
     >>> params["kernel"].shape, y.shape
     ((3, 3, 1, 8), (4, 14, 14, 8))
     """
@@ -206,7 +206,7 @@ def conv_transpose(
     >>> layer = conv_transpose(3, 4, stride=2)
     >>> x = jnp.ones((2, 7, 7, 8))
     >>> params, state = layer.init(jax.random.key(0), x)
-    >>> layer.apply(params, state, x, train=False, key=None, weight=None)[0].shape
+    >>> layer.apply(params, state, x)[0].shape
     (2, 14, 14, 3)
     """
     window = _Window(kernel_size, stride, dilation, padding, lowering)

@@ -53,7 +53,7 @@ def max_pool(
 
     >>> import jax.numpy as jnp
     >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
-    >>> y, _ = max_pool(2).apply({}, {}, x, train=False, key=None, weight=None)
+    >>> y, _ = max_pool(2).apply({}, {}, x)
     >>> y.ravel().tolist()
     [5.0, 7.0, 13.0, 15.0]
     """
@@ -87,10 +87,10 @@ def average_pool(
 
     >>> import jax.numpy as jnp
     >>> x = jnp.ones((1, 3, 1))
-    >>> average_pool(2, padding="SAME").apply({}, {}, x, train=False, key=None, weight=None)[0].ravel().tolist()
+    >>> average_pool(2, padding="SAME").apply({}, {}, x)[0].ravel().tolist()
     [1.0, 1.0]
     >>> layer = average_pool(2, padding="SAME", count_padding=True)
-    >>> layer.apply({}, {}, x, train=False, key=None, weight=None)[0].ravel().tolist()
+    >>> layer.apply({}, {}, x)[0].ravel().tolist()
     [1.0, 0.5]
     """
 
