@@ -7,8 +7,9 @@ change from version to version. They are read here and nowhere else.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 from jax.extend import core
+
+from jaxopt_nn import _ops
 
 __all__ = [
     "Call",
@@ -33,8 +34,7 @@ class Call(NamedTuple):
 
     Attributes:
         program: the program that runs.
-        rule: ``"custom_jvp"`` or ``"custom_vjp"`` where the equation has a derivative of its own, ``"custom_vmap"``
-            where it has lanes of its own, else empty.
+        rule: ``"custom_jvp"`` or ``"custom_vjp"`` where the equation has a derivative of its own, else empty.
         again: whether it computes again what has been computed, as ``jax.checkpoint`` does in the backward pass.
     """
 
@@ -83,7 +83,7 @@ class Cond(NamedTuple):
     """``lax.cond`` and ``lax.switch``: the first operand is the branch's number, the others go to the branch.
 
     Attributes:
-        branches: one program each. Of ``lax.platform_dependent`` only the one for the default backend.
+        branches: one program each. Of ``lax.platform_dependent`` only the one for this machine.
     """
 
     branches: tuple[Any, ...]
@@ -159,7 +159,7 @@ def inner_programs(equation: Any) -> Call | Scan | While | Cond | ShardMap | Hel
         and _types(jaxpr.invars) == _types(equation.invars)
         and (_types(jaxpr.outvars) == _types(equation.outvars))
     ):
-        rule = next((rule for rule in ("custom_jvp", "custom_vjp", "custom_vmap") if name.startswith(rule)), "")
+        rule = next((rule for rule in ("custom_jvp", "custom_vjp") if name.startswith(rule)), "")
         return Call(inner[0], rule, bool(params.get("differentiated")))
     return Held(inner)
 
@@ -168,7 +168,7 @@ def _of_this_platform(params: Mapping[str, Any], branches: tuple[Any, ...]) -> t
     platforms = params.get("branches_platforms")
     if platforms is None:
         return branches
-    here = jax.default_backend()
+    here = _ops.platform()
     return tuple(branch for branch, names in zip(branches, platforms, strict=True) if names is None or here in names)[
         :1
     ]

@@ -157,7 +157,7 @@ class _Walk:
         elif isinstance(inner, Call) and inner.rule in _RULES and _rule_site(equation, inner) in self.policy.trusted:
             if self.width == 2:
                 return _linear(equation, ins)
-        # A ``custom_vmap`` is what it computes, for it has no transpose.
+        # Any other call is what it computes: a rule for ``vmap`` alone has no transpose.
         elif isinstance(inner, Call) and (inner.rule not in _RULES or self.policy.strip(_rule_site(equation, inner))):
             return self.evaluate(inner.program, ins)
         elif isinstance(inner, Scan):

@@ -110,7 +110,8 @@ def summary(model: Any, x: PyTree) -> None:
         model: a layer, or a plain function of an array.
         x: an example input, or its ``jax.ShapeDtypeStruct``; with the batch axis, which the FLOPs are for.
 
-    The numbers themselves: :func:`describe`. FLOPs are counted from the equations of the program, not taken from XLA:
+    The numbers themselves: :func:`describe`. FLOPs are counted from the equations of the program, not taken from the
+    compiler:
     2 for a multiply-add, 1 for each element of any other floating-point result, whatever the machine.
 
     >>> import jax

@@ -1,10 +1,11 @@
 """Convolutions over any number of spatial axes: ``[N, L, C]``, ``[N, H, W, C]``, ...
 
-**Lowering.** ``"native"`` is XLA's convolution. ``"patches"`` copies the windows into a matrix and multiplies it: with
-kernels under ``vmap`` it stays a matrix product, where the native one becomes a grouped convolution with a slow
-backward pass. ``"auto"`` takes patches on a single CPU device, where they are several times as fast, unless they would
-hold more than 2²⁷ numbers; else the native convolution. Values and derivatives of every order are the same to rounding;
-patches may spread an input that is not finite to a few more outputs of the same example.
+**Lowering.** ``"native"`` is ``lax.conv_general_dilated``. ``"patches"`` copies the windows into a matrix and
+multiplies it: with kernels under ``vmap`` it stays a matrix product, where the native one becomes a grouped convolution
+with a slow backward pass. ``"auto"`` takes patches where they are measured to be faster (:mod:`jaxopt_nn._ops` knows
+the machine), unless they would hold more than 2²⁷ numbers; else the native convolution. Values and derivatives of every
+order are the same to rounding; patches may spread an input that is not finite to a few more outputs of the same
+example.
 ``python -m benchmarks.layers`` measures both.
 """
 

@@ -1,8 +1,9 @@
 """Pooling: windows of ``[N, *spatial, C]`` become their maximum or their mean, channel by channel.
 
-**Lowering.** "native" is XLA's ``reduce_window``; "patches" reduces slices of the input, and where the windows tile it
-(stride equal to the window), a reshaped input. "auto" takes patches on a single CPU device, unless their slices would
-hold more than 2²⁷ numbers; elsewhere the native operation. Values, derivatives and ties are the same.
+**Lowering.** "native" is ``lax.reduce_window``; "patches" reduces slices of the input, and where the windows tile it
+(stride equal to the window), a reshaped input. "auto" takes patches where they are measured to be faster
+(:mod:`jaxopt_nn._ops` knows the machine), unless their slices would hold more than 2²⁷ numbers; else the native
+operation. Values, derivatives and ties are the same.
 ``python -m benchmarks.layers`` measures it.
 
 **Ties.** The gradient of a maximum goes to the first of the equal entries of a window, in the order of the array, as in

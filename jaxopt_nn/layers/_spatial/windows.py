@@ -89,7 +89,7 @@ def per_axis(sizes: Sizes, axes: int) -> tuple[int, ...]:
 def window_axes(x: Any, window: Sizes, stride: Sizes, dilation: Sizes, padding: Padding) -> tuple[Axis, ...]:
     """How a window moves over ``x``.
 
-    "SAME" gives ⌈size / stride⌉ windows, and of an odd padding the larger half comes after, as in XLA and TensorFlow.
+    "SAME" gives ⌈size / stride⌉ windows, and of an odd padding the larger half comes after, as in TensorFlow.
 
     Raises:
         ValueError: the window is larger than the padded input.
