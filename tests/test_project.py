@@ -112,7 +112,7 @@ def normalized(package: str) -> str:
 def test_import_does_nothing() -> None:
     script = """
 import json, sys
-import chex, jax, jax._src.xla_bridge, optax
+import jax, jax._src.xla_bridge, optax
 settings = {name: repr(value) for name, value in jax.config.values.items()}
 import jaxopt_nn
 print(json.dumps({
