@@ -47,11 +47,9 @@ def evaluation_params(opt_state: PyTree, params: Params) -> Params:
         return isinstance(node, (WeightEmaState, WeightAverageState, LookaheadState, ScheduleFreeState))
 
     def leaf(param: Any, weight: Any) -> Any:
-        return (
-            param
-            if weight is None or isinstance(weight, optax.MaskedNode)
-            else weight.astype(jax.numpy.result_type(param))
-        )
+        if weight is None or isinstance(weight, optax.MaskedNode):
+            return param
+        return weight.astype(jax.numpy.result_type(param))
 
     states = [node for node in jax.tree.leaves(opt_state, is_leaf=holds_weights) if holds_weights(node)]
     for node in reversed(states):
