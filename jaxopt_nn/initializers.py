@@ -1,7 +1,7 @@
 """Initial values of parameters: each name is a factory of a function ``init(key, shape, dtype) -> array``.
 
 Even ``zeros()`` is a factory, so that all of them are used alike. Any initializer of ``jax.nn.initializers`` has the
-same protocol and is a guest with full rights; these are thin over them and give the same numbers where the formulas
+same protocol and can be used in their place; these are thin over them and give the same numbers where the formulas
 agree.
 
 **Fans.** The last axis of a kernel counts its outputs, the one before its inputs, the rest is a window: dense kernels
@@ -31,7 +31,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxopt_nn._arguments import check_bool, check_choice, check_key, check_number, check_positive_int, shown
-from jaxopt_nn._dtypes import as_dtype, promoted
+from jaxopt_nn._dtypes import as_dtype, compute_dtype
 from jaxopt_nn.types import Array, ArrayLike, Key
 
 __all__ = [
@@ -456,6 +456,6 @@ def _drawn(draw: Any, *, needs_matrix: bool = False) -> Initializer:
             raise ValueError(
                 f"shape: expected [..., fan_in, fan_out] with two axes or more and sizes >= 1, got {list(shape)}"
             )
-        return draw(key, shape, promoted(dtype, jnp.float32)).astype(dtype)
+        return draw(key, shape, compute_dtype(dtype)).astype(dtype)
 
     return init

@@ -31,7 +31,7 @@ from jaxopt_nn._arguments import (
     is_probability,
     plain_array,
 )
-from jaxopt_nn._dtypes import promoted
+from jaxopt_nn._dtypes import compute_dtype, promote
 from jaxopt_nn._scale import power_of_two
 from jaxopt_nn.types import Array, ArrayLike
 
@@ -214,7 +214,7 @@ def confusion_matrix(
     if weight is None:
         return jnp.zeros((num_classes, num_classes), jnp.int32).at[rows, columns].add(1, mode="drop")
     amount = jnp.asarray(weight)
-    amount = amount.astype(promoted(amount.dtype, jnp.float32))
+    amount = amount.astype(compute_dtype(amount))
     # Added one by one, float32 ones stop at 2^24: many rows go to several sums, which are added up at the end.
     sums = max(1, min(rows.size // 2**12, _LARGEST_SUMS // num_classes**2))
     which = jnp.arange(rows.size) % sums
@@ -225,7 +225,7 @@ def confusion_matrix(
 def _weigh_on_host(labels: Any, predictions: Any, weight: Any, num_classes: int) -> Array:
     cells = labels.astype(np.int64) * num_classes + predictions.astype(np.int64)
     sums = np.bincount(cells, weight.astype(np.float64), num_classes**2).reshape(num_classes, num_classes)
-    return jnp.asarray(sums, promoted(weight.dtype, jnp.float32))
+    return jnp.asarray(sums, compute_dtype(weight))
 
 
 class ClassScores(NamedTuple):
@@ -268,7 +268,7 @@ def precision_recall_f1(confusion: ArrayLike) -> ClassScores:
     values = concrete_array(counts)
     if values is not None:
         check_each("confusion", values, np.isfinite(values) & (values >= 0), "a count >= 0")
-    floats = counts.astype(promoted(counts.dtype, jnp.float32))  # twice an integer count may not fit
+    floats = counts.astype(compute_dtype(counts))  # twice an integer count may not fit
     hits, predicted, support = jnp.diagonal(floats), floats.sum(0), floats.sum(1)
     return ClassScores(
         precision=_ratio(hits, predicted),
@@ -307,7 +307,7 @@ def r2_score(targets: ArrayLike, outputs: ArrayLike, weight: ArrayLike | None = 
         weight = plain_array("weight", weight)
         check_weight("weight", weight, o.shape[0])
         w = jnp.asarray(weight)
-        w = w.astype(promoted(w.dtype, jnp.float32))
+        w = w.astype(compute_dtype(w))
         w = (w / power_of_two(jnp.max(w))).astype(o.dtype)[:, None]
         o, t = jnp.where(w > 0, o, 0), jnp.where(w > 0, t, 0)
     both = jnp.maximum(_scaled(o)[1], _scaled(t)[1])
@@ -355,7 +355,7 @@ def _reals(name: str, value: ArrayLike) -> Array:
     array = jnp.asarray(plain_array(name, value))
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(f"{name}: expected real numbers, got {array.dtype}{list(array.shape)}")
-    return array.astype(promoted(array.dtype, jnp.float32))
+    return array.astype(compute_dtype(array))
 
 
 def _scaled(columns: Array) -> tuple[Array, Array]:
@@ -366,11 +366,11 @@ def _scaled(columns: Array) -> tuple[Array, Array]:
 
 def _indices(classes: ArrayLike) -> Array:
     array = jnp.asarray(classes)
-    return array.astype(promoted(array, jnp.int32))  # uint8 cannot hold 256, the number of classes
+    return array.astype(promote(array, jnp.int32))  # uint8 cannot hold 256, the number of classes
 
 
 def _mean_of_trailing(values: Array) -> Array:
-    values = values.astype(promoted(values.dtype, jnp.float32))
+    values = values.astype(compute_dtype(values))
     return jnp.mean(values, axis=tuple(range(1, values.ndim)))
 
 

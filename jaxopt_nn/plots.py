@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from jaxopt_nn._arguments import check_bool, check_number, check_positive_int, shown
 from jaxopt_nn.trees import takes
 
-__all__ = ["plot_comparison", "plot_history", "plot_schedules"]
+__all__ = ["plot_comparison", "plot_history", "plot_range_test", "plot_schedules"]
 
 
 def plot_history(history: Any, *, best_epoch: int | None = None, title: str = "") -> Any:
@@ -122,13 +122,13 @@ def plot_schedules(
     [1.0, 1.0, 0.5, 0.25]
     """
     check_positive_int("steps", steps)
+    if steps_per_epoch is not None:
+        check_positive_int("steps_per_epoch", steps_per_epoch)
     _check_names("schedules", schedules)
     for name, schedule in schedules.items():
         if isinstance(schedule, type) or not callable(schedule) or not takes(schedule, 0):
             raise TypeError(f"schedules[{name!r}]: expected a function of the count alone, got {shown(schedule)}")
     check_bool("log", log)
-    if steps_per_epoch is not None:
-        check_positive_int("steps_per_epoch", steps_per_epoch)
     counts = np.unique(np.linspace(0, steps - 1, min(steps, 4000)).astype(np.int32))
     figure, (ax,) = _figure(1, title)
     for label, schedule in schedules.items():
@@ -148,6 +148,40 @@ def plot_schedules(
 def _check_names(name: str, named: Any) -> None:
     if not isinstance(named, Mapping) or not all(isinstance(label, str) for label in named) or not named:
         raise TypeError(f"{name}: expected a dictionary with names, got {shown(named)}")
+
+
+def plot_range_test(test: Any, *, title: str = "") -> Any:
+    """Loss against learning rate: what a learning rate range test saw.
+
+    Args:
+        test: of :func:`jaxopt_nn.training.learning_rate_range_test`.
+        title: a title for the figure.
+
+    Returns:
+        A matplotlib figure: the loss of each batch, its moving average, and the suggested rate. Where the run has
+        diverged there is no line; a loss of more than four times the first is cut off.
+
+    Raises:
+        TypeError: it is no range test.
+
+    >>> from jaxopt_nn.training import RangeTest
+    >>> test = RangeTest(np.array([0.01, 0.1, 1.0]), np.array([2.0, 1.0, 3.0]), np.array([2.0, 1.5, 2.0]), 0.01)
+    >>> plot_range_test(test).axes[0].get_xlabel()
+    'learning rate'
+    """
+    if not all(hasattr(test, name) for name in ("learning_rate", "loss", "smooth_loss", "suggestion")):
+        raise TypeError(f"test: expected what learning_rate_range_test returns, got a {type(test).__name__}")
+    rates, losses, smooth = (np.asarray(each, np.float64) for each in (test.learning_rate, test.loss, test.smooth_loss))
+    figure, (ax,) = _figure(1, title)
+    ax.plot(rates, losses, color="0.75", linewidth=1, label="loss of the batch")
+    ax.plot(rates, smooth, label="moving average")
+    ax.axvline(float(test.suggestion), color="tab:orange", linestyle="--", label=f"suggested: {test.suggestion:.2g}")
+    low, high = np.nanmin(losses), max(np.nanmax(losses[:1]), np.nanmin(losses))
+    ax.set(xscale="log", xlabel="learning rate", ylabel="loss")
+    ax.set_ylim(low - 0.1 * (high - low), min(np.nanmax(losses), 4 * high) + 0.1 * (high - low))
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False)
+    return figure
 
 
 def _values(name: str, value: Any) -> NDArray[Any]:

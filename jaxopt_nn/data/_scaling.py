@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxopt_nn._arguments import check_number, shown
-from jaxopt_nn._dtypes import promoted
+from jaxopt_nn._dtypes import promote
 from jaxopt_nn.data._checks import check_concrete, check_finite, check_real, is_integer, num_examples
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Batch, PyTree
@@ -214,18 +214,18 @@ def _spread_or_one(low: NDArray[Any], high: NDArray[Any]) -> NDArray[Any]:
 
 
 def _fit(x: PyTree, statistics: Callable[[NDArray[Any]], _Statistics], offset: float) -> Scaler:
-    counted = None
+    has_weight = None
     if isinstance(x, Batch):
         num_examples("x", x)
         if x.weight is not None:
             check_concrete("x.weight", x.weight)
-            counted = np.asarray(x.weight) > 0
+            has_weight = np.asarray(x.weight) > 0
         x = x.x
     leaves, tree = jax.tree.flatten(x)
     if not leaves:
         raise TypeError(f"x: expected an array, got {x!r}")
     fitted = [
-        _fit_leaf(f"x[{path}]" if path else "x", leaf, counted, statistics, offset) for path, leaf in named_leaves(x)
+        _fit_leaf(f"x[{path}]" if path else "x", leaf, has_weight, statistics, offset) for path, leaf in named_leaves(x)
     ]
     return Scaler(*(jax.tree.unflatten(tree, part) for part in zip(*fitted, strict=True)))
 
@@ -233,17 +233,17 @@ def _fit(x: PyTree, statistics: Callable[[NDArray[Any]], _Statistics], offset: f
 def _fit_leaf(
     name: str,
     leaf: Any,
-    counted: NDArray[np.bool_] | None,
+    has_weight: NDArray[np.bool_] | None,
     statistics: Callable[[NDArray[Any]], _Statistics],
     offset: float,
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     check_real(name, leaf)
     check_concrete(name, leaf)
     values = np.asarray(leaf)
-    if counted is not None and not counted.all():
-        values = values[counted]
+    if has_weight is not None and not has_weight.all():
+        values = values[has_weight]
     if values.ndim == 0 or len(values) == 0:
-        weighted = "" if counted is None else " of positive weight"
+        weighted = "" if has_weight is None else " of positive weight"
         raise ValueError(f"{name}: expected at least one row{weighted}, got the shape {list(values.shape)}")
     check_finite(name, values)
     dtype = np.dtype(np.float64 if values.dtype == np.float64 else np.float32)
@@ -318,7 +318,7 @@ def _apply_leaf(formula: Callable[..., Any], name: str, values: Any, *parts: Any
         arrays = tuple(jnp.broadcast_to(jnp.asarray(each), shape) for each in arrays)
     fitted: Any = arrays[2].dtype
     dtype: Any = arrays[0].dtype if jnp.issubdtype(arrays[0].dtype, np.floating) else fitted
-    working = np.promote_types(dtype, fitted) if on_host else promoted(dtype, fitted)
+    working = np.promote_types(dtype, fitted) if on_host else promote(dtype, fitted)
     if on_host and is_integer(arrays[1].dtype) and not is_integer(values.dtype):
         working = np.float64  # the shift does not fit float32
     return formula(working, *arrays).astype(dtype, copy=False)

@@ -7,9 +7,12 @@ RunResult``, or to ``fit``, which gives the same bits epoch by epoch, with a pro
 
 from jaxopt_nn.training._epoch import RunKeys
 from jaxopt_nn.training._evaluation import evaluate, predict
+from jaxopt_nn.training._explain import Explanation, explain
 from jaxopt_nn.training._fit import EpochEnd, fit
+from jaxopt_nn.training._range_test import RangeTest, learning_rate_range_test
 from jaxopt_nn.training._recipe import Recipe
 from jaxopt_nn.training._run import RunResult, make_run
+from jaxopt_nn.training._statistics import update_batch_statistics
 from jaxopt_nn.training._status import Status
 from jaxopt_nn.training._step import init_state, make_step
 from jaxopt_nn.training._stopping import EarlyStopping
@@ -17,14 +20,19 @@ from jaxopt_nn.training._stopping import EarlyStopping
 __all__ = [
     "EarlyStopping",
     "EpochEnd",
+    "Explanation",
+    "RangeTest",
     "Recipe",
     "RunKeys",
     "RunResult",
     "Status",
     "evaluate",
+    "explain",
     "fit",
     "init_state",
+    "learning_rate_range_test",
     "make_run",
     "make_step",
     "predict",
+    "update_batch_statistics",
 ]

@@ -9,8 +9,8 @@ import numpy as np
 from jax import lax
 
 from jaxopt_nn import losses
+from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn._scale import power_of_two
-from jaxopt_nn.training._accumulation import compute_dtype
 from jaxopt_nn.training._batches import count_examples
 from jaxopt_nn.training._checks import check_data, check_values, examples_at_once, init_shapes
 from jaxopt_nn.training._devices import slice_rows, split_rows
@@ -19,7 +19,7 @@ from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe, losses_of
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Array, Batch, Params, PyTree, State
 
-__all__ = ["evaluate", "evaluate_model", "predict"]
+__all__ = ["Trained", "evaluate", "evaluate_model", "predict", "run_program", "variables_of"]
 
 
 class Trained(Protocol):
@@ -53,14 +53,14 @@ def predict(recipe: RecipeFn, hparams: PyTree, trained: Trained, x: PyTree) -> P
     batch = Batch(x, None)
     parts = build_recipe(recipe, hparams)
     batch = check_data("", batch)
-    variables = _variables(parts, trained, batch.x)
+    variables = variables_of(parts, trained, batch.x)
     check_values(parts, variables, batch)
     _check_shapes(parts, variables, batch.x)
 
     def outputs(hparams: PyTree, variables: tuple[Params, State], x: PyTree) -> PyTree:
         return _predict(build_recipe(recipe, hparams), *variables, x)
 
-    return _call(outputs, hparams, variables, batch.x)
+    return run_program(outputs, hparams, variables, batch.x)
 
 
 def evaluate(recipe: RecipeFn, hparams: PyTree, trained: Trained, batch: Batch) -> dict[str, Array]:
@@ -81,17 +81,17 @@ def evaluate(recipe: RecipeFn, hparams: PyTree, trained: Trained, batch: Batch) 
     """
     parts = build_recipe(recipe, hparams)
     batch = check_data("batch", batch)
-    variables = _variables(parts, trained, batch.x)
+    variables = variables_of(parts, trained, batch.x)
     check_values(parts, variables, batch, "batch", [parts.loss, *parts.metrics.values()])
     _check_shapes(parts, variables, batch.x)
 
     def values(hparams: PyTree, variables: tuple[Params, State], batch: Batch) -> dict[str, Array]:
         return evaluate_model(build_recipe(recipe, hparams), *variables, batch)
 
-    return _call(values, hparams, variables, batch)
+    return run_program(values, hparams, variables, batch)
 
 
-def _call(function: Callable[..., Any], hparams: PyTree, *arguments: PyTree) -> Any:
+def run_program(function: Callable[..., Any], hparams: PyTree, *arguments: PyTree) -> Any:
     """The function's value: part of the program that is traced, or else of one that is compiled once."""
     if is_traced_any((hparams, arguments)):
         return function(hparams, *arguments)
@@ -116,17 +116,17 @@ def _predict(parts: Recipe, params: Params, model_state: State, x: PyTree) -> Py
 def evaluate_model(parts: Recipe, params: Params, model_state: State, data: Batch) -> dict[str, Array]:
     """The same for a recipe's parts; ``evaluation_batch_size`` examples at a time, each counted once."""
 
-    def values_of(rows: Batch) -> dict[str, Array]:
+    def per_example_values(rows: Batch) -> dict[str, Array]:
         outputs, length = _outputs(parts, params, model_state, rows.x), count_examples(rows)
         values = {"loss": losses_of(parts, outputs, rows.y, length)}
         for name, function in parts.metrics.items():
             values[name] = per_example(f"metrics[{name!r}]", function(outputs, rows.y), length)
         return values
 
-    def means(rows: Batch, fresh: Array | None) -> tuple[dict[str, Array], Array]:
-        values = values_of(rows)
+    def means(rows: Batch, is_new: Array | None) -> tuple[dict[str, Array], Array]:
+        values = per_example_values(rows)
         weight = jnp.ones_like(values["loss"]) if rows.weight is None else rows.weight.astype(values["loss"].dtype)
-        weight = weight if fresh is None else jnp.where(fresh, weight, 0)
+        weight = weight if is_new is None else jnp.where(is_new, weight, 0)
         return {name: losses.weighted_mean(value, weight) for name, value in values.items()}, jnp.sum(weight)
 
     if data.weight is not None:  # only their ratios count, but their sum has to be finite
@@ -152,7 +152,7 @@ def _outputs(parts: Recipe, params: Params, model_state: State, x: PyTree) -> Py
     return model_of(parts).apply(params, model_state, x, train=False, key=None, weight=None)[0]
 
 
-def _variables(parts: Recipe, trained: Any, x: PyTree) -> tuple[Params, State]:
+def variables_of(parts: Recipe, trained: Any, x: PyTree) -> tuple[Params, State]:
     """Parameters and model state. Compares paths alone: if the features do not fit, their layer says so better."""
     if not (hasattr(trained, "params") and hasattr(trained, "model_state")):
         raise TypeError(
@@ -161,9 +161,9 @@ def _variables(parts: Recipe, trained: Any, x: PyTree) -> tuple[Params, State]:
         )
     variables = (trained.params, trained.model_state)
     for name, want, have in zip(("params", "model_state"), init_shapes(parts, x), variables, strict=True):
-        wanted, given = {path for path, _ in named_leaves(want)}, {path for path, _ in named_leaves(have)}
-        if wanted != given:
-            missing, unexpected = sorted(wanted - given), sorted(given - wanted)
+        expected, got = {path for path, _ in named_leaves(want)}, {path for path, _ in named_leaves(have)}
+        if expected != got:
+            missing, unexpected = sorted(expected - got), sorted(got - expected)
             raise ValueError(f"{name}: not those of this model: missing {missing}, unexpected {unexpected}")
     return variables
 

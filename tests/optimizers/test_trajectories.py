@@ -167,7 +167,7 @@ def test_a_python_number_is_a_double_until_it_meets_a_leaf():
     """1 - 0.9999999 in float32 is 1.19e-7; in a double, and then in float32, it is 1e-7."""
     state = optimizers.scale_by_adam(b2=0.9999999).init(jnp.zeros(()))
     _, state = optimizers.scale_by_adam(b2=0.9999999).update(jnp.float32(1.0), state)
-    np.testing.assert_allclose(state.square, 1e-7, rtol=1e-6)
+    np.testing.assert_allclose(state.nu, 1e-7, rtol=1e-6)
 
 
 def test_one_minus_the_dampening_keeps_its_digits():
@@ -186,14 +186,14 @@ def test_one_minus_the_dampening_keeps_its_digits():
 )
 def test_a_scheduled_rate_equals_optax_and_the_formula(ours, theirs, step, numbers):
     mine = schedules.warmup(schedules.cosine_decay(0.02, 150), 20)
-    guest = optax.warmup_cosine_decay_schedule(0.0, 0.02, 20, 170)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 0.02, 20, 170)
 
     def rate(t):
         return 0.02 * t / 20 if t < 20 else 0.01 * (1 + np.cos(np.pi * min((t - 20) / 150, 1)))
 
     exact = _numpy_trajectory(step, numbers, rate)
     assert _distance(_trajectory(ours(mine), jnp.float32), exact) <= 5e-6
-    assert _distance(_trajectory(ours(guest), jnp.float32), exact) <= 5e-6
+    assert _distance(_trajectory(ours(schedule), jnp.float32), exact) <= 5e-6
     assert _distance(_trajectory(theirs(mine), jnp.float32), exact) <= 5e-6
     with jax.enable_x64(True):
         assert _distance(_trajectory(ours(mine), jnp.float64), exact) <= 1e-12
