@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from jaxopt_nn._arguments import (
     UnusableValueError,
@@ -156,7 +157,7 @@ def check_loss(
     for leaf in jax.tree.leaves(outputs):
         if not jnp.issubdtype(np.asarray(leaf).dtype, np.inexact):
             raise TypeError(f"outputs: expected floats, got {np.asarray(leaf).dtype}; the order is outputs, targets")
-    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((outputs, targets))):
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((outputs, targets))):
         # With the targets as they are: the loss says itself which of them it is not defined for.
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)), outputs)
         try:

@@ -77,9 +77,10 @@ def rate_of(name: str, schedule: Schedule, count: Any) -> Any:
 
 def as_float(number: ArrayLike) -> Array:
     """``number`` in JAX's default float, without a weak type, so that nothing that takes it is promoted by it."""
-    if number is None or isinstance(number, str):
-        raise TypeError(f"count: expected a number, got {number!r}")
-    return jnp.asarray(number, dtype=jnp.result_type(float))
+    value: Any = number
+    if value is None or isinstance(value, str):
+        raise TypeError(f"count: expected a number, got {value!r}")
+    return jnp.asarray(value, dtype=jnp.result_type(float))
 
 
 def as_steps(number: ArrayLike) -> Array:

@@ -73,7 +73,7 @@ def evaluate(recipe: RecipeFn, hparams: PyTree, trained: Trained, batch: Batch) 
 
     Returns:
         ``{"loss": ..., <name>: ...}`` with the recipe's metrics. Called outside of ``jit`` it is one program, compiled
-        once.
+        once; inside of ``vmap`` put ``jit`` around that, or more rows than ``evaluation_batch_size`` compile each time.
 
     Raises:
         TypeError, ValueError: as :func:`predict`, and for unusable data (see :func:`jaxopt_nn.data.check_batch`), such

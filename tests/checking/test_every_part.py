@@ -10,9 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxopt_nn import losses, optimizers, penalties
+from jaxopt_nn import data, layers, losses, optimizers, penalties, training
 from jaxopt_nn.checking import check_gradients, check_layer, check_loss, check_optimizer
-from jaxopt_nn.types import Layer
+from jaxopt_nn.types import Batch, Layer
 
 KEY = jax.random.key(0)
 TESTS = Path(__file__).resolve().parent.parent
@@ -163,3 +163,28 @@ def test_optimizers(group):
     }
     with jax.enable_x64(True):
         check_optimizer(side_by_side, given, params, key=KEY, steps=2, directions=2).assert_ok()
+
+
+def test_a_whole_run_by_its_hyperparameters():
+    """The validation loss after five epochs, initial weights, Adam and penalty included."""
+    digits = data.load_digits()
+    train, valid = (Batch(digits.x[rows] / 16, digits.y[rows]) for rows in (slice(64), slice(64, 96)))
+
+    def recipe(hp):
+        return training.Recipe(
+            model=layers.serial(layers.dense(8), jnp.tanh, layers.dense(10)),
+            loss=losses.softmax_cross_entropy,
+            penalty=penalties.l2(hp["l2"]),
+            optimizer=optimizers.adam(hp["learning_rate"]),
+            batch_size=32,
+            epochs=5,
+        )
+
+    def last_loss(hparams, key, train, valid):
+        return training.make_run(recipe)(key, hparams, train, valid).history["valid_loss"][-1]
+
+    hparams = {"learning_rate": jnp.float32(0.01), "l2": jnp.float32(1e-3)}
+    keys = jax.random.split(jax.random.key(0))
+    report = check_gradients(last_loss, hparams, keys[0], train, valid, argnums=0, key=keys[1])
+    assert report.verdict == "PASS", report
+    assert all(leaf.miss_bound < 1e-4 for leaf in report.leaves)
