@@ -205,7 +205,7 @@ def test_numbers_may_be_traced():
 
 
 def test_bad_arguments_are_named():
-    with pytest.raises(ValueError, match=r"^convention: expected one of \['flax', 'torch', 'keras'\], got 'haiku'"):
+    with pytest.raises(ValueError, match=r'^convention: expected "flax", "torch" or "keras", got \'haiku\''):
         layers.batch_norm(convention="haiku")
     with pytest.raises(ValueError, match=r"^epsilon: expected a finite number in \[0, inf\), got -1"):
         layers.batch_norm(epsilon=-1)
