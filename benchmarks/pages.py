@@ -23,8 +23,8 @@ number of instructions compiled.
 Two columns say how much of the machine is used: floating-point operations of the matrix products, and bytes that the
 optimizer reads and writes, as shares of the rates that the machine reached in the same rounds with nothing but
 products, and nothing but copies. Both are counted by hand in
-`benchmarks/roofline.py`, and activations are left out, so they are lower bounds. What was tried to come closer is in
-`benchmarks/NOTES.md`.
+`benchmarks/roofline.py`, and activations are left out, so they are lower bounds. [Decisions about speed](decisions.md)
+says what was done to come closer, and what is left.
 """
 
 SCALING = """## Where ours is the better choice, and where it is not

@@ -107,7 +107,7 @@ def _columns_together(axis: Axis, features: int) -> int:
     t of them need b = ⌈(window + t − 1) / t⌉ blocks of t inputs each, as channels of one place: the patches are fewer,
     and the product has more rows, which for few features is worth its multiplications with zeros. (So an input that is
     not finite makes NaN of a few more neighbours.) A block costs its share of the product, t·F for each input, and the
-    making of the patch: a fit to measurements (``benchmarks/NOTES.md``). A gain below a quarter is left, for the sake
+    making of the patch: a fit to measurements (``benchmarks/decisions.md``). A gain below a quarter is left, for the sake
     of a smaller program.
     """
     if axis.stride > 1 or axis.dilation > 1:
