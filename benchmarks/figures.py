@@ -35,6 +35,8 @@ PEERS = {
     "ours-stepwise": "ours, a jitted call for each step",
     "ours-without": "ours without dropout",
     "ours-validation": "ours, with validation and early stopping too",
+    "ours-run": "the compiled run alone",
+    "ours-jitted": "the model's forward pass, jitted, without checks",
     "ours-1-lane": "ours, 1 lane",
     "ours-4-blocks": "ours, 4 blocks",
     "ours-10-epochs": "ours, 10 epochs",

@@ -140,6 +140,7 @@ _OUTCOMES = {
     "mean_size": "mean size",
     "evaluations": "evaluations",
     "instructions": "instructions",
+    "programs": "programs",
 }
 
 
