@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.cases import ACCELERATOR, CASES
-from benchmarks.figures import PEERS, ROOT, Results, about, missing, number, ratio
+from benchmarks.figures import PEERS, Results, about, missing, number, ratio
 from benchmarks.points import CURVES
 from benchmarks.work import Case
 
@@ -156,9 +156,7 @@ def _curve(stem: str, curve: str, measured: Results) -> str:
         return ""
     label, sides = CURVES[curve].label, ("ours", *CURVES[curve].peers)
     lines = [f"### {label[0].upper()}{label[1:]}\n"]
-    picture = f"benchmarks/{stem}-{curve}.svg"
-    if (ROOT / "docs" / picture).is_file():
-        lines.append(f"![Steps a second against {label}]({picture})\n")
+    lines.append(f"![Steps a second against {label}](api/benchmarks/{stem}-{curve}.svg)\n")  # drawn by docs/conf.py
     lines += [f"- {sentence}" for sentence in where_ours_is_slower(curve, measured)]
     lines += ["", f"| {label} | {' | '.join(PEERS[side] for side in sides)} |", f"|--:|{'--:|' * len(sides)}"]
     for value, result in points.items():
