@@ -105,9 +105,9 @@ def _columns_together(axis: Axis, features: int) -> int:
     """How many neighbouring outputs along an axis one column of the product should make.
 
     t of them need b = ⌈(window + t − 1) / t⌉ blocks of t inputs, which count as channels of one place. There are fewer
-    patches, and the product has more rows, some of them multiplied by zeros (so an input that is not finite makes NaN of
-    a few more neighbours). A block costs t·F multiplications for each input, and the copying of its patch, whose cost is
-    a fit to measurements (``benchmarks/decisions.md``). A gain below a quarter is not taken: the program is larger.
+    patches, and the product has more rows, some of them multiplied by zeros. (So an input that is not finite makes NaN
+    of a few more neighbours.) A block costs t·F multiplications for each input, and the copying of its patch, whose
+    cost is a fit to measurements (``benchmarks/decisions.md``). A gain below a quarter is not worth a larger program.
     """
     if axis.stride > 1 or axis.dilation > 1:
         return 1
