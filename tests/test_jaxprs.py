@@ -7,12 +7,12 @@ import pytest
 from jax import lax
 
 from jaxopt_nn._jaxprs import equations
+from jaxopt_nn._jaxprs.flops import count_flops
 from jaxopt_nn._jaxprs.identity import fingerprint, identity
 from jaxopt_nn.checking import check_gradients
 from jaxopt_nn.checking._jaxpr.analysis import read
 from jaxopt_nn.checking._jaxpr.interpreter import Policy, is_jax_code, run, sites
 from jaxopt_nn.checking._objective.key_reuse import drawn_twice
-from jaxopt_nn.layers._inspection.flops import count_flops
 
 X = np.random.default_rng(0).standard_normal(6) + 0.3
 MESH = jax.make_mesh((1,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))

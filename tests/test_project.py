@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "trees": {"types"},
     "_arguments": {"types"},
     "_dtypes": set(),
-    "_jaxprs": set(),
+    "_jaxprs": {"_ops"},
     "_ops": {"types"},
     "_scale": {"types"},
     **{leaf: BASE for leaf in LEAVES},

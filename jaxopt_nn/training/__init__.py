@@ -7,6 +7,7 @@ RunResult``, or to ``fit``, which gives the same bits epoch by epoch, with a pro
 
 from jaxopt_nn.training._epoch import RunKeys
 from jaxopt_nn.training._evaluation import evaluate, predict
+from jaxopt_nn.training._explain import Explanation, explain
 from jaxopt_nn.training._fit import EpochEnd, fit
 from jaxopt_nn.training._recipe import Recipe
 from jaxopt_nn.training._run import RunResult, make_run
@@ -17,11 +18,13 @@ from jaxopt_nn.training._stopping import EarlyStopping
 __all__ = [
     "EarlyStopping",
     "EpochEnd",
+    "Explanation",
     "Recipe",
     "RunKeys",
     "RunResult",
     "Status",
     "evaluate",
+    "explain",
     "fit",
     "init_state",
     "make_run",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxopt_nn import layers
-from jaxopt_nn.layers._inspection.flops import count_flops
+from jaxopt_nn._jaxprs.flops import count_flops
 
 SHAPE = jax.ShapeDtypeStruct
 KEY = jax.random.key(0)

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxopt_nn._jaxprs.flops import count_flops
 from jaxopt_nn.layers._combinators.wiring import as_layer, bind, collect, gather, located, shapes_of
-from jaxopt_nn.layers._inspection.flops import count_flops
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Layer, Params, PyTree, State
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_nn import _ops
+from jaxopt_nn._jaxprs.equations import opened, programs_in
 
 __all__ = ["count_flops"]
 
@@ -67,20 +68,12 @@ def _of_equation(equation: Any) -> int:
         return _float_size(equation.invars[2])
     if name in _MOVES:
         return 0
-    # By kind of parameter, not by its name: names change from one version of JAX to the next.
-    inside = [_of_jaxpr(program) for value in params.values() for program in _programs(value)]
+    inside = [_of_jaxpr(opened(program)) for program in programs_in(params)]
     if name == "cond":
         return max(inside)
     if inside:
         return params.get("length", 1) * sum(inside) if name == "scan" else sum(inside)
     return sum(_float_size(value) for value in equation.outvars[:1])
-
-
-def _programs(value: Any) -> list[Any]:
-    """The programs in a parameter of an equation, opened: one, several, or none."""
-    items = value if isinstance(value, (tuple, list)) else (value,)
-    opened = [item if hasattr(item, "eqns") else getattr(item, "jaxpr", None) for item in items]
-    return [item for item in opened if hasattr(item, "eqns")]
 
 
 def _size(value: Any) -> int:
