@@ -205,6 +205,16 @@ def test_pins_cover_what_is_required_and_agree() -> None:
     }
 
 
+def test_the_supported_pythons_are_named_alike() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pythons = re.findall(r"Python :: (3\.\d+)", " ".join(project["classifiers"]))
+    assert project["requires-python"] == f">={pythons[0]}"
+    assert f"NEWEST := {' '.join(reversed(pythons))}\n" in (ROOT / "Makefile").read_text()
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert f"Python {', '.join(pythons[:-1])} or {pythons[-1]} " in text
+    assert {path.name for path in (ROOT / "constraints").iterdir()} == set(re.findall(r"`([\w.]+\.txt)`", text))
+
+
 def test_each_extra_is_used() -> None:
     """What an extra installs is imported, or looked for by name, somewhere in the package."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
