@@ -53,7 +53,7 @@ def rmsprop(
         eps: ε >= 0, may be traced; None for 1e-8 (keras: 1e-7).
         centered: static; whether to divide by the standard deviation.
         momentum: μ, in [0, 1), may be traced; None (static) for none, and no state.
-        nesterov: static; whether the momentum looks ahead, which it does in optax alone.
+        nesterov: static; whether the momentum looks ahead, which only optax has.
         convention: static; whose formula.
 
     Returns:
