@@ -39,7 +39,7 @@ def rmsprop(
     nesterov: bool = False,
     convention: Convention = "optax",
 ) -> optax.GradientTransformationExtraArgs:
-    """RMSProp, with ε inside of the root: as courses teach it, and optax and Keras have it.
+    """RMSProp, with ε inside of the root, as in optax and Keras.
 
     ``v ← ρ·v + (1-ρ)·g²``, then ``θ ← θ - lr · g / √(v + ε)``. Centered, the root is ``√(v - m² + ε)`` with
     ``m ← ρ·m + (1-ρ)·g``. With momentum, steps are summed: ``s ← μ·s + lr · g / √(…)``, then ``θ ← θ - s``.
