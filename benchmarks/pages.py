@@ -16,21 +16,20 @@ HEAD = """# Benchmarks
 `make bench` measures all of this: ours beside other libraries, on the same data, network and number of steps. Each side
 runs in a process of its own. They take turns, round by round, so that whatever else the machine does affects all of
 them. "Ours is faster by" is the median of the rounds' ratios, with the smallest and the largest. Compile time is not
-part of it and has a column of its own (for torch, Keras and equinox, the first step or epoch). Memory is the peak of the
-process. One more column shows that the faster side did not do less: validation accuracy, the mean size of the
+part of it and has a column of its own (for torch, Keras and equinox, the first step or epoch). Memory is the peak of
+the process. One more column shows that the faster side did not do less: validation accuracy, the mean size of the
 parameters, evaluations of the function, or the number of compiled instructions.
 
-Two columns say how much of the machine is used: the floating-point operations of the matrix products, and the bytes that
-the optimizer reads and writes, as shares of the rates that the machine reached in the same rounds with products alone,
-and with copies alone. Both are counted by hand in `benchmarks/roofline.py`. Activations are left out, so they are lower
-bounds. [Decisions about speed](decisions.md)
-says what was done to come closer, and what is left.
+Two columns say how much of the machine is used: the floating-point operations of the matrix products, and the bytes
+that the optimizer reads and writes, as shares of the rates that the machine reached in the same rounds with products
+alone, and with copies alone. Both are counted by hand in `benchmarks/roofline.py`. Activations are left out, so they
+are lower bounds. [Decisions about speed](decisions.md) says what was done to come closer, and what is left.
 """
 
 SCALING = """## Where ours is the better choice, and where it is not
 
-Steps a second of a network with 64 inputs, two hidden layers of 64 units and 10 outputs, at batch size 32 with Adam. One
-size at a time is changed. Steps of all lanes are added up. Ours is called faster only if it was so in every round.
+Steps a second of a network with 64 inputs, two hidden layers of 64 units and 10 outputs, at batch size 32 with Adam.
+One size at a time is changed. Steps of all lanes are added up. Ours is called faster only if it was so in every round.
 """
 
 

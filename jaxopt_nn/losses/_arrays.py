@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxopt_nn._arguments import check_same_shape, plain_array
+from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn.types import Array, ArrayLike
 
 __all__ = ["Loss", "floats", "mean_of_trailing", "pair", "reals"]
@@ -27,7 +28,7 @@ def floats(name: str, value: ArrayLike) -> Array:
     array = jnp.asarray(plain_array(name, value))
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name}: expected a float dtype, got {array.dtype}{list(array.shape)}")
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    return array.astype(compute_dtype(array))
 
 
 def reals(name: str, value: ArrayLike, dtype: Any) -> Array:

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from jaxopt_nn._arguments import check_weight, plain_array
+from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn._scale import power_of_two
 from jaxopt_nn.types import Array, ArrayLike
 
@@ -32,13 +33,13 @@ def weighted_mean(per_example: ArrayLike, weight: ArrayLike | None = None) -> Ar
     values = jnp.asarray(plain_array("per_example", per_example))
     if values.ndim != 1:
         raise ValueError(f"per_example: expected one number an example, [N], got {list(values.shape)}")
-    values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    values = values.astype(compute_dtype(values))
     if weight is None:
         return jnp.sum(values) / max(values.size, 1)
     weight = plain_array("weight", weight)
     check_weight("weight", weight, values.size)
     w = jnp.asarray(weight)
-    w = w.astype(jnp.promote_types(w.dtype, jnp.float32))
+    w = w.astype(compute_dtype(w))
     w = (w / power_of_two(jnp.max(w, initial=0.0))).astype(values.dtype)
     # Finite values of weight 0 are kept, so that the derivative with respect to such a weight is right.
     values = jnp.where((w == 0) & ~jnp.isfinite(values), 0, values)

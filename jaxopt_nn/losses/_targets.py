@@ -80,7 +80,7 @@ _MOVES = {"broadcast_in_dim", "convert_element_type", "copy", "reshape", "squeez
 
 def _made_by(jaxpr: Jaxpr, var: Any) -> Any:
     """The name of the activation that computes ``var``; or the input of ``jaxpr`` that it is, reshaped; or None."""
-    makers = {made: eqn for eqn in jaxpr.eqns for made in eqn.outvars}
+    makers = {source: eqn for eqn in jaxpr.eqns for source in eqn.outvars}
     while not isinstance(var, Literal):
         if var not in makers:
             return var
@@ -92,10 +92,10 @@ def _made_by(jaxpr: Jaxpr, var: Any) -> Any:
             above, below = (_operation(makers, each) for each in eqn.invars)
             return "softmax" if above == "exp" and below == "reduce_sum" else None
         if inner is not None:
-            made = _made_by(inner, inner.outvars[eqn.outvars.index(var)])
-            if made is None or isinstance(made, str) or made not in inner.invars:
-                return made if isinstance(made, str) else None
-            var = eqn.invars[inner.invars.index(made)]
+            source = _made_by(inner, inner.outvars[eqn.outvars.index(var)])
+            if source is None or isinstance(source, str) or source not in inner.invars:
+                return source if isinstance(source, str) else None
+            var = eqn.invars[inner.invars.index(source)]
         elif operation in _MOVES:
             var = eqn.invars[0]
         else:

@@ -1,12 +1,12 @@
 """What a run will cost, before it runs."""
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
+from jaxopt_nn import _ops
 from jaxopt_nn._jaxprs.equations import opened, programs_in
 from jaxopt_nn._jaxprs.flops import count_flops
 
@@ -22,7 +22,7 @@ class Explanation(NamedTuple):
         parameters: numbers in the ``params`` that it returns; 0 if it returns none. Under ``vmap``, those of all lanes.
         argument_bytes, result_bytes: of its arguments and of its result, on one device.
         temporary_bytes: of intermediate values.
-        device_bytes: the memory of one device, on a CPU that of the machine; None if the device does not say.
+        device_bytes: the memory of one device, or of the host if programs run there; None if the device does not say.
         equations: in the traced program; those inside of a loop are counted once.
         instructions: in the compiled program.
         trace_seconds, compile_seconds: how long both took just now.
@@ -123,22 +123,12 @@ def explain(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
         argument_bytes=memory.argument_size_in_bytes,
         result_bytes=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
-        device_bytes=_device_bytes(),
+        device_bytes=_ops.device_memory(),
         equations=_equations(traced.jaxpr.jaxpr),
         instructions=sum(" = " in line for line in compiled.as_text().splitlines()),
         trace_seconds=traced_at - started,
         compile_seconds=ended - traced_at,
     )
-
-
-def _device_bytes() -> int | None:
-    device = jax.devices()[0]
-    stats = device.memory_stats()
-    if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"])
-    if device.platform == "cpu" and hasattr(os, "sysconf"):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
 
 
 def _equations(jaxpr: Any) -> int:

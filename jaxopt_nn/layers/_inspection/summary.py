@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxopt_nn._jaxprs.flops import count_flops
-from jaxopt_nn.layers._combinators.wiring import as_layer, bind, collect, gather, located, shapes_of
+from jaxopt_nn.layers._combinators.wiring import as_layer, at_path, bind, collect, gather, shapes_of
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Layer, Params, PyTree, State
 
@@ -162,7 +162,7 @@ def _walk(
     groups = sources if many and len(sources) == len(named) else (everything,) * len(named)
     origins = dict(zip(named, groups, strict=True))
     for node in wiring.nodes:
-        inner, values[node.name], origins[node.name] = located(
+        inner, values[node.name], origins[node.name] = at_path(
             node.name,
             _walk,
             node.layer,

@@ -168,6 +168,6 @@ def _store(exact: PyTree, targets: PyTree, key: Key | None, count: Array) -> tup
 
 
 def _nearest(leaf: Array, dtype: Any) -> Array:
-    """``leaf`` rounded to ``dtype``, in its own dtype. XLA may drop a pair of casts, but not this."""
+    """``leaf`` rounded to ``dtype``, in its own dtype. A compiler may drop a pair of casts, but not this."""
     kind = jnp.finfo(dtype)
     return jax.lax.reduce_precision(leaf, kind.nexp, kind.nmant)
