@@ -30,8 +30,8 @@ class RunResult(NamedTuple):
             optimizer keeps other weights to evaluate with (a moving average, look-ahead), these.
         model_state: the model state at that epoch, such as BatchNorm's running statistics. Warning: these are the
             statistics of the weights that were trained. With an average of weights they may not fit, and the model can
-            be far worse than either (accuracy 0.56 instead of 0.95 in one case). Then update them with a few batches
-            through ``model.apply(result.params, ..., train=True)``, or use a normalization without statistics.
+            be far worse than either (accuracy 0.56 instead of 0.95 in one case). Then make new ones with
+            :func:`~jaxopt_nn.training.update_batch_statistics`, or use a normalization without statistics.
         history: name to array ``[epochs]``, NaN for epochs that were not run: ``train_loss`` (the mean over the epoch's
             examples, each with the parameters of its step, without penalty), ``gradient_norm`` (the mean over the steps
             of the global L2 norm), ``penalty`` (likewise, if there is one), ``learning_rate`` (of the last step, if the

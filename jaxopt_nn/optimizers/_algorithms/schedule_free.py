@@ -52,8 +52,8 @@ def schedule_free(
     the optimizer inside and c is the last of the weights ``γ_max^r`` over their sum, γ_max the largest learning rate
     so far (``1/t`` if it is constant). All begin at the initial parameters.
 
-    BatchNorm's running statistics belong to y and do not fit x. Before you evaluate, pass the training data through the
-    model with x and ``train=True``, and take the new state.
+    BatchNorm's running statistics belong to y and do not fit x. Before you evaluate, make new ones with
+    :func:`jaxopt_nn.training.update_batch_statistics`.
 
     Args:
         optimizer: any optimizer of the optax protocol, without momentum and without a decaying learning rate:

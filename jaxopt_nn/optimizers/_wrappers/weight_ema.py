@@ -42,7 +42,7 @@ def weight_ema(
     the first update. In each of them the initial weights never count, and ``a`` is θ after the first update.
 
     BatchNorm's running statistics belong to the weights that are trained and do not fit the average. Before you
-    evaluate, pass the training data through the model with the average and ``train=True``, and take the new state.
+    evaluate, make new ones with :func:`jaxopt_nn.training.update_batch_statistics`.
 
     Args:
         optimizer: any optimizer of the optax protocol. Transforms that change its updates belong inside, because
