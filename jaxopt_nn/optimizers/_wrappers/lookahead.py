@@ -37,8 +37,8 @@ def lookahead(
     The parameters are the fast weights θ. After every k-th update the slow weights φ follow, ``φ ← φ + α·(θ - φ)``, and
     the fast weights start again from there, ``θ ← φ``. Both begin at the initial parameters.
 
-    BatchNorm's running statistics belong to the fast weights and do not fit the slow ones. Before you evaluate, pass
-    the training data through the model with the slow weights and ``train=True``, and take the new state.
+    BatchNorm's running statistics belong to the fast weights and do not fit the slow ones. Before you evaluate, make
+    new ones with :func:`jaxopt_nn.training.update_batch_statistics`.
 
     Args:
         optimizer: the fast one, any of the optax protocol. A synchronization does not reset its state. Transforms
