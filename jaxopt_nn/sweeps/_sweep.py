@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 
 from jaxopt_nn._arguments import check_key, check_positive_int
 from jaxopt_nn.sweeps._plan import Group, Plan, check_reads, make_plan, without_seed
@@ -298,7 +298,7 @@ def _compiled(work: _Work, space: Space, group: Group, lanes: int) -> Callable[.
     devices = _devices(width)
     function = chunk
     if len(devices) > 1:
-        mesh = jax.make_mesh((len(devices),), ("lanes",), devices=devices)
+        mesh = jax.make_mesh((len(devices),), ("lanes",), (AxisType.Auto,), devices=devices)
         split, shared = PartitionSpec("lanes"), PartitionSpec()
         function = jax.shard_map(
             chunk, mesh=mesh, in_specs=(split, split, *[shared] * len(work.data)), out_specs=split, check_vma=False
