@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
 from jaxopt_nn._arguments import check_key, check_positive_int
+from jaxopt_nn._ops import lanes_of_a_device
 from jaxopt_nn.sweeps._plan import Group, Plan, check_reads, make_plan, without_seed
 from jaxopt_nn.sweeps._results import Sweep
 from jaxopt_nn.sweeps._space import Space, Trial, as_trials
@@ -29,8 +30,6 @@ from jaxopt_nn.types import Array, Batch, Key, PyTree, Static
 __all__ = ["plan", "run_keys", "sweep", "sweep_function"]
 
 _LOGGER = logging.getLogger("jaxopt_nn.sweeps")
-_LANES = {"cpu": 16}  # a device's: on a CPU more of them leave its caches
-_MOST_LANES = 256
 
 
 class _Work(NamedTuple):
@@ -81,7 +80,7 @@ def sweep(
         objective: what is compared: a name of the history; ``"valid_loss"``, or without validation ``"train_loss"``.
             Its value is that of the epoch that the run returns.
         mode: ``"min"`` or ``"max"``; None takes it from the name.
-        lanes: static; trials at a time; None for 16 a device of a CPU, up to 256 a device elsewhere.
+        lanes: static; trials at a time; None for as many as a device trains well at a time (16, on an accelerator 256), times the devices.
         progress: whether a bar is shown (tqdm) and the plan is printed, on standard error; None for at a terminal.
 
     Returns:
@@ -335,7 +334,7 @@ def _lanes(lanes: int | None) -> int:
     if lanes is not None:
         check_positive_int("lanes", lanes)
         return lanes
-    return _LANES.get(jax.devices()[0].platform, _MOST_LANES) * jax.device_count()
+    return lanes_of_a_device() * jax.device_count()
 
 
 def _tracer(work: _Work) -> Callable[[Mapping[str, Any]], Any]:
