@@ -9,8 +9,10 @@ from jaxopt_nn.training._epoch import RunKeys
 from jaxopt_nn.training._evaluation import evaluate, predict
 from jaxopt_nn.training._explain import Explanation, explain
 from jaxopt_nn.training._fit import EpochEnd, fit
+from jaxopt_nn.training._range_test import RangeTest, learning_rate_range_test
 from jaxopt_nn.training._recipe import Recipe
 from jaxopt_nn.training._run import RunResult, make_run
+from jaxopt_nn.training._statistics import update_batch_statistics
 from jaxopt_nn.training._status import Status
 from jaxopt_nn.training._step import init_state, make_step
 from jaxopt_nn.training._stopping import EarlyStopping
@@ -19,6 +21,7 @@ __all__ = [
     "EarlyStopping",
     "EpochEnd",
     "Explanation",
+    "RangeTest",
     "Recipe",
     "RunKeys",
     "RunResult",
@@ -27,7 +30,9 @@ __all__ = [
     "explain",
     "fit",
     "init_state",
+    "learning_rate_range_test",
     "make_run",
     "make_step",
     "predict",
+    "update_batch_statistics",
 ]

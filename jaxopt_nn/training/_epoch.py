@@ -32,7 +32,7 @@ from jaxopt_nn.training._step import Step, init_state, make_step
 from jaxopt_nn.training._stopping import Best, init_best, update_best
 from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State, TrainState
 
-__all__ = ["EpochMetrics", "RunKeys", "RunState", "init_run_state", "train_epoch"]
+__all__ = ["EpochMetrics", "RunKeys", "RunState", "init_run_state", "make_recipe_step", "train_epoch"]
 
 EpochMetrics = dict[str, Array]
 """One row of the history: name to scalar; NaN where the epoch was not run."""
@@ -125,7 +125,7 @@ def train_epoch(
 def _train_epoch(
     parts: Recipe, run_state: RunState, order_key: Key, epoch: Array, train: Batch, valid: Batch | None
 ) -> tuple[RunState, EpochMetrics]:
-    step = _make_step(parts, run_state)
+    step = make_recipe_step(parts, run_state)
     rows, padding = _order(parts, order_key, epoch, train)
 
     def body(state: TrainState, indices: EpochOrder) -> tuple[TrainState, Array]:
@@ -168,7 +168,7 @@ def _train_epoch(
     return RunState(state, best, plateau, status, first_bad_step, run_state.epochs + 1), metrics
 
 
-def _make_step(parts: Recipe, run_state: RunState) -> Step:
+def make_recipe_step(parts: Recipe, run_state: RunState) -> Step:
     """The step of a recipe."""
 
     def loss_fn(
