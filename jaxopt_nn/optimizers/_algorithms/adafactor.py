@@ -168,10 +168,8 @@ def scale_by_factored_rms(
             dtype = v.row.dtype if isinstance(v, FactoredMoment) else v.dtype
             exact, log_count = g.astype(dtype), jnp.log(count.astype(dtype))
             # 1 - β and β = 1 - t^-c, neither of them with a cancellation
-            share, beta = (
-                jnp.exp(-cast(exponent, dtype) * log_count),
-                -jnp.expm1(-cast(exponent, dtype) * log_count),
-            )
+            log_share = -cast(exponent, dtype) * log_count
+            share, beta = jnp.exp(log_share), -jnp.expm1(log_share)
             square = exact * exact + cast(epsilon, dtype)
             if not isinstance(v, FactoredMoment):
                 v = beta * v + share * square
