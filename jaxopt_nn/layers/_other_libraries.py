@@ -343,9 +343,9 @@ def _zeros(x: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), x)
 
 
-def _with_leaves(like: PyTree, leaves: Mapping[str, Array]) -> PyTree:
-    """A tree like ``like``, with leaves by path."""
-    return jax.tree.unflatten(jax.tree.structure(like), [leaves[path] for path, _ in named_leaves(like)])
+def _with_leaves(template: PyTree, leaves: Mapping[str, Array]) -> PyTree:
+    """A tree like ``template``, with leaves by path."""
+    return jax.tree.unflatten(jax.tree.structure(template), [leaves[path] for path, _ in named_leaves(template)])
 
 
 def _kind(module: Any) -> str:

@@ -63,12 +63,12 @@ def check_no_weights(function: Callable[..., Any]) -> None:
 def _contents(function: Any) -> Iterator[tuple[str, Any]]:
     """Names and values of everything that ``function`` holds; first the function itself."""
     stack: list[tuple[str, Any, bool]] = [("", function, True)]
-    seen = set[int]()
+    visited = set[int]()
     while stack:
         name, value, own = stack.pop()
-        if id(value) in seen:
+        if id(value) in visited:
             continue
-        seen.add(id(value))
+        visited.add(id(value))
         if isinstance(value, (dict, list, tuple)) and not hasattr(value, "_fields"):
             items = value.items() if isinstance(value, dict) else enumerate(value)
             stack += [(f"{name}[{key!r}]", item, False) for key, item in items]

@@ -90,10 +90,10 @@ def scale_by_adadelta(decay: ArrayLike = 0.9, eps: ArrayLike = 1e-6) -> optax.Gr
 
         def leaf(g: Array, v: Array, x: Array) -> tuple[Any, ...]:
             dtype, exact = v.dtype, g.astype(v.dtype)
-            kept, new, small = cast(rho.rate, dtype), cast(rho.complement, dtype), cast(epsilon, dtype)
-            v = kept * v + new * (exact * exact)
+            beta, share, small = cast(rho.rate, dtype), cast(rho.complement, dtype), cast(epsilon, dtype)
+            v = beta * v + share * (exact * exact)
             step = safe_sqrt(x + small) * safe_rsqrt(v + small) * exact
-            return step.astype(g.dtype), v, kept * x + new * (step * step)
+            return step.astype(g.dtype), v, beta * x + share * (step * step)
 
         updates, e_g, e_x = map_leaves(leaf, 3, updates, state.e_g, state.e_x)
         return updates, AdadeltaState(e_g, e_x)

@@ -168,14 +168,16 @@ def scale_by_factored_rms(
             dtype = v.row.dtype if isinstance(v, FactoredMoment) else v.dtype
             exact, log_count = g.astype(dtype), jnp.log(count.astype(dtype))
             # 1 - β and β = 1 - t^-c, neither of them with a cancellation
-            new, kept = jnp.exp(-cast(exponent, dtype) * log_count), -jnp.expm1(-cast(exponent, dtype) * log_count)
+            log_share = -cast(exponent, dtype) * log_count
+            share, beta = jnp.exp(log_share), -jnp.expm1(log_share)
             square = exact * exact + cast(epsilon, dtype)
             if not isinstance(v, FactoredMoment):
-                v = kept * v + new * square
+                v = beta * v + share * square
                 return _over_root(exact, v).astype(g.dtype), v
             second, first = _large_axes_of(g.shape)
             v = FactoredMoment(
-                kept * v.row + new * jnp.mean(square, axis=first), kept * v.column + new * jnp.mean(square, axis=second)
+                beta * v.row + share * jnp.mean(square, axis=first),
+                beta * v.column + share * jnp.mean(square, axis=second),
             )
             row, column = jnp.expand_dims(v.row, first), jnp.expand_dims(v.column, second)
             mean = jnp.mean(row, axis=second, keepdims=True)

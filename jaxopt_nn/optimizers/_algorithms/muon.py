@@ -184,14 +184,14 @@ def scale_by_muon(
 
         def leaf(g: Array, m: Array) -> tuple[Any, ...]:
             dtype, exact = m.dtype, g.astype(m.dtype)
-            kept, new = cast(beta.rate, dtype), cast(1.0 if convention == "keras" else beta.complement, dtype)
-            m = kept * m + new * exact
+            decay, share = cast(beta.rate, dtype), cast(1.0 if convention == "keras" else beta.complement, dtype)
+            m = decay * m + share * exact
             u = m
             if nesterov and convention == "optax":
                 ahead = bias_correction(beta, next_count(count), dtype)
-                u = kept * m / ahead + new * exact / bias_correction(beta, count, dtype)
+                u = decay * m / ahead + share * exact / bias_correction(beta, count, dtype)
             elif nesterov:
-                u = kept * m + new * exact
+                u = decay * m + share * exact
             elif convention == "optax":
                 u = m / bias_correction(beta, count, dtype)
             matrix = _gathered(u).reshape(-1, g.shape[-1])

@@ -131,15 +131,15 @@ def scale_by_rms(
         return (exact * safe_rsqrt(nu + small)).astype(g.dtype)
 
     def leaf(g: Array, nu: Array) -> tuple[Any, ...]:
-        exact, kept, new = g.astype(nu.dtype), cast(rho.rate, nu.dtype), cast(rho.complement, nu.dtype)
-        nu = kept * nu + new * (exact * exact)
+        exact, beta, share = g.astype(nu.dtype), cast(rho.rate, nu.dtype), cast(rho.complement, nu.dtype)
+        nu = beta * nu + share * (exact * exact)
         return scaled(g, exact, nu), nu
 
     def centered_leaf(g: Array, variance: Array, mu: Array) -> tuple[Any, ...]:
-        exact, kept, new = g.astype(mu.dtype), cast(rho.rate, mu.dtype), cast(rho.complement, mu.dtype)
+        exact, beta, share = g.astype(mu.dtype), cast(rho.rate, mu.dtype), cast(rho.complement, mu.dtype)
         # Equal to v - m², since m₀ = 0, but a sum of squares: it can neither cancel nor be negative.
-        variance = kept * (variance + new * (exact - mu) ** 2)
-        return scaled(g, exact, variance), variance, kept * mu + new * exact
+        variance = beta * (variance + share * (exact - mu) ** 2)
+        return scaled(g, exact, variance), variance, beta * mu + share * exact
 
     def update(updates: PyTree, state: RmsState, params: Params | None = None) -> tuple[PyTree, RmsState]:
         del params
