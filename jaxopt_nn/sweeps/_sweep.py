@@ -80,7 +80,7 @@ def sweep(
         objective: what is compared: a name of the history; ``"valid_loss"``, or without validation ``"train_loss"``.
             Its value is that of the epoch that the run returns.
         mode: ``"min"`` or ``"max"``; None takes it from the name.
-        lanes: static; trials at a time; None for as many as a device trains well at a time (16, on an accelerator 256), times the devices.
+        lanes: static; trials at a time; None for as many as the devices train well at a time, 16 or 256 each.
         progress: whether a bar is shown (tqdm) and the plan is printed, on standard error; None for at a terminal.
 
     Returns:
