@@ -50,7 +50,7 @@ def dense(
     ((5, 3), (3,), (8, 3))
     """
     check_positive_int("features", features)
-    features = int(features)  # of NumPy's integers too
+    features = int(features)  # it may be an integer of NumPy
     check_bool("use_bias", use_bias)
     kernel_init = initializer("kernel_init", kernel_init) or initializers.he_normal()
     bias_init = initializer("bias_init", bias_init)
@@ -61,7 +61,7 @@ def dense(
         kernel_shape = (x.shape[-1], features)
         if not use_bias:
             return {"kernel": kernel_init(key, kernel_shape, x.dtype)}, {}
-        if bias_init is None:  # zeros need no key: one split less to compile for each layer
+        if bias_init is None:  # zeros need no key, and a split costs time to compile
             return {"kernel": kernel_init(key, kernel_shape, x.dtype), "bias": jnp.zeros(features, x.dtype)}, {}
         kernel_key, bias_key = jax.random.split(key)
         bias = bias_init(bias_key, (features,), x.dtype)
