@@ -255,7 +255,7 @@ def test_a_number_out_of_range_is_named(arguments, name):
 def test_an_unknown_mode_or_convention_is_named():
     with pytest.raises(ValueError, match=r'^convention: expected "optax", "torch" or "keras", got \'jax\''):
         reduce_on_plateau(convention="jax")  # pyright: ignore
-    with pytest.raises(ValueError, match=r'^mode: expected "min" or "max", got \'auto\''):
+    with pytest.raises(ValueError, match=r'^mode: expected "min", "max" or None, got \'auto\''):
         reduce_on_plateau(mode="auto")  # pyright: ignore
 
 

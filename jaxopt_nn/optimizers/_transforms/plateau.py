@@ -111,7 +111,7 @@ def reduce_on_plateau(
     and for values that are not finite: to theirs -inf is an improvement, and to Keras a first NaN, after which nothing
     ever improves.
     """
-    check_choice("mode", mode, None, "min", "max")
+    check_choice("mode", mode, "min", "max", None)
     check_convention(convention)
     check_bool("signed_threshold", signed_threshold)
     rtol = (0.0 if convention == "keras" else 1e-4) if rtol is None else rtol
