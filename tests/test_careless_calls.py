@@ -170,7 +170,7 @@ def test_training():
             (
                 lambda: training.evaluate(_recipe(layers.dense(4)), None, state, batch),
                 ValueError,
-                r"^params\[bias\]: expected the shape \[4\] that this model has, got \[3\]",
+                r"^params\[bias\]: expected the shape \[4\] of this model, got \[3\]",
             ),
             (
                 lambda: training.predict(_recipe(layers.dense(4)), None, state, X),

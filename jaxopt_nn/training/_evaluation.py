@@ -171,9 +171,9 @@ def variables_of(parts: Recipe, trained: Any, x: PyTree) -> tuple[Params, State]
 def _check_shapes(parts: Recipe, variables: tuple[Params, State], x: PyTree) -> None:
     """Raises for shapes that are not those of this model, although it takes them: a layer may be of another width."""
     for name, want, have in zip(("params", "model_state"), init_shapes(parts, x), variables, strict=True):
-        for (path, leaf), other in zip(named_leaves(want), jax.tree.leaves(have), strict=True):
-            if leaf.shape != np.shape(other):
+        shapes = {path: np.shape(leaf) for path, leaf in named_leaves(have)}
+        for path, leaf in named_leaves(want):
+            if leaf.shape != shapes[path]:
                 raise ValueError(
-                    f"{name}[{path}]: expected the shape {list(leaf.shape)} that this model has, "
-                    f"got {list(np.shape(other))}"
+                    f"{name}[{path}]: expected the shape {list(leaf.shape)} of this model, got {list(shapes[path])}"
                 )
