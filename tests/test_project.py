@@ -18,13 +18,14 @@ PACKAGE = ROOT / "jaxopt_nn"
 
 # What each part of the package may import of the others. A part is a module or a package right below jaxopt_nn; within
 # itself it may import what it likes. `jaxopt_nn/__init__.py` may import every part, and no part may import it.
-BASE = {"types", "trees", "_arguments", "_jaxprs", "_ops", "_scale"}
+BASE = {"types", "trees", "_arguments", "_jaxprs", "_ops", "_safetensors", "_scale"}
 LEAVES = {
     "checking", "data", "initializers", "layers", "losses", "metrics", "optimizers", "penalties", "plots", "schedules"
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
-    "trees": {"types"},
+    "_safetensors": {"types"},
+    "trees": {"types", "_safetensors"},
     "_arguments": {"types"},
     "_jaxprs": set(),
     "_ops": {"types"},
