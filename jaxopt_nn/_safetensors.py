@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["is_key", "like", "numbers_of", "read_arrays", "write_arrays"]
+__all__ = ["impl_of", "is_key", "like", "numbers_of", "read_arrays", "write_arrays"]
 
-_DTYPES = frozenset(
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 bfloat16 float32 float64 complex64".split()
-)
+_DTYPES = {
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "bfloat16", "float32", "float64", "complex64"),
+}
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -81,11 +82,11 @@ def like(path: str, leaf: Any, array: NDArray[Any]) -> Any:
     if array.shape != expected.shape or array.dtype != expected.dtype:
         want, got = (f"{each.dtype}{list(each.shape)}" for each in (expected, array))
         raise ValueError(f"{path}: expected {want}, got {got} from the file")
-    return jax.random.wrap_key_data(jnp.asarray(array), impl=_impl(leaf)) if is_key(leaf) else array
+    return jax.random.wrap_key_data(jnp.asarray(array), impl=impl_of(leaf)) if is_key(leaf) else array
 
 
-def _impl(leaf: Any) -> Any:
-    """The generator of PRNG keys, of which only the shape may be there."""
+def impl_of(leaf: Any) -> Any:
+    """The name of the generator of PRNG keys, of which only the shape may be there."""
     impl: list[Any] = []
     jax.eval_shape(lambda key: impl.append(jax.random.key_impl(key)), leaf)
     return impl[0]

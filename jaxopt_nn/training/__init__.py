@@ -10,6 +10,7 @@ from jaxopt_nn.training._evaluation import evaluate, predict
 from jaxopt_nn.training._fit import EpochEnd, fit
 from jaxopt_nn.training._recipe import Recipe
 from jaxopt_nn.training._run import RunResult, make_run
+from jaxopt_nn.training._save import SavedModel, load, save
 from jaxopt_nn.training._status import Status
 from jaxopt_nn.training._step import init_state, make_step
 from jaxopt_nn.training._stopping import EarlyStopping
@@ -20,11 +21,14 @@ __all__ = [
     "Recipe",
     "RunKeys",
     "RunResult",
+    "SavedModel",
     "Status",
     "evaluate",
     "fit",
     "init_state",
+    "load",
     "make_run",
     "make_step",
     "predict",
+    "save",
 ]
