@@ -210,7 +210,7 @@ def _check_replaceable(folder: Path) -> None:
     """Raises for a folder that ``save`` did not write: what is in it would be lost."""
     if folder.exists() and not is_folder(folder):
         raise ValueError(
-            f"path: expected a new folder, or one that training.save wrote, got {folder}, which is another"
+            f"path: expected a new folder, or one that training.save wrote, got {folder}, which is none"
         )
 
 
