@@ -22,7 +22,7 @@ def ours(work: LargeUpdate) -> Round:
 
     optimizer = optimizers.adamw(**NUMBERS, mask=trees.every_leaf)
     if work.state_dtype != "float32":
-        dtypes = {f"*/{moment}/*": work.state_dtype for moment in ("mean", "square")}
+        dtypes = {f"*/{moment}/*": work.state_dtype for moment in ("mu", "nu")}
         optimizer = optimizers.store_state(optimizer, dtypes, key=jax.random.key(0))
 
     @functools.partial(jax.jit, donate_argnums=0)

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "jaxopt_nn"
 
 # What each part of the package may import of the others. A part is a module or a package right below jaxopt_nn; within
 # itself it may import what it likes. `jaxopt_nn/__init__.py` may import every part, and no part may import it.
-BASE = {"types", "trees", "_arguments", "_jaxprs", "_ops", "_safetensors", "_scale"}
+BASE = {"types", "trees", "_arguments", "_dtypes", "_jaxprs", "_ops", "_safetensors", "_scale"}
 LEAVES = {
     "checking", "data", "initializers", "layers", "losses", "metrics", "optimizers", "penalties", "plots", "schedules"
 }  # fmt: skip
@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "_safetensors": {"types"},
     "trees": {"types", "_safetensors"},
     "_arguments": {"types"},
+    "_dtypes": set(),
     "_jaxprs": set(),
     "_ops": {"types"},
     "_scale": {"types"},

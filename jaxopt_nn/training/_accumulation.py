@@ -5,16 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
+from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn.training._batches import count_examples
-from jaxopt_nn.training._devices import split_rows, varying, varying_axes
+from jaxopt_nn.training._devices import cast_to_varying, split_rows, varying_axes
 from jaxopt_nn.training._programs import is_traced_any
 from jaxopt_nn.trees import check_same_structure
 from jaxopt_nn.types import Array, Batch, Key, PyTree, State
 
-__all__ = ["accumulate", "compute_dtype"]
+__all__ = ["accumulate"]
 
 GradientFn = Callable[..., tuple[tuple[Array, tuple[State, dict[str, Array]]], PyTree]]
 """``(params, model_state, batch, key) -> ((loss, (model_state, metrics)), gradient)``."""
@@ -33,7 +33,7 @@ def accumulate(gradient_fn: GradientFn, micro_batches: int) -> GradientFn:
         return gradient_fn
 
     def accumulated(params: PyTree, model_state: State, batch: Batch, key: Key) -> Any:
-        parts, weights = _split(batch, micro_batches)
+        parts, weights = _split_batch(batch, micro_batches)
         total = jnp.sum(weights)
         shares = jnp.where(total == 0, 1 / micro_batches, weights / jnp.where(total == 0, 1.0, total))
 
@@ -69,7 +69,7 @@ def _scan(body: Callable[..., Any], carry: PyTree, inputs: PyTree) -> tuple[PyTr
     return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
 
-def _split(batch: Batch, count: int) -> tuple[Batch, Array]:
+def _split_batch(batch: Batch, count: int) -> tuple[Batch, Array]:
     """The parts as a batch of arrays ``[count, size, ...]``, and their weights ``[count]``."""
     examples = count_examples(batch)
     if count > examples:
@@ -81,21 +81,16 @@ def _split(batch: Batch, count: int) -> tuple[Batch, Array]:
     # Filled up with rows of the batch itself: what is computed of them is finite if the batch is. They count nothing.
     parts = jax.tree.map(lambda leaf: split_rows(jnp.asarray(leaf), count, size), batch)
     if missing:
-        fresh = (jnp.arange(count * size) < examples).reshape(count, size)
-        parts = parts._replace(weight=jnp.where(fresh, parts.weight, 0))
+        is_example = (jnp.arange(count * size) < examples).reshape(count, size)
+        parts = parts._replace(weight=jnp.where(is_example, parts.weight, 0))
     return parts, jnp.full(count, size, jnp.float32) if parts.weight is None else jnp.sum(parts.weight, 1)
 
 
 def _zeros_like(leaf: Array) -> Array:
-    return varying(jnp.zeros(leaf.shape, compute_dtype(leaf.dtype)), varying_axes(leaf))
+    return cast_to_varying(jnp.zeros(leaf.shape, compute_dtype(leaf)), varying_axes(leaf))
 
 
 def _weighted(share: Array, value: Array) -> Array:
     """``share · value``, and 0 where the share is: a part that counts nothing may be NaN."""
-    value = value.astype(compute_dtype(value.dtype))
+    value = value.astype(compute_dtype(value))
     return jnp.where(share == 0, 0, share.astype(value.dtype) * value)
-
-
-def compute_dtype(dtype: Any) -> Any:
-    """float32, or ``dtype`` if that is a wider float. By NumPy's promotion: JAX's may be strict."""
-    return np.promote_types(dtype, np.float32) if jnp.issubdtype(dtype, jnp.floating) else np.dtype(np.float32)

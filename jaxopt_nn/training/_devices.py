@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxopt_nn.types import Array, PyTree
 
-__all__ = ["slice_rows", "split_rows", "take_rows", "varying", "varying_axes"]
+__all__ = ["cast_to_varying", "slice_rows", "split_rows", "take_rows", "varying_axes"]
 
 
 def varying_axes(tree: PyTree) -> frozenset[str]:
@@ -23,7 +23,7 @@ def varying_axes(tree: PyTree) -> frozenset[str]:
     return frozenset().union(*(_axes_of(leaf) for leaf in jax.tree.leaves(tree)))
 
 
-def varying(tree: PyTree, axes: frozenset[str]) -> PyTree:
+def cast_to_varying(tree: PyTree, axes: frozenset[str]) -> PyTree:
     """The same values, of types that vary over ``axes``: a loop's carry has one type, at its start as at its end."""
 
     def cast(leaf: Array) -> Array:

@@ -1,6 +1,6 @@
 """One epoch of training and its evaluation: the part that ``run`` and ``fit`` share.
 
-The carry of an epoch is a :class:`Progress`; its record is a row of the history. Nothing here knows who drives it.
+The carry of an epoch is a :class:`RunState`; its output is a row of the history. Nothing here knows who drives it.
 
 Of a step whose loss or gradient is not finite nothing enters the state. Enough of them in a row end the run, and the
 steps that follow in the same epoch change nothing. The test reads two scalars that the history needs anyway.
@@ -24,7 +24,7 @@ from jaxopt_nn.optimizers import (
     scale_learning_rate,
 )
 from jaxopt_nn.training._batches import EpochOrder, count_examples, epoch_order, take_batch
-from jaxopt_nn.training._devices import varying, varying_axes
+from jaxopt_nn.training._devices import cast_to_varying, varying_axes
 from jaxopt_nn.training._evaluation import evaluate_model
 from jaxopt_nn.training._recipe import Recipe, losses_of, model_of, penalty_of
 from jaxopt_nn.training._status import Status
@@ -32,10 +32,10 @@ from jaxopt_nn.training._step import Step, init_state, make_step
 from jaxopt_nn.training._stopping import Best, init_best, update_best
 from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State, TrainState
 
-__all__ = ["Progress", "Row", "RunKeys", "init_progress", "train_epoch"]
+__all__ = ["EpochMetrics", "RunKeys", "RunState", "init_run_state", "train_epoch"]
 
-Row = dict[str, Array]
-"""One epoch's history: name to scalar; NaN where the epoch was not run."""
+EpochMetrics = dict[str, Array]
+"""One row of the history: name to scalar; NaN where the epoch was not run."""
 
 
 _MEANS = {"train_loss": "data_loss", "gradient_norm": "gradient_norm", "penalty": "penalty"}
@@ -56,7 +56,7 @@ class RunKeys(NamedTuple):
     noise: Key
 
 
-class Progress(NamedTuple):
+class RunState(NamedTuple):
     """What a run carries from epoch to epoch.
 
     Attributes:
@@ -76,7 +76,7 @@ class Progress(NamedTuple):
     epochs: Array
 
 
-def init_progress(parts: Recipe, keys: RunKeys, train: Batch, varying_over: frozenset[str] = frozenset()) -> Progress:
+def init_run_state(parts: Recipe, keys: RunKeys, train: Batch, varying_over: frozenset[str] = frozenset()) -> RunState:
     """The beginning of a run; ``varying_over`` are the mesh axes of a ``shard_map`` over which its arguments vary."""
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((parts.batch_size, *leaf.shape[1:]), leaf.dtype), train.x)
     params, model_state = model_of(parts).init(keys.init, example)
@@ -88,88 +88,92 @@ def init_progress(parts: Recipe, keys: RunKeys, train: Batch, varying_over: froz
     status = jnp.int32(Status.COMPLETED)
     if train.weight is not None:  # without any weight each loss is 0, and nothing is learned
         status = jnp.where(jnp.sum(train.weight) > 0, status, Status.NONFINITE_TRAINING)
-    progress = Progress(state, best, plateau, status, jnp.int32(-1), jnp.int32(0))
-    return varying(progress, varying_over)
+    run_state = RunState(state, best, plateau, status, jnp.int32(-1), jnp.int32(0))
+    return cast_to_varying(run_state, varying_over)
 
 
 def train_epoch(
     parts: Recipe,
-    progress: Progress,
+    run_state: RunState,
     order_key: Key,
     epoch: Array,
     train: Batch,
     valid: Batch | None,
     due: Array | bool = True,
-) -> tuple[Progress, Row]:
-    """One more epoch, if it is ``due`` and the run has not ended: else nothing changes, and the row is NaN.
+) -> tuple[RunState, EpochMetrics]:
+    """One more epoch, if it is ``due`` and the run has not ended: else nothing changes, and the metrics are NaN.
 
     Under ``vmap`` the work is skipped once every lane has ended.
     """
-    active = (progress.status == Status.COMPLETED) & due
+    active = (run_state.status == Status.COMPLETED) & due
 
-    def blank(row: Row) -> Row:
-        nans = {name: jnp.full(value.shape, jnp.nan, value.dtype) for name, value in row.items()}
-        return varying(nans, varying_axes(active))
+    def blank(metrics: EpochMetrics) -> EpochMetrics:
+        nans = {name: jnp.full(value.shape, jnp.nan, value.dtype) for name, value in metrics.items()}
+        return cast_to_varying(nans, varying_axes(active))
 
-    @jax.jit  # traced once for the shapes of its row and for the branch
-    def work(progress: Progress) -> tuple[Progress, Row]:
-        new, row = _train_epoch(parts, progress, order_key, epoch, train, valid)
-        return _choose(active, (new, row), (progress, blank(row)))
+    @jax.jit  # traced once, for the shapes of its metrics and for the branch
+    def work(run_state: RunState) -> tuple[RunState, EpochMetrics]:
+        new, metrics = _train_epoch(parts, run_state, order_key, epoch, train, valid)
+        return _choose(active, (new, metrics), (run_state, blank(metrics)))
 
-    def skip(progress: Progress) -> tuple[Progress, Row]:
-        return progress, blank(jax.eval_shape(lambda: work(progress)[1]))
+    def skip(run_state: RunState) -> tuple[RunState, EpochMetrics]:
+        return run_state, blank(jax.eval_shape(lambda: work(run_state)[1]))
 
-    return lax.cond(any_over_vmapped_axis(active), work, skip, progress)
+    return lax.cond(any_over_vmapped_axis(active), work, skip, run_state)
 
 
 def _train_epoch(
-    parts: Recipe, progress: Progress, order_key: Key, epoch: Array, train: Batch, valid: Batch | None
-) -> tuple[Progress, Row]:
-    step = _make_step(parts, progress)
+    parts: Recipe, run_state: RunState, order_key: Key, epoch: Array, train: Batch, valid: Batch | None
+) -> tuple[RunState, EpochMetrics]:
+    step = _make_step(parts, run_state)
     rows, padding = _order(parts, order_key, epoch, train)
 
     def body(state: TrainState, indices: EpochOrder) -> tuple[TrainState, Array]:
         batch = take_batch(train, *indices)
         weight = jnp.asarray(parts.batch_size, jnp.float32) if batch.weight is None else jnp.sum(batch.weight)
-        state, metrics = step(state, batch)
-        return state, _terms(metrics, weight)
+        state, step_metrics = step(state, batch)
+        return state, _terms(step_metrics, weight)
 
-    state, terms = lax.scan(body, progress.state, (rows, padding))
+    state, terms = lax.scan(body, run_state.state, (rows, padding))
     # Finite gradients can still make parameters overflow. Then there is only the state before the epoch to go back to.
-    kept = _all_finite((state.params, state.model_state))
+    params_finite = _all_finite((state.params, state.model_state))
     assert state.notfinite is not None
-    fine = kept & (state.notfinite.notfinite_count < jnp.asarray(parts.nonfinite_limit))
-    first_bad_step = jnp.where(fine, -1, state.step)
-    state = _choose(kept, state, progress.state._replace(notfinite=state.notfinite))
-    row = _means(terms)
+    succeeded = params_finite & (state.notfinite.notfinite_count < jnp.asarray(parts.nonfinite_limit))
+    first_bad_step = jnp.where(succeeded, -1, state.step)
+    state = _choose(params_finite, state, run_state.state._replace(notfinite=state.notfinite))
+    metrics = _means(terms)
     learning_rate = current_learning_rate(state.opt_state)
     if learning_rate is not None:
-        row["learning_rate"] = learning_rate * _outer_scale(progress)
-    found = evaluation_params(state.opt_state, state.params)
+        metrics["learning_rate"] = learning_rate * _outer_scale(run_state)
+    eval_params = evaluation_params(state.opt_state, state.params)
     if valid is not None:
-        values = evaluate_model(parts, found, state.model_state, valid)
-        row |= {f"valid_{name}": value for name, value in values.items()}
+        values = evaluate_model(parts, eval_params, state.model_state, valid)
+        metrics |= {f"valid_{name}": value for name, value in values.items()}
 
-    status, best, plateau = progress.status, progress.best, progress.plateau
+    status, best, plateau = run_state.status, run_state.best, run_state.plateau
     if best is not None and parts.early_stopping is not None:
         stopping = parts.early_stopping
-        value = jnp.where(fine, _monitored(row, stopping.monitor), jnp.nan)
-        best = update_best(stopping, best, value, epoch, found, state.model_state)
+        value = jnp.where(succeeded, _monitored(metrics, stopping.monitor), jnp.nan)
+        best = update_best(stopping, best, value, epoch, eval_params, state.model_state)
         status = jnp.where(best.bad_epochs >= stopping.patience, Status.STOPPED_EARLY, status)
     if plateau is not None and parts.plateau is not None:
-        plateau = parts.plateau.update(_monitored(row, parts.plateau_monitor), plateau, row.get("learning_rate"))
+        plateau = parts.plateau.update(
+            _monitored(metrics, parts.plateau_monitor), plateau, metrics.get("learning_rate")
+        )
         if _scales_itself(state.opt_state):
             state = state._replace(opt_state=scale_learning_rate(state.opt_state, plateau.scale))
     if valid is not None:
-        status = jnp.where(jnp.isfinite(row["valid_loss"]), status, Status.NONFINITE_VALIDATION)
-    status = jnp.where(fine, status, Status.NONFINITE_TRAINING).astype(jnp.int32)
-    return Progress(state, best, plateau, status, first_bad_step, progress.epochs + 1), row
+        status = jnp.where(jnp.isfinite(metrics["valid_loss"]), status, Status.NONFINITE_VALIDATION)
+    status = jnp.where(succeeded, status, Status.NONFINITE_TRAINING).astype(jnp.int32)
+    return RunState(state, best, plateau, status, first_bad_step, run_state.epochs + 1), metrics
 
 
-def _make_step(parts: Recipe, progress: Progress) -> Step:
+def _make_step(parts: Recipe, run_state: RunState) -> Step:
     """The step of a recipe."""
 
-    def loss_fn(params: Params, model_state: State, batch: Batch, key: Key) -> tuple[Array, tuple[State, Row]]:
+    def loss_fn(
+        params: Params, model_state: State, batch: Batch, key: Key
+    ) -> tuple[Array, tuple[State, dict[str, Array]]]:
         outputs, model_state = model_of(parts).apply(
             params, model_state, batch.x, train=True, key=key, weight=batch.weight
         )
@@ -182,8 +186,8 @@ def _make_step(parts: Recipe, progress: Progress) -> Step:
         return data_loss + penalty, (model_state, {"data_loss": data_loss, "penalty": penalty})
 
     optimizer = parts.optimizer
-    if progress.plateau is not None and not _scales_itself(progress.state.opt_state):
-        optimizer = _scaled(optimizer, _outer_scale(progress))
+    if run_state.plateau is not None and not _scales_itself(run_state.state.opt_state):
+        optimizer = _scaled(optimizer, _outer_scale(run_state))
     return make_step(loss_fn, optimizer, micro_batches=parts.micro_batches, nonfinite_limit=parts.nonfinite_limit)
 
 
@@ -193,11 +197,11 @@ def _scales_itself(opt_state: PyTree) -> bool:
     return any(isinstance(node, LearningRateState) for node in nodes)
 
 
-def _outer_scale(progress: Progress) -> Array:
+def _outer_scale(run_state: RunState) -> Array:
     """What the updates of an optimizer without one are multiplied by."""
-    if progress.plateau is None or _scales_itself(progress.state.opt_state):
+    if run_state.plateau is None or _scales_itself(run_state.state.opt_state):
         return jnp.float32(1.0)
-    return progress.plateau.scale
+    return run_state.plateau.scale
 
 
 def _scaled(optimizer: optax.GradientTransformation, scale: Array) -> optax.GradientTransformationExtraArgs:
@@ -216,7 +220,7 @@ def _order(parts: Recipe, order_key: Key, epoch: Array, train: Batch) -> EpochOr
     return epoch_order(key, count_examples(train), parts.batch_size, parts.last_batch, parts.shuffle)
 
 
-def _terms(metrics: Row, weight: Array) -> Array:
+def _terms(metrics: dict[str, Array], weight: Array) -> Array:
     """What a step adds to the means of its epoch: ``[2, means]``, weighted values and weights; zeros if skipped.
 
     One array for all of them, because each output of a loop costs kernels of its own.
@@ -228,17 +232,17 @@ def _terms(metrics: Row, weight: Array) -> Array:
     return jnp.stack([jnp.where(weights == 0, 0, values * weights), weights.astype(values.dtype)])
 
 
-def _means(terms: Array) -> Row:
+def _means(terms: Array) -> EpochMetrics:
     """The weighted means over the steps; NaN if none was taken."""
     totals, weights = jnp.sum(terms, 0)
     return dict(zip(_MEANS, totals / weights, strict=False))
 
 
-def _monitored(row: Row, name: str) -> Array:
-    if name not in row:
-        hint = "" if "valid_loss" in row else " (there is no validation set)"
-        raise ValueError(f"monitor: expected one of {sorted(row)}{hint}, got {name!r}")
-    return row[name]
+def _monitored(metrics: EpochMetrics, name: str) -> Array:
+    if name not in metrics:
+        hint = "" if "valid_loss" in metrics else " (there is no validation set)"
+        raise ValueError(f"monitor: expected one of {sorted(metrics)}{hint}, got {name!r}")
+    return metrics[name]
 
 
 def _all_finite(tree: PyTree) -> Array:

@@ -56,7 +56,7 @@ def predict(recipe: RecipeFn, hparams: PyTree, trained: Trained, x: PyTree) -> P
     def outputs(hparams: PyTree, variables: tuple[Params, State], x: PyTree) -> PyTree:
         return _predict(build_recipe(recipe, hparams), *variables, x)
 
-    return _call(outputs, hparams, variables, batch.x)
+    return _run_program(outputs, hparams, variables, batch.x)
 
 
 def evaluate(recipe: RecipeFn, hparams: PyTree, trained: Trained, batch: Batch) -> dict[str, Array]:
@@ -83,10 +83,10 @@ def evaluate(recipe: RecipeFn, hparams: PyTree, trained: Trained, batch: Batch) 
     def values(hparams: PyTree, variables: tuple[Params, State], batch: Batch) -> dict[str, Array]:
         return evaluate_model(build_recipe(recipe, hparams), *variables, batch)
 
-    return _call(values, hparams, variables, batch)
+    return _run_program(values, hparams, variables, batch)
 
 
-def _call(function: Callable[..., Any], hparams: PyTree, *arguments: PyTree) -> Any:
+def _run_program(function: Callable[..., Any], hparams: PyTree, *arguments: PyTree) -> Any:
     """The function's value: part of the program that is traced, or else of one that is compiled once."""
     if is_traced_any((hparams, arguments)):
         return function(hparams, *arguments)
@@ -111,17 +111,17 @@ def _predict(parts: Recipe, params: Params, model_state: State, x: PyTree) -> Py
 def evaluate_model(parts: Recipe, params: Params, model_state: State, data: Batch) -> dict[str, Array]:
     """The same for a recipe's parts; ``evaluation_batch_size`` examples at a time, each counted once."""
 
-    def values_of(rows: Batch) -> dict[str, Array]:
+    def per_example_values(rows: Batch) -> dict[str, Array]:
         outputs, length = _outputs(parts, params, model_state, rows.x), count_examples(rows)
         values = {"loss": losses_of(parts, outputs, rows.y, length)}
         for name, function in parts.metrics.items():
             values[name] = per_example(f"metrics[{name!r}]", function(outputs, rows.y), length)
         return values
 
-    def sums(rows: Batch, fresh: Array | None) -> tuple[dict[str, Array], Array]:
-        values = values_of(rows)
+    def sums(rows: Batch, is_new: Array | None) -> tuple[dict[str, Array], Array]:
+        values = per_example_values(rows)
         weight = jnp.ones_like(values["loss"]) if rows.weight is None else rows.weight.astype(values["loss"].dtype)
-        weight = weight if fresh is None else jnp.where(fresh, weight, 0)
+        weight = weight if is_new is None else jnp.where(is_new, weight, 0)
         total = jnp.sum(weight)
         return {name: losses.weighted_mean(value, weight) * total for name, value in values.items()}, total
 
@@ -153,8 +153,8 @@ def _variables(parts: Recipe, trained: Any, x: PyTree) -> tuple[Params, State]:
         )
     variables = (trained.params, trained.model_state)
     for name, want, have in zip(("params", "model_state"), init_shapes(parts, x), variables, strict=True):
-        wanted, given = {path for path, _ in named_leaves(want)}, {path for path, _ in named_leaves(have)}
-        if wanted != given:
-            missing, unexpected = sorted(wanted - given), sorted(given - wanted)
+        expected, got = {path for path, _ in named_leaves(want)}, {path for path, _ in named_leaves(have)}
+        if expected != got:
+            missing, unexpected = sorted(expected - got), sorted(got - expected)
             raise ValueError(f"{name}: not those of this model: missing {missing}, unexpected {unexpected}")
     return variables

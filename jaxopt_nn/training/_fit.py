@@ -13,7 +13,7 @@ from jax import lax
 
 from jaxopt_nn._arguments import check_positive_int
 from jaxopt_nn.training._checks import check_run_arguments
-from jaxopt_nn.training._epoch import Progress, Row, RunKeys, init_progress, train_epoch
+from jaxopt_nn.training._epoch import EpochMetrics, RunKeys, RunState, init_run_state, train_epoch
 from jaxopt_nn.training._programs import as_arrays, compiled, is_traced_any, static_unless_number
 from jaxopt_nn.training._recipe import RecipeFn, build_recipe
 from jaxopt_nn.training._run import RunResult, check_run_key, finish, split_key
@@ -95,65 +95,65 @@ def fit(
     parts = build_recipe(recipe, hparams)
     train, valid = check_run_arguments(parts, train, valid)
     hparams = static_unless_number(hparams)
-    begin, advance = _programs(recipe, min(epochs_per_call, parts.epochs))
+    start_run, run_epochs = _programs(recipe, min(epochs_per_call, parts.epochs))
 
     arguments = (hparams, key, train)
-    order, progress = compiled(begin, *arguments)[0](*arguments)
-    if is_traced_any(progress):
+    order, run_state = compiled(start_run, *arguments)[0](*arguments)
+    if is_traced_any(run_state):
         raise _traced_error()
-    advance, (_, row) = compiled(advance, hparams, progress, order, 0, 1, train, valid)
-    history: dict[str, Any] = {name: np.full(parts.epochs, np.nan, value.dtype) for name, value in row.items()}
-    begun, count, interrupted = 0, 1, False
-    with _bar(progress_bar, parts.epochs) as show:
+    run_epochs, (_, shapes) = compiled(run_epochs, hparams, run_state, order, 0, 1, train, valid)
+    history: dict[str, Any] = {name: np.full(parts.epochs, np.nan, shape.dtype) for name, shape in shapes.items()}
+    first, count, interrupted = 0, 1, False
+    with _open_progress_bar(progress_bar, parts.epochs) as show:
         try:
-            while begun < parts.epochs and not interrupted and int(progress.status) == Status.COMPLETED:
+            while first < parts.epochs and not interrupted and int(run_state.status) == Status.COMPLETED:
                 started = time.perf_counter()
-                after, rows = advance(hparams, progress, order, begun, count, train, valid)
-                rows = jax.device_get(rows)  # waits; Ctrl-C until here leaves `progress` and `history` as they are
+                after, rows = run_epochs(hparams, run_state, order, first, count, train, valid)
+                rows = jax.device_get(rows)  # waits; Ctrl-C until here leaves `run_state` and `history` as they are
                 seconds = max(time.perf_counter() - started, 1e-6)
-                progress = after
+                run_state = after
                 for name, values in rows.items():
-                    history[name][begun : begun + count] = values[:count]
-                for epoch in range(begun, int(progress.epochs)):
+                    history[name][first : first + count] = values[:count]
+                for epoch in range(first, int(run_state.epochs)):
                     end = EpochEnd(
-                        epoch, {name: float(values[epoch]) for name, values in history.items()}, progress.state
+                        epoch, {name: float(values[epoch]) for name, values in history.items()}, run_state.state
                     )
                     show(end.metrics)
-                    interrupted |= any([_ends(callback, end) for callback in callbacks])
-                begun += count
-                count = max(1, min(epochs_per_call, parts.epochs - begun, int(count * _SECONDS_PER_CALL / seconds)))
+                    interrupted |= any([_asks_to_stop(callback, end) for callback in callbacks])
+                first += count
+                count = max(1, min(epochs_per_call, parts.epochs - first, int(count * _SECONDS_PER_CALL / seconds)))
         except KeyboardInterrupt:
             interrupted = True
-    if interrupted and int(progress.status) == Status.COMPLETED:
-        progress = progress._replace(status=np.int32(Status.INTERRUPTED))
-    return as_arrays(finish(_with_known_counts(progress), history))
+    if interrupted and int(run_state.status) == Status.COMPLETED:
+        run_state = run_state._replace(status=np.int32(Status.INTERRUPTED))
+    return as_arrays(finish(_with_known_counts(run_state), history))
 
 
 def _programs(recipe: RecipeFn, limit: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """What begins a run, and what goes on with it for some epochs, ``limit`` at the most."""
+    """The functions that start a run and that run some more of its epochs, ``limit`` at the most."""
 
-    def begin(hparams: PyTree, key: Key | RunKeys, train: Batch) -> tuple[Key, Progress]:
+    def start_run(hparams: PyTree, key: Key | RunKeys, train: Batch) -> tuple[Key, RunState]:
         keys = split_key(key)
-        return keys.order, init_progress(build_recipe(recipe, hparams), keys, train)
+        return keys.order, init_run_state(build_recipe(recipe, hparams), keys, train)
 
-    def advance(
-        hparams: PyTree, progress: Progress, order: Key, first: Array, count: Array, train: Batch, valid: Batch | None
-    ) -> tuple[Progress, Row]:
+    def run_epochs(
+        hparams: PyTree, run_state: RunState, order: Key, first: Array, count: Array, train: Batch, valid: Batch | None
+    ) -> tuple[RunState, EpochMetrics]:
         parts = build_recipe(recipe, hparams)
 
-        def body(progress: Progress, index: Array) -> tuple[Progress, Row]:
-            return train_epoch(parts, progress, order, first + index, train, valid, due=index < count)
+        def body(run_state: RunState, index: Array) -> tuple[RunState, EpochMetrics]:
+            return train_epoch(parts, run_state, order, first + index, train, valid, due=index < count)
 
-        return lax.scan(body, progress, jnp.arange(limit))
+        return lax.scan(body, run_state, jnp.arange(limit))
 
-    return begin, advance
+    return start_run, run_epochs
 
 
-def _with_known_counts(progress: Progress) -> Progress:
+def _with_known_counts(run_state: RunState) -> RunState:
     """The same with counts of NumPy: what is computed of them compiles nothing."""
-    best = None if progress.best is None else progress.best._replace(epoch=np.asarray(progress.best.epoch))
-    epochs, first_bad_step = (np.asarray(count) for count in (progress.epochs, progress.first_bad_step))
-    return progress._replace(best=best, epochs=epochs, first_bad_step=first_bad_step)
+    best = None if run_state.best is None else run_state.best._replace(epoch=np.asarray(run_state.best.epoch))
+    epochs, first_bad_step = (np.asarray(count) for count in (run_state.epochs, run_state.first_bad_step))
+    return run_state._replace(best=best, epochs=epochs, first_bad_step=first_bad_step)
 
 
 def _check_callbacks(callbacks: Any) -> None:
@@ -172,7 +172,7 @@ def _check_callbacks(callbacks: Any) -> None:
                 ) from error
 
 
-def _ends(callback: Callback, end: EpochEnd) -> bool:
+def _asks_to_stop(callback: Callback, end: EpochEnd) -> bool:
     """Whether a callback wants the run to end."""
     answer = callback(end)
     if answer is None:
@@ -191,9 +191,9 @@ def _traced_error() -> TypeError:
 
 
 @contextmanager
-def _bar(wanted: bool | None, epochs: int) -> Generator[Callable[[dict[str, float]], None]]:
+def _open_progress_bar(wanted: bool | None, epochs: int) -> Generator[Callable[[dict[str, float]], None]]:
     """A function that shows one more epoch."""
-    bar_class = None if wanted is False else _tqdm(required=wanted is True)
+    bar_class = None if wanted is False else _import_tqdm(required=wanted is True)
     if bar_class is None:
         yield lambda metrics: None
         return
@@ -209,7 +209,7 @@ def _bar(wanted: bool | None, epochs: int) -> Generator[Callable[[dict[str, floa
         yield show
 
 
-def _tqdm(*, required: bool) -> Any:
+def _import_tqdm(*, required: bool) -> Any:
     try:
         from tqdm.auto import tqdm
     except ImportError as error:

@@ -12,7 +12,7 @@ from jaxopt_nn._arguments import check_number, check_positive_int
 from jaxopt_nn.layers import as_layer
 from jaxopt_nn.optimizers import Plateau
 from jaxopt_nn.training._step import check_optimizer
-from jaxopt_nn.training._stopping import EarlyStopping, direction, mode_of
+from jaxopt_nn.training._stopping import EarlyStopping, infer_mode, resolve_mode
 from jaxopt_nn.types import Array, ArrayLike, Batch, Layer, Params, PyTree, Static, TrainState
 
 __all__ = ["Recipe", "RecipeFn", "build_recipe", "losses_of", "model_of", "penalty_of", "per_example"]
@@ -135,13 +135,13 @@ def _check_monitors(parts: Recipe) -> None:
     if stopping is not None:
         _check_type("early_stopping", stopping, EarlyStopping, "training.EarlyStopping(patience=10)")
         _check_type("early_stopping.monitor", stopping.monitor, str, '"valid_loss"')
-        mode_of(stopping)
+        resolve_mode(stopping)
         check_number("early_stopping.patience", stopping.patience, 1)
         check_number("early_stopping.min_delta", stopping.min_delta, 0)
     if plateau is not None:
         _check_type("plateau", plateau, Plateau, "optimizers.reduce_on_plateau(patience=5)")
         _check_type("plateau_monitor", monitor, str, '"valid_loss"')
-        due = direction(monitor)
+        due = infer_mode(monitor)
         if plateau.mode is None and due != "min":
             better = f'mode="{due}"' if due else 'mode="min" or "max"'
             raise ValueError(f"plateau: expected reduce_on_plateau(..., {better}) to monitor {monitor!r}, got no mode")

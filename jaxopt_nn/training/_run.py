@@ -11,7 +11,7 @@ from jaxopt_nn._arguments import check_key
 from jaxopt_nn.optimizers import evaluation_params
 from jaxopt_nn.training._checks import check_run_arguments
 from jaxopt_nn.training._devices import varying_axes
-from jaxopt_nn.training._epoch import Progress, Row, RunKeys, init_progress, train_epoch
+from jaxopt_nn.training._epoch import EpochMetrics, RunKeys, RunState, init_run_state, train_epoch
 from jaxopt_nn.training._programs import compiled, is_traced_any, static_unless_number
 from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe
 from jaxopt_nn.training._step import cond
@@ -49,7 +49,7 @@ class RunResult(NamedTuple):
 
     params: Params
     model_state: State
-    history: Row
+    history: dict[str, Array]
     epochs: Array
     best_epoch: Array
     status: Array
@@ -120,20 +120,20 @@ def make_run(recipe: RecipeFn) -> Run:
 
 def _run(parts: Recipe, key: Key | RunKeys, hparams: PyTree, train: Batch, valid: Batch | None) -> RunResult:
     keys = split_key(key)
-    start = init_progress(parts, keys, train, varying_axes((key, hparams, train, valid)))
+    start = init_run_state(parts, keys, train, varying_axes((key, hparams, train, valid)))
 
-    def body(progress: Progress, epoch: Array) -> tuple[Progress, Row]:
-        return train_epoch(parts, progress, keys.order, epoch, train, valid)
+    def body(run_state: RunState, epoch: Array) -> tuple[RunState, EpochMetrics]:
+        return train_epoch(parts, run_state, keys.order, epoch, train, valid)
 
-    progress, history = lax.scan(body, start, jnp.arange(parts.epochs))
-    return finish(progress, history)
+    run_state, history = lax.scan(body, start, jnp.arange(parts.epochs))
+    return finish(run_state, history)
 
 
-def finish(progress: Progress, history: Row) -> RunResult:
+def finish(run_state: RunState, history: dict[str, Array]) -> RunResult:
     """The result of a run that has come to its end: part of a program, or on the host, where it compiles nothing."""
-    state, best = progress.state, progress.best
+    state, best = run_state.state, run_state.best
     params, model_state = evaluation_params(state.opt_state, state.params), state.model_state
-    epochs, failed = progress.epochs, progress.first_bad_step >= 0
+    epochs, failed = run_state.epochs, run_state.first_bad_step >= 0
     best_epoch = cond(failed, lambda: epochs - 2, lambda: epochs - 1)
     if best is not None:
         # A run that failed before its first epoch ended has no best weights: then the last finite ones.
@@ -147,8 +147,8 @@ def finish(progress: Progress, history: Row) -> RunResult:
         history,
         epochs,
         best_epoch,
-        progress.status,
-        progress.first_bad_step,
+        run_state.status,
+        run_state.first_bad_step,
         state.notfinite.total_notfinite,
         state,
     )

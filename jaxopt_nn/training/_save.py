@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxopt_nn._safetensors import impl_of, is_key
 from jaxopt_nn.training._checks import check_data
-from jaxopt_nn.training._epoch import RunKeys, init_progress
+from jaxopt_nn.training._epoch import RunKeys, init_run_state
 from jaxopt_nn.training._folders import (
     check_fits,
     decode,
@@ -219,7 +219,7 @@ def _result_shapes(recipe: RecipeFn, hparams: PyTree, x: PyTree, key_type: str |
 
     def run(hparams: PyTree, x: PyTree) -> RunResult:
         key = jax.random.PRNGKey(0) if key_type == "" else jax.random.key(0, impl=key_type)
-        return finish(init_progress(build_recipe(recipe, hparams), split_key(key), Batch(x, None)), {})
+        return finish(init_run_state(build_recipe(recipe, hparams), split_key(key), Batch(x, None)), {})
 
     shapes = jax.eval_shape(run, static_unless_number(hparams), x)
     return shapes._replace(state=None) if key_type is None else shapes

@@ -1,19 +1,18 @@
 """One training step: one gradient, one update. The lower floor, for a model and a loop of one's own."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
 from jax.core import Tracer
 
 from jaxopt_nn._arguments import check_key, check_number, check_positive_int
+from jaxopt_nn._dtypes import compute_dtype, promote
 from jaxopt_nn.optimizers import frozen_paths
-from jaxopt_nn.training._accumulation import accumulate, compute_dtype
+from jaxopt_nn.training._accumulation import accumulate
 from jaxopt_nn.trees import check_same_structure, named_leaves
 from jaxopt_nn.types import Array, ArrayLike, Batch, Key, LossFn, NotFinite, Params, PyTree, State, TrainState
 
@@ -38,9 +37,9 @@ def init_state(
     """
     check_key("key", key)
     check_optimizer("optimizer", optimizer)
-    params = jax.tree.map(_strong, params)
-    model_state = {} if model_state is None else jax.tree.map(_strong, model_state)
-    opt_state = jax.tree.map(_strong, optimizer.init(params))
+    params = jax.tree.map(_without_weak_type, params)
+    model_state = {} if model_state is None else jax.tree.map(_without_weak_type, model_state)
+    opt_state = jax.tree.map(_without_weak_type, optimizer.init(params))
     notfinite = NotFinite(jnp.int32(0), jnp.int32(0), jnp.asarray(True))
     # Copies: an optimizer's state may hold the parameters themselves, and a buffer can be donated only once.
     return jax.tree.map(_copy, TrainState(jnp.int32(0), params, model_state, opt_state, key, notfinite))
@@ -104,7 +103,7 @@ def make_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         (loss, (model_state, metrics)), gradient = compute_gradient(state.params, state, batch)
-        metrics = {**metrics, "loss": loss, "gradient_norm": _norm(gradient)}
+        metrics = {**metrics, "loss": loss, "gradient_norm": _global_norm(gradient)}
 
         def updated() -> TrainState:
             params, opt_state = _update(optimizer, compute_gradient, state, batch, loss, gradient)
@@ -117,12 +116,12 @@ def make_step(
         if state.notfinite is None:
             raise ValueError("state.notfinite: expected the counters that init_state makes, got None")
         finite = jnp.isfinite(loss) & jnp.isfinite(metrics["gradient_norm"])
-        going = state.notfinite.notfinite_count < jnp.asarray(nonfinite_limit)
-        applied, bad = going & finite, (going & ~finite).astype(jnp.int32)
+        active = state.notfinite.notfinite_count < jnp.asarray(nonfinite_limit)
+        applied, bad = active & finite, (active & ~finite).astype(jnp.int32)
         notfinite = NotFinite(
             jnp.where(applied, 0, state.notfinite.notfinite_count + bad),
             state.notfinite.total_notfinite + bad,
-            jnp.where(going, finite, state.notfinite.last_finite),
+            jnp.where(active, finite, state.notfinite.last_finite),
         )
         # The update stands inside of the branch: there it writes over the old state, which a choice between two
         # finished states would have to copy first. Under vmap it becomes a choice.
@@ -170,7 +169,7 @@ def _gradient_fn(loss_fn: LossFn, micro_batches: int) -> Callable[[Params, Train
     """``(params, state, batch) -> ((loss, (model_state, metrics)), gradient)``, that of the leaves that are trained."""
 
     def compute_gradient(params: Params, state: TrainState, batch: Batch) -> Any:
-        trained, assemble = _split(params, frozen_paths(state.opt_state))
+        trained, assemble = _split_trained(params, frozen_paths(state.opt_state))
 
         def loss_of(trained: list[Array], model_state: State, batch: Batch, key: Key) -> Any:
             return loss_fn(assemble(trained), model_state, batch, key)
@@ -191,17 +190,17 @@ def _update(
 ) -> tuple[Params, PyTree]:
     """The parameters and the optimizer's state after its update."""
     frozen = frozen_paths(state.opt_state)
-    assemble = _split(state.params, frozen)[1]
+    assemble = _split_trained(state.params, frozen)[1]
 
-    def whole(gradient: list[Array]) -> PyTree:
-        return _split(jax.tree.map(jnp.zeros_like, state.params), frozen)[1](gradient)
+    def with_zeros_for_frozen(gradient: list[Array]) -> PyTree:
+        return _split_trained(jax.tree.map(jnp.zeros_like, state.params), frozen)[1](gradient)
 
     def value_fn(params: Params, grad_fn: object = None) -> Array:
         # optax's line searches refuse extra arguments that value_fn does not take: so it takes the other one.
         del grad_fn
         return compute_gradient(params, state, batch)[0][0]
 
-    gradient = whole(trained_gradient)
+    gradient = with_zeros_for_frozen(trained_gradient)
     updates, opt_state = optax.with_extra_args_support(optimizer).update(
         gradient,
         state.opt_state,
@@ -209,12 +208,12 @@ def _update(
         value=loss,
         grad=gradient,
         value_fn=value_fn,
-        grad_fn=lambda params: whole(compute_gradient(params, state, batch)[1]),
+        grad_fn=lambda params: with_zeros_for_frozen(compute_gradient(params, state, batch)[1]),
     )
-    return assemble(_split(optax.apply_updates(state.params, updates), frozen)[0]), opt_state
+    return assemble(_split_trained(optax.apply_updates(state.params, updates), frozen)[0]), opt_state
 
 
-def _split(params: Params, frozen: frozenset[str]) -> tuple[list[Array], Callable[[list[Array]], Params]]:
+def _split_trained(params: Params, frozen: frozenset[str]) -> tuple[list[Array], Callable[[list[Array]], Params]]:
     """The leaves that are trained, and how to put others in their place."""
     named, treedef = named_leaves(params), jax.tree.structure(params)
 
@@ -225,10 +224,10 @@ def _split(params: Params, frozen: frozenset[str]) -> tuple[list[Array], Callabl
     return [leaf for path, leaf in named if path not in frozen], assemble
 
 
-def _norm(tree: PyTree) -> Array:
+def _global_norm(tree: PyTree) -> Array:
     """The global L2 norm of a pytree, accumulated in float32 at least."""
-    squares = [jnp.sum(jnp.square(leaf.astype(compute_dtype(leaf.dtype)))) for leaf in jax.tree.leaves(tree)]
-    dtype = functools.reduce(np.promote_types, (square.dtype for square in squares), np.dtype(np.float32))
+    squares = [jnp.sum(jnp.square(leaf.astype(compute_dtype(leaf)))) for leaf in jax.tree.leaves(tree)]
+    dtype = promote(jnp.float32, *(square.dtype for square in squares))
     total = sum((square.astype(dtype) for square in squares), jnp.zeros((), dtype))
     zero = total == 0  # where the root has no derivative: there it is 0, as that of the squares
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total)))
@@ -238,6 +237,6 @@ def _copy(leaf: Array) -> Array:
     return leaf if isinstance(leaf, Tracer) else jnp.array(leaf, copy=True)
 
 
-def _strong(leaf: Any) -> Array:
+def _without_weak_type(leaf: Any) -> Array:
     """The leaf as an array without a weak type, so that the first step does not change it."""
     return lax.convert_element_type(leaf, jnp.asarray(leaf).dtype)

@@ -6,10 +6,10 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxopt_nn.training._devices import varying, varying_axes
+from jaxopt_nn.training._devices import cast_to_varying, varying_axes
 from jaxopt_nn.types import Array, ArrayLike, Params, State
 
-__all__ = ["Best", "EarlyStopping", "direction", "init_best", "mode_of", "update_best"]
+__all__ = ["Best", "EarlyStopping", "infer_mode", "init_best", "resolve_mode", "update_best"]
 
 Mode = Literal["min", "max"]
 
@@ -65,18 +65,18 @@ class Best(NamedTuple):
     bad_epochs: Array
 
 
-def direction(monitor: str) -> Mode | None:
+def infer_mode(monitor: str) -> Mode | None:
     """Which values of a history entry are better, by the words of its name; None where they do not say."""
     words = set(re.split(r"[^a-z0-9]+", monitor.lower()))
-    less, more = bool(words & _LESS_IS_BETTER), bool(words & _MORE_IS_BETTER)
-    if less == more:
+    is_less, is_more = bool(words & _LESS_IS_BETTER), bool(words & _MORE_IS_BETTER)
+    if is_less == is_more:
         return None
-    return "min" if less else "max"
+    return "min" if is_less else "max"
 
 
-def mode_of(stopping: EarlyStopping) -> Mode:
+def resolve_mode(stopping: EarlyStopping) -> Mode:
     """The mode that is said, or that follows from the name of what is monitored."""
-    mode = direction(stopping.monitor) if stopping.mode is None else stopping.mode
+    mode = infer_mode(stopping.monitor) if stopping.mode is None else stopping.mode
     if mode is None:
         raise ValueError(
             f'early_stopping.mode: expected "min" or "max", as {stopping.monitor!r} does not say which values are '
@@ -89,7 +89,7 @@ def mode_of(stopping: EarlyStopping) -> Mode:
 
 def init_best(stopping: EarlyStopping, params: Params, model_state: State) -> Best:
     """Nothing seen yet: any finite value improves on it."""
-    worst = jnp.asarray(jnp.inf if mode_of(stopping) == "min" else -jnp.inf, jnp.float32)
+    worst = jnp.asarray(jnp.inf if resolve_mode(stopping) == "min" else -jnp.inf, jnp.float32)
     return Best(params, model_state, worst, jnp.int32(-1), jnp.int32(0))
 
 
@@ -97,8 +97,8 @@ def update_best(stopping: EarlyStopping, best: Best, value: Array, epoch: Array,
     """What is best after ``epoch``, which ended with these parameters and this monitored value."""
     delta = jnp.asarray(stopping.min_delta, best.value.dtype)
     value = value.astype(best.value.dtype)
-    better = value < best.value - delta if mode_of(stopping) == "min" else value > best.value + delta
+    better = value < best.value - delta if resolve_mode(stopping) == "min" else value > best.value + delta
     improved = Best(params, state, value, jnp.asarray(epoch, jnp.int32), jnp.int32(0))
-    improved = varying(improved, varying_axes(better))
-    waited = best._replace(bad_epochs=best.bad_epochs + 1)
-    return jax.lax.cond(better, lambda: improved, lambda: waited)  # a branch: no kernel for each leaf
+    improved = cast_to_varying(improved, varying_axes(better))
+    not_improved = best._replace(bad_epochs=best.bad_epochs + 1)
+    return jax.lax.cond(better, lambda: improved, lambda: not_improved)  # a branch: no kernel for each leaf

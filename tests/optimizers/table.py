@@ -67,7 +67,7 @@ def _scale_by_sophia(**numbers):
 
 
 def _stored(learning_rate):
-    dtypes = {"*/mean/*": jnp.bfloat16, "*/square/*": jnp.bfloat16}
+    dtypes = {"*/mu/*": jnp.bfloat16, "*/nu/*": jnp.bfloat16}
     return optimizers.store_state(optimizers.adam(learning_rate), dtypes, key=jax.random.key(0))
 
 

@@ -101,10 +101,10 @@ def test_the_trajectory_is_that_of_optax(momentum):
 
 def test_a_large_matrix_has_a_row_and_a_column():
     params = {"large": jnp.zeros((128, 200)), "stack": jnp.zeros((3, 130, 128)), "small": jnp.zeros((127, 500))}
-    square = optimizers.scale_by_factored_rms().init(params).square
-    assert (square["large"].row.shape, square["large"].column.shape) == ((128,), (200,))
-    assert (square["stack"].row.shape, square["stack"].column.shape) == ((3, 128), (3, 130))
-    assert square["small"].shape == (127, 500)
+    nu = optimizers.scale_by_factored_rms().init(params).nu
+    assert (nu["large"].row.shape, nu["large"].column.shape) == ((128,), (200,))
+    assert (nu["stack"].row.shape, nu["stack"].column.shape) == ((3, 128), (3, 130))
+    assert nu["small"].shape == (127, 500)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
@@ -115,7 +115,7 @@ def test_a_factored_state_in_is_state_out(dtype):
     updates, new = transform.update(params, state, params)
     types = [jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree) for tree in (state, new)]
     assert types[0] == types[1]
-    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(state[0].square))
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(state[0].nu))
     assert all(x.dtype == dtype for x in jax.tree.leaves(updates))
 
 

@@ -52,7 +52,7 @@ def test_the_trajectory_is_that_of_the_optimizer_alone(make, at_most):
 def test_leaves_are_joined_by_dtype_up_to_a_size():
     def shapes(at_most):
         state = optimizers.flatten(optimizers.scale_by_adam(), at_most=at_most).init(PARAMS)
-        return {name: moment.shape for name, moment in state.mean.items()}
+        return {name: moment.shape for name, moment in state.mu.items()}
 
     large = {"large/kernel": (5, 7)}
     assert shapes(12) == large | {"flattened float32": (4 + 12 + 1,), "flattened bfloat16": (6,)}

@@ -231,7 +231,7 @@ def test_the_other_limits_that_the_guide_states():
     start = jnp.array([[1.0, 2.0], [3.0, 4.0]])
     assert np.abs(_after_three_steps(optax.yogi(0.1), 0.0) - start).max() > 0  # at a gradient of 0
     assert optax.adam(0.1).init(start.astype(jnp.bfloat16))[0].nu.dtype == jnp.bfloat16
-    assert optimizers.adam(0.1).init(start.astype(jnp.bfloat16))[0].square.dtype == jnp.float32
+    assert optimizers.adam(0.1).init(start.astype(jnp.bfloat16))[0].nu.dtype == jnp.float32
     assert optimizers.current_learning_rate(optax.adabelief(0.1).init(start)) is None
     recorded = optax.inject_hyperparams(optax.adabelief)(learning_rate=0.1).init(start)
     np.testing.assert_allclose(optimizers.current_learning_rate(recorded), 0.1)

@@ -53,16 +53,16 @@ def _ema(steps, dtypes, key=None):
 
 
 def test_rounding_to_the_nearest_stalls_where_stochastic_rounding_goes_on():
-    exact = float(_ema(1500, None)[0].square["kernel"][0, 0])
-    nearest = _ema(1500, {"*/square/*": BF16}).inner[0].square["kernel"].astype(jnp.float32)
-    random = _ema(1500, {"*/square/*": BF16}, KEY).inner[0].square["kernel"].astype(jnp.float32)
+    exact = float(_ema(1500, None)[0].nu["kernel"][0, 0])
+    nearest = _ema(1500, {"*/nu/*": BF16}).inner[0].nu["kernel"].astype(jnp.float32)
+    random = _ema(1500, {"*/nu/*": BF16}, KEY).inner[0].nu["kernel"].astype(jnp.float32)
     np.testing.assert_allclose(exact, 1 - 0.999**1500, rtol=1e-4)
     assert abs(float(nearest.mean()) - exact) > 0.2  # below a half of a step, nothing is added any more
     assert abs(float(random.mean()) - exact) < 0.01
 
 
 def test_dtypes_are_by_path_and_arithmetic_is_in_float32():
-    optimizer = optimizers.store_state(optimizers.adam(0.1), {"*/mean/kernel": BF16, "*/square/*": jnp.float16})
+    optimizer = optimizers.store_state(optimizers.adam(0.1), {"*/mu/kernel": BF16, "*/nu/*": jnp.float16})
     plain = optimizers.adam(0.1)
     state, plain_state = optimizer.init(PARAMS), plain.init(PARAMS)
     gradient = jax.tree.map(lambda p: jnp.cos(7 * p), PARAMS)
@@ -70,14 +70,14 @@ def test_dtypes_are_by_path_and_arithmetic_is_in_float32():
     expected, plain_state = plain.update(gradient, plain_state, PARAMS)
     for name in PARAMS:  # the first update sees no rounding
         np.testing.assert_allclose(updates[name], expected[name], rtol=1e-6)
-    mean, square = state.inner[0].mean, state.inner[0].square
-    assert (mean["kernel"].dtype, mean["bias"].dtype) == (BF16, jnp.float32)
-    assert square["kernel"].dtype == square["bias"].dtype == jnp.float16
+    mu, nu = state.inner[0].mu, state.inner[0].nu
+    assert (mu["kernel"].dtype, mu["bias"].dtype) == (BF16, jnp.float32)
+    assert nu["kernel"].dtype == nu["bias"].dtype == jnp.float16
     # β stays a float32: 1 - β₂ᵗ would be 0 if 0.999 had become 1
-    np.testing.assert_allclose(square["bias"].astype(jnp.float32), plain_state[0].square["bias"], rtol=2.0**-10)
+    np.testing.assert_allclose(nu["bias"].astype(jnp.float32), plain_state[0].nu["bias"], rtol=2.0**-10)
     wide = plain_state[0]
-    exact = np.concatenate([np.ravel(wide.mean["kernel"]), *[np.ravel(x) for x in wide.square.values()]])
-    kept = np.concatenate([np.ravel(x).astype(np.float32) for x in (mean["kernel"], *square.values())])
+    exact = np.concatenate([np.ravel(wide.mu["kernel"]), *[np.ravel(x) for x in wide.nu.values()]])
+    kept = np.concatenate([np.ravel(x).astype(np.float32) for x in (mu["kernel"], *nu.values())])
     drift = np.linalg.norm(np.float64(kept) - exact) / np.linalg.norm(np.float64(exact))
     assert drift > 1e-4
     np.testing.assert_allclose(state.drift, drift, rtol=1e-4)
@@ -121,7 +121,7 @@ def test_the_same_dtype_changes_no_bit():
 @pytest.mark.parametrize(
     ("dtypes", "key", "error", "message"),
     [
-        ({"*/momentum/*": BF16}, None, ValueError, r"^dtypes: expected a pattern that matches one of \['0/mean/bias'"),
+        ({"*/momentum/*": BF16}, None, ValueError, r"^dtypes: expected a pattern that matches one of \['0/mu/bias'"),
         ({"*": jnp.int8}, None, TypeError, r"^dtypes\[\*\]: expected a floating-point dtype, got int8"),
         ({"*": BF16}, 3, TypeError, r"^key: expected a PRNG key, got 3"),
         ({"*": jnp.float16}, KEY, TypeError, r"^dtype: expected float32 to be rounded stochastically to bfloat16"),

@@ -167,7 +167,7 @@ def test_a_python_number_is_a_double_until_it_meets_a_leaf():
     """1 - 0.9999999 in float32 is 1.19e-7; in a double, and then in float32, it is 1e-7."""
     state = optimizers.scale_by_adam(b2=0.9999999).init(jnp.zeros(()))
     _, state = optimizers.scale_by_adam(b2=0.9999999).update(jnp.float32(1.0), state)
-    np.testing.assert_allclose(state.square, 1e-7, rtol=1e-6)
+    np.testing.assert_allclose(state.nu, 1e-7, rtol=1e-6)
 
 
 def test_one_minus_the_dampening_keeps_its_digits():

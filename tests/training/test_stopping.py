@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxopt_nn import optimizers, training
-from jaxopt_nn.training._stopping import EarlyStopping, direction, init_best, update_best
+from jaxopt_nn.training._stopping import EarlyStopping, infer_mode, init_best, update_best
 from jaxopt_nn.types import Batch, Layer
 
 
@@ -127,7 +127,7 @@ def test_a_metric_can_be_maximized():
     ],
 )
 def test_which_values_are_better_follows_from_the_words_of_a_name(monitor, mode):
-    assert direction(monitor) == mode
+    assert infer_mode(monitor) == mode
 
 
 @pytest.mark.parametrize("drive", ["run", "fit"])

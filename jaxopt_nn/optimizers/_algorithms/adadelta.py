@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 import optax
 
-from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, safe_rsqrt, safe_sqrt, to
+from jaxopt_nn._dtypes import cast
+from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, safe_rsqrt, safe_sqrt
 from jaxopt_nn.optimizers._numerics.transform import map_leaves, moments_like, transform
 from jaxopt_nn.optimizers._transforms.learning_rate import scale_by_learning_rate
 from jaxopt_nn.schedules import Schedule
@@ -17,13 +18,13 @@ class AdadeltaState(NamedTuple):
     """State of :func:`scale_by_adadelta`.
 
     Attributes:
-        square: like the parameters, at least float32: the moving average of the squared gradients, v.
-        square_step: like the parameters, at least float32: the moving average of the squared steps, before the learning
+        e_g: like the parameters, at least float32: the moving average of the squared gradients, v.
+        e_x: like the parameters, at least float32: the moving average of the squared steps, before the learning
             rate, x.
     """
 
-    square: PyTree
-    square_step: PyTree
+    e_g: PyTree
+    e_x: PyTree
 
 
 def adadelta(
@@ -89,12 +90,12 @@ def scale_by_adadelta(decay: ArrayLike = 0.9, eps: ArrayLike = 1e-6) -> optax.Gr
 
         def leaf(g: Array, v: Array, x: Array) -> tuple[Any, ...]:
             dtype, exact = v.dtype, g.astype(v.dtype)
-            kept, new, small = to(dtype, rho.rate), to(dtype, rho.complement), to(dtype, epsilon)
+            kept, new, small = cast(rho.rate, dtype), cast(rho.complement, dtype), cast(epsilon, dtype)
             v = kept * v + new * (exact * exact)
             step = safe_sqrt(x + small) * safe_rsqrt(v + small) * exact
             return step.astype(g.dtype), v, kept * x + new * (step * step)
 
-        updates, square, square_step = map_leaves(leaf, 3, updates, state.square, state.square_step)
-        return updates, AdadeltaState(square, square_step)
+        updates, e_g, e_x = map_leaves(leaf, 3, updates, state.e_g, state.e_x)
+        return updates, AdadeltaState(e_g, e_x)
 
     return transform(init, update)

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxopt_nn._dtypes import cast, compute_dtype, promote
 from jaxopt_nn.optimizers._algorithms.sgd import MomentumState
-from jaxopt_nn.optimizers._numerics.numbers import Number, as_decay, as_number, next_count, promoted, safe_sqrt, to
+from jaxopt_nn.optimizers._numerics.numbers import Number, as_decay, as_number, next_count, safe_sqrt
 from jaxopt_nn.optimizers._numerics.transform import (
     check_match,
     check_real,
@@ -15,7 +16,6 @@ from jaxopt_nn.optimizers._numerics.transform import (
     moments_like,
     stateless,
     transform,
-    wide,
 )
 from jaxopt_nn.optimizers._transforms.decay import add_decayed_weights
 from jaxopt_nn.optimizers._transforms.learning_rate import scale_by_learning_rate
@@ -44,12 +44,12 @@ class AdafactorState(NamedTuple):
 
     Attributes:
         count: int32 scalar, the number of updates done.
-        square: the tree of the parameters, with a :class:`FactoredMoment` for each leaf that has two large axes and,
+        nu: the tree of the parameters, with a :class:`FactoredMoment` for each leaf that has two large axes and,
             like the parameter and at least float32, the moving average of the squared gradients for any other.
     """
 
     count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    square: PyTree
+    nu: PyTree
 
 
 def adafactor(
@@ -139,7 +139,7 @@ def scale_by_factored_rms(
         >>> import jax.numpy as jnp
         >>> transform = scale_by_factored_rms(min_size_to_factor=2)
         >>> state = transform.init(jnp.zeros((2, 3)))
-        >>> state.square.row.shape, state.square.column.shape
+        >>> state.nu.row.shape, state.nu.column.shape
         ((2,), (3,))
         >>> gradients = jnp.array([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]])  # its squares are a row times a column
         >>> updates, _ = transform.update(gradients, state)
@@ -168,8 +168,8 @@ def scale_by_factored_rms(
             dtype = v.row.dtype if isinstance(v, FactoredMoment) else v.dtype
             exact, log_count = g.astype(dtype), jnp.log(count.astype(dtype))
             # 1 - β and β = 1 - t^-c, neither of them with a cancellation
-            new, kept = jnp.exp(-to(dtype, exponent) * log_count), -jnp.expm1(-to(dtype, exponent) * log_count)
-            square = exact * exact + to(dtype, epsilon)
+            new, kept = jnp.exp(-cast(exponent, dtype) * log_count), -jnp.expm1(-cast(exponent, dtype) * log_count)
+            square = exact * exact + cast(epsilon, dtype)
             if not isinstance(v, FactoredMoment):
                 v = kept * v + new * square
                 return _over_root(exact, v).astype(g.dtype), v
@@ -183,9 +183,9 @@ def scale_by_factored_rms(
             return (scaled * safe_sqrt(mean)).astype(g.dtype), v
 
         leaves, treedef = jax.tree.flatten(updates)
-        results = [leaf(jnp.asarray(g), v) for g, v in zip(leaves, treedef.flatten_up_to(state.square), strict=True)]
-        updates, square = (treedef.unflatten([result[i] for result in results]) for i in range(2))
-        return updates, AdafactorState(count, square)
+        results = [leaf(jnp.asarray(g), v) for g, v in zip(leaves, treedef.flatten_up_to(state.nu), strict=True)]
+        updates, nu = (treedef.unflatten([result[i] for result in results]) for i in range(2))
+        return updates, AdafactorState(count, nu)
 
     return transform(init, update)
 
@@ -218,8 +218,8 @@ def _clip_by_rms(threshold: Number) -> optax.GradientTransformation:
 
     def leaf(u: Any) -> Array:
         u = jnp.asarray(u)
-        exact = u.astype(wide(u))
-        excess = _root_mean_square(exact) / to(exact.dtype, threshold)
+        exact = u.astype(compute_dtype(u))
+        excess = _root_mean_square(exact) / cast(threshold, exact.dtype)
         return (exact / jnp.where(jnp.isfinite(excess), jnp.maximum(excess, 1.0), 1.0)).astype(u.dtype)
 
     return stateless(lambda updates: jax.tree.map(leaf, updates))
@@ -229,8 +229,8 @@ def _scale_by_size(least: Number) -> optax.GradientTransformation:
     """Multiplies each leaf by the root mean square of its parameters, or by ``least`` if that is more."""
 
     def leaf(u: Any, param: Any) -> tuple[Array]:
-        u, dtype = jnp.asarray(u), promoted(wide(u), wide(param))
-        size = jnp.maximum(_root_mean_square(jnp.asarray(param, dtype)), to(dtype, least))
+        u, dtype = jnp.asarray(u), promote(compute_dtype(u), compute_dtype(param))
+        size = jnp.maximum(_root_mean_square(jnp.asarray(param, dtype)), cast(least, dtype))
         return ((size * u.astype(dtype)).astype(u.dtype),)
 
     def update(
@@ -247,7 +247,7 @@ def _average(momentum: ArrayLike) -> optax.GradientTransformation:
 
     def leaf(u: Array, average: Array) -> tuple[Any, ...]:
         dtype = average.dtype
-        average = to(dtype, mu.rate) * average + to(dtype, mu.complement) * u.astype(dtype)
+        average = cast(mu.rate, dtype) * average + cast(mu.complement, dtype) * u.astype(dtype)
         return average.astype(u.dtype), average
 
     def update(updates: PyTree, state: MomentumState, params: Params | None = None) -> tuple[PyTree, MomentumState]:

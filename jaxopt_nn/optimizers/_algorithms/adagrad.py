@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numerics.numbers import as_number, safe_divide, safe_rsqrt, safe_sqrt, to
+from jaxopt_nn._dtypes import cast
+from jaxopt_nn.optimizers._numerics.numbers import as_number, safe_divide, safe_rsqrt, safe_sqrt
 from jaxopt_nn.optimizers._numerics.transform import Convention, check_convention, map_leaves, moments_like, transform
 from jaxopt_nn.optimizers._transforms.learning_rate import scale_by_learning_rate
 from jaxopt_nn.schedules import Schedule, constant
@@ -108,7 +109,7 @@ def scale_by_adagrad(
         del params
 
         def leaf(g: Array, a: Array) -> tuple[Any, ...]:
-            exact, small = g.astype(a.dtype), to(a.dtype, epsilon)
+            exact, small = g.astype(a.dtype), cast(epsilon, a.dtype)
             a = a + exact * exact
             if convention == "torch":
                 return safe_divide(exact, safe_sqrt(a) + small).astype(g.dtype), a
@@ -128,6 +129,6 @@ def _decayed(learning_rate: ArrayLike | Schedule, lr_decay: ArrayLike) -> Schedu
 
     def schedule(count: Any) -> Any:
         first = jnp.asarray(rate_of("learning_rate", rate, count))
-        return first / (1.0 + to(first.dtype, decay) * count)
+        return first / (1.0 + cast(decay, first.dtype) * count)
 
     return schedule

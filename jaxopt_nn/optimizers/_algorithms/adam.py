@@ -7,14 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxopt_nn._arguments import check_bool
-from jaxopt_nn.optimizers._numerics.numbers import (
-    as_decay,
-    as_number,
-    bias_correction,
-    next_count,
-    safe_sqrt,
-    to,
-)
+from jaxopt_nn._dtypes import cast
+from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, bias_correction, next_count, safe_sqrt
 from jaxopt_nn.optimizers._numerics.transform import Convention, check_convention, map_leaves, moments_like, transform
 from jaxopt_nn.optimizers._transforms.decay import add_decayed_weights
 from jaxopt_nn.optimizers._transforms.learning_rate import scale_by_learning_rate
@@ -30,16 +24,16 @@ class AdamState(NamedTuple):
 
     Attributes:
         count: int32 scalar, the number of updates done.
-        mean: like the parameters, at least float32: the moving average of the gradients, m.
-        square: like the parameters, at least float32: the moving average of the squared gradients, v.
-        max_square: like the parameters, at least float32: the largest v so far, of optax's convention the largest v̂;
+        mu: like the parameters, at least float32: the moving average of the gradients, m.
+        nu: like the parameters, at least float32: the moving average of the squared gradients, v.
+        nu_max: like the parameters, at least float32: the largest v so far, of optax's convention the largest v̂;
             None without AMSGrad.
     """
 
     count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    mean: PyTree
-    square: PyTree
-    max_square: PyTree | None = None
+    mu: PyTree
+    nu: PyTree
+    nu_max: PyTree | None = None
 
 
 def adam(
@@ -196,8 +190,8 @@ def scale_by_adam(
 
         def leaf(g: Array, m: Array, v: Array, largest: Array | None = None) -> tuple[Any, ...]:
             dtype, exact = m.dtype, g.astype(m.dtype)
-            m = to(dtype, first.rate) * m + to(dtype, first.complement) * exact
-            v = to(dtype, second.rate) * v + to(dtype, second.complement) * (exact * exact)
+            m = cast(first.rate, dtype) * m + cast(first.complement, dtype) * exact
+            v = cast(second.rate, dtype) * v + cast(second.complement, dtype) * (exact * exact)
             m_scale, v_scale = corrections(dtype)
             corrected = v * v_scale
             if largest is not None and convention == "optax":
@@ -205,10 +199,10 @@ def scale_by_adam(
             elif largest is not None:
                 largest = jnp.maximum(largest, v)
                 corrected = largest * v_scale
-            update = (m * m_scale / (safe_sqrt(corrected) + to(dtype, epsilon))).astype(g.dtype)
+            update = (m * m_scale / (safe_sqrt(corrected) + cast(epsilon, dtype))).astype(g.dtype)
             return (update, m, v) if largest is None else (update, m, v, largest)
 
-        moments = (state.mean, state.square) if state.max_square is None else state[1:]
+        moments = (state.mu, state.nu) if state.nu_max is None else state[1:]
         updates, *moments = map_leaves(leaf, 1 + len(moments), updates, *moments)
         return updates, AdamState(count, *moments)
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, bias_correction, next_count, to
+from jaxopt_nn._dtypes import cast
+from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, bias_correction, next_count
 from jaxopt_nn.optimizers._numerics.transform import Convention, check_convention, map_leaves, moments_like, transform
 from jaxopt_nn.optimizers._transforms.learning_rate import scale_by_learning_rate
 from jaxopt_nn.schedules import Schedule
@@ -20,13 +21,13 @@ class AdamaxState(NamedTuple):
 
     Attributes:
         count: int32 scalar, the number of updates done.
-        mean: like the parameters, at least float32: the moving average of the gradients, m.
-        largest: like the parameters, at least float32: the decayed maximum of the gradients' sizes, u.
+        mu: like the parameters, at least float32: the moving average of the gradients, m.
+        nu: like the parameters, at least float32: the decayed maximum of the gradients' sizes, u.
     """
 
     count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    mean: PyTree
-    largest: PyTree
+    mu: PyTree
+    nu: PyTree
 
 
 def adamax(
@@ -106,13 +107,13 @@ def scale_by_adamax(
             return 1 / bias_correction(first, count, dtype)
 
         def leaf(g: Array, m: Array, u: Array) -> tuple[Any, ...]:
-            dtype, exact, small = m.dtype, g.astype(m.dtype), to(m.dtype, epsilon)
-            m = to(dtype, first.rate) * m + to(dtype, first.complement) * exact
+            dtype, exact, small = m.dtype, g.astype(m.dtype), cast(epsilon, m.dtype)
+            m = cast(first.rate, dtype) * m + cast(first.complement, dtype) * exact
             early, late = (0.0, small) if convention == "keras" else (small, 0.0)
-            u = jnp.maximum(to(dtype, second.rate) * u, jnp.abs(exact) + early)
+            u = jnp.maximum(cast(second.rate, dtype) * u, jnp.abs(exact) + early)
             return (m * m_scale(dtype) / (u + late)).astype(g.dtype), m, u
 
-        updates, mean, largest = map_leaves(leaf, 3, updates, state.mean, state.largest)
-        return updates, AdamaxState(count, mean, largest)
+        updates, mu, nu = map_leaves(leaf, 3, updates, state.mu, state.nu)
+        return updates, AdamaxState(count, mu, nu)
 
     return transform(init, update)

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numerics.numbers import as_decay, to
+from jaxopt_nn._dtypes import cast
+from jaxopt_nn.optimizers._numerics.numbers import as_decay
 from jaxopt_nn.optimizers._numerics.transform import map_leaves, moments_like, transform
 from jaxopt_nn.optimizers._transforms.decay import add_decayed_weights
 from jaxopt_nn.optimizers._transforms.learning_rate import scale_by_learning_rate
@@ -20,10 +21,10 @@ class LionState(NamedTuple):
     """State of :func:`scale_by_lion`.
 
     Attributes:
-        mean: like the parameters, at least float32: the moving average of the gradients, m.
+        mu: like the parameters, at least float32: the moving average of the gradients, m.
     """
 
-    mean: PyTree
+    mu: PyTree
 
 
 def lion(
@@ -100,12 +101,12 @@ def scale_by_lion(b1: ArrayLike = 0.9, b2: ArrayLike = 0.99) -> optax.GradientTr
 
         def leaf(g: Array, m: Array) -> tuple[Any, ...]:
             dtype, exact = m.dtype, g.astype(m.dtype)
-            mixed = to(dtype, first.rate) * m + to(dtype, first.complement) * exact
-            m = to(dtype, second.rate) * m + to(dtype, second.complement) * exact
+            mixed = cast(first.rate, dtype) * m + cast(first.complement, dtype) * exact
+            m = cast(second.rate, dtype) * m + cast(second.complement, dtype) * exact
             # An infinite gradient must be seen in the update, where the sign would hide it.
             return jnp.where(jnp.isfinite(mixed), jnp.sign(mixed), mixed).astype(g.dtype), m
 
-        updates, mean = map_leaves(leaf, 2, updates, state.mean)
-        return updates, LionState(mean)
+        updates, mu = map_leaves(leaf, 2, updates, state.mu)
+        return updates, LionState(mu)
 
     return transform(init, update)

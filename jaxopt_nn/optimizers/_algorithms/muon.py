@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxopt_nn._arguments import check_bool, check_positive_int
+from jaxopt_nn._dtypes import cast
 from jaxopt_nn.optimizers._algorithms.adam import adam
-from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, bias_correction, next_count, safe_sqrt, to
+from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, bias_correction, next_count, safe_sqrt
 from jaxopt_nn.optimizers._numerics.transform import Convention, check_convention, map_leaves, moments_like, transform
 from jaxopt_nn.optimizers._transforms.decay import add_decayed_weights
 from jaxopt_nn.optimizers._transforms.learning_rate import scale_by_learning_rate
@@ -29,11 +30,11 @@ class MuonState(NamedTuple):
 
     Attributes:
         count: int32 scalar, the number of updates done.
-        mean: like the parameters, at least float32: the moving average of the gradients ("keras": their decayed sum).
+        mu: like the parameters, at least float32: the moving average of the gradients ("keras": their decayed sum).
     """
 
     count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    mean: PyTree
+    mu: PyTree
 
 
 def muon(
@@ -170,9 +171,9 @@ def scale_by_muon(
     def orthogonal(matrix: Array) -> Array:
         tall = matrix.shape[0] > matrix.shape[1]
         x, dtype = matrix.T if tall else matrix, matrix.dtype
-        norm, least = safe_sqrt(jnp.sum(x * x)), to(dtype, epsilon)
+        norm, least = safe_sqrt(jnp.sum(x * x)), cast(epsilon, dtype)
         x = x / (jnp.maximum(norm, least) if convention == "torch" else norm + least)
-        a, b, c = (to(dtype, number) for number in quintic)
+        a, b, c = (cast(number, dtype) for number in quintic)
         for _ in range(steps):
             gram = x @ x.T
             x = a * x + (b * gram + c * gram @ gram) @ x
@@ -184,7 +185,7 @@ def scale_by_muon(
 
         def leaf(g: Array, m: Array) -> tuple[Any, ...]:
             dtype, exact = m.dtype, g.astype(m.dtype)
-            kept, new = to(dtype, beta.rate), to(dtype, 1.0 if convention == "keras" else beta.complement)
+            kept, new = cast(beta.rate, dtype), cast(1.0 if convention == "keras" else beta.complement, dtype)
             m = kept * m + new * exact
             u = m
             if nesterov and convention == "optax":
@@ -196,13 +197,13 @@ def scale_by_muon(
                 u = m / bias_correction(beta, count, dtype)
             matrix = _gathered(u).reshape(-1, g.shape[-1])
             fan_in, fan_out = matrix.shape
-            factor = to(dtype, math.sqrt(max(1.0, fan_out / fan_in)))
+            factor = cast(math.sqrt(max(1.0, fan_out / fan_in)), dtype)
             if size is not None:
-                factor = to(dtype, size) * to(dtype, math.sqrt(max(fan_in, fan_out)))
+                factor = cast(size, dtype) * cast(math.sqrt(max(fan_in, fan_out)), dtype)
             return _sharded_as(g, (factor * orthogonal(matrix)).reshape(g.shape).astype(g.dtype)), m
 
-        updates, mean = map_leaves(leaf, 2, updates, state.mean)
-        return updates, MuonState(count, mean)
+        updates, mu = map_leaves(leaf, 2, updates, state.mu)
+        return updates, MuonState(count, mu)
 
     return transform(init, update)
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, bias_correction, next_count, safe_sqrt, to
+from jaxopt_nn._dtypes import cast
+from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, bias_correction, next_count, safe_sqrt
 from jaxopt_nn.optimizers._numerics.transform import Convention, check_convention, map_leaves, moments_like, transform
 from jaxopt_nn.optimizers._transforms.learning_rate import scale_by_learning_rate
 from jaxopt_nn.schedules import Schedule
@@ -23,15 +24,15 @@ class NadamState(NamedTuple):
 
     Attributes:
         count: int32 scalar, the number of updates done.
-        mean: like the parameters, at least float32: the moving average of the gradients, m.
-        square: like the parameters, at least float32: the moving average of the squared gradients, v.
+        mu: like the parameters, at least float32: the moving average of the gradients, m.
+        nu: like the parameters, at least float32: the moving average of the squared gradients, v.
         weight: float scalar (float32, or float64 where x64 is on), what the momenta of all updates have summed up to,
             1 - μ₁·…·μₜ; None in optax's convention, which follows from the count.
     """
 
     count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    mean: PyTree
-    square: PyTree
+    mu: PyTree
+    nu: PyTree
     weight: Array | None = None
 
 
@@ -120,8 +121,8 @@ def scale_by_nadam(
 
     def missing_momentum(count: Array, dtype: Any) -> Any:
         """``1 - μₜ``, which does not cancel."""
-        halved = 0.5 * jnp.exp(_LOG_BASE * (count.astype(dtype) * to(dtype, growth)))
-        return to(dtype, first.complement) + to(dtype, first.rate) * halved
+        halved = 0.5 * jnp.exp(_LOG_BASE * (count.astype(dtype) * cast(growth, dtype)))
+        return cast(first.complement, dtype) + cast(first.rate, dtype) * halved
 
     def init(params: Params) -> NadamState:
         weight = None if convention == "optax" else jnp.zeros((), jnp.result_type(float))
@@ -137,21 +138,21 @@ def scale_by_nadam(
         def scales(dtype: Any) -> tuple[Any, Any, Any]:
             v_scale = 1 / bias_correction(second, count, dtype)
             if weight is None:
-                m_scale = to(dtype, first.rate) / bias_correction(first, next_count(count), dtype)
-                return m_scale, to(dtype, first.complement) / bias_correction(first, count, dtype), v_scale
+                m_scale = cast(first.rate, dtype) / bias_correction(first, next_count(count), dtype)
+                return m_scale, cast(first.complement, dtype) / bias_correction(first, count, dtype), v_scale
             now, ahead = (missing_momentum(t, weight.dtype) for t in (count, next_count(count)))
             m_scale = (1 - ahead) / (weight + (1 - weight) * ahead)
             return m_scale.astype(dtype), (now / weight).astype(dtype), v_scale
 
         def leaf(g: Array, m: Array, v: Array) -> tuple[Any, ...]:
             dtype, exact = m.dtype, g.astype(m.dtype)
-            m = to(dtype, first.rate) * m + to(dtype, first.complement) * exact
-            v = to(dtype, second.rate) * v + to(dtype, second.complement) * (exact * exact)
+            m = cast(first.rate, dtype) * m + cast(first.complement, dtype) * exact
+            v = cast(second.rate, dtype) * v + cast(second.complement, dtype) * (exact * exact)
             m_scale, g_scale, v_scale = scales(dtype)
             ahead = m_scale * m + g_scale * exact
-            return (ahead / (safe_sqrt(v * v_scale) + to(dtype, epsilon))).astype(g.dtype), m, v
+            return (ahead / (safe_sqrt(v * v_scale) + cast(epsilon, dtype))).astype(g.dtype), m, v
 
-        updates, mean, square = map_leaves(leaf, 3, updates, state.mean, state.square)
-        return updates, NadamState(count, mean, square, weight)
+        updates, mu, nu = map_leaves(leaf, 3, updates, state.mu, state.nu)
+        return updates, NadamState(count, mu, nu, weight)
 
     return transform(init, update)

@@ -6,16 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
+from jaxopt_nn._dtypes import cast
 from jaxopt_nn.optimizers._algorithms.adam import AdamState
-from jaxopt_nn.optimizers._numerics.numbers import (
-    Decay,
-    as_decay,
-    as_number,
-    bias_correction,
-    next_count,
-    safe_sqrt,
-    to,
-)
+from jaxopt_nn.optimizers._numerics.numbers import Decay, as_decay, as_number, bias_correction, next_count, safe_sqrt
 from jaxopt_nn.optimizers._numerics.transform import Convention, check_convention, map_leaves, moments_like, transform
 from jaxopt_nn.optimizers._transforms.learning_rate import scale_by_learning_rate
 from jaxopt_nn.schedules import Schedule
@@ -115,21 +108,21 @@ def scale_by_radam(
         @cache  # once for all leaves of a dtype
         def scales(dtype: Any) -> tuple[Any, Any, Any, Any]:
             m_scale, v_correction = 1 / bias_correction(first, count, dtype), bias_correction(second, count, dtype)
-            rectifies, rectification = _rectification(second, count, to(dtype, start), dtype)
+            rectifies, rectification = _rectification(second, count, cast(start, dtype), dtype)
             if convention == "torch":
                 return rectifies, m_scale, m_scale * rectification * jnp.sqrt(v_correction), 1
             return rectifies, m_scale, m_scale * rectification, 1 / v_correction
 
         def leaf(g: Array, m: Array, v: Array) -> tuple[Any, ...]:
             dtype, exact = m.dtype, g.astype(m.dtype)
-            m = to(dtype, first.rate) * m + to(dtype, first.complement) * exact
-            v = to(dtype, second.rate) * v + to(dtype, second.complement) * (exact * exact)
+            m = cast(first.rate, dtype) * m + cast(first.complement, dtype) * exact
+            v = cast(second.rate, dtype) * v + cast(second.complement, dtype) * (exact * exact)
             rectifies, plain, rectified, v_scale = scales(dtype)
-            adaptive = m * rectified / (safe_sqrt(v * v_scale) + to(dtype, epsilon))
+            adaptive = m * rectified / (safe_sqrt(v * v_scale) + cast(epsilon, dtype))
             return jnp.where(rectifies, adaptive, m * plain).astype(g.dtype), m, v
 
-        updates, mean, square = map_leaves(leaf, 3, updates, state.mean, state.square)
-        return updates, AdamState(count, mean, square)
+        updates, mu, nu = map_leaves(leaf, 3, updates, state.mu, state.nu)
+        return updates, AdamState(count, mu, nu)
 
     return transform(init, update)
 
@@ -141,9 +134,9 @@ def _rectification(decay: Decay, count: Array, start: Any, dtype: Any) -> tuple[
     t·(coth(tx/2) - 1)``: a small difference of large numbers, both near 2/x. With L(y) = coth(y) - 1/y, which lies
     between 0 and 1, it is ``L(x/2) + t·(1 - L(tx/2))``, a sum.
     """
-    t, half = count.astype(dtype), jnp.asarray(-0.5 * to(dtype, decay.log))
+    t, half = count.astype(dtype), jnp.asarray(-0.5 * cast(decay.log, dtype))
     length = 1 - _langevin_gap(half) + t * _langevin_gap(t * half)
-    longest = 2 / to(dtype, decay.complement) - 1
+    longest = 2 / cast(decay.complement, dtype) - 1
     rectifies = (length >= start) & (longest > 4)
     # What the root is taken of must have a derivative where it is not used, too.
     length, longest = jnp.where(rectifies, length, 5.0), jnp.where(rectifies, longest, 5.0)

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import optax
 
 from jaxopt_nn._arguments import check_bool
+from jaxopt_nn._dtypes import cast
 from jaxopt_nn.optimizers._algorithms.sgd import add_momentum
-from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, safe_divide, safe_rsqrt, safe_sqrt, to
+from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, safe_divide, safe_rsqrt, safe_sqrt
 from jaxopt_nn.optimizers._numerics.transform import Convention, check_convention, map_leaves, moments_like, transform
 from jaxopt_nn.optimizers._transforms.learning_rate import scale_by_learning_rate
 from jaxopt_nn.schedules import Schedule
@@ -19,13 +20,13 @@ class RmsState(NamedTuple):
     """State of :func:`scale_by_rms`.
 
     Attributes:
-        square: like the parameters, at least float32: the moving average of the squared gradients, or of the gradients'
+        nu: like the parameters, at least float32: the moving average of the squared gradients, or of the gradients'
             variance if centered.
-        mean: like the parameters, at least float32: the moving average of the gradients; None if not centered.
+        mu: like the parameters, at least float32: the moving average of the gradients; None if not centered.
     """
 
-    square: PyTree
-    mean: PyTree | None
+    nu: PyTree
+    mu: PyTree | None
 
 
 def rmsprop(
@@ -123,29 +124,29 @@ def scale_by_rms(
     def init(params: Params) -> RmsState:
         return RmsState(moments_like(params), moments_like(params) if centered else None)
 
-    def scaled(g: Array, exact: Array, square: Array) -> Array:
-        small = to(square.dtype, epsilon)
+    def scaled(g: Array, exact: Array, nu: Array) -> Array:
+        small = cast(epsilon, nu.dtype)
         if convention == "torch":
-            return safe_divide(exact, safe_sqrt(square) + small).astype(g.dtype)
-        return (exact * safe_rsqrt(square + small)).astype(g.dtype)
+            return safe_divide(exact, safe_sqrt(nu) + small).astype(g.dtype)
+        return (exact * safe_rsqrt(nu + small)).astype(g.dtype)
 
-    def leaf(g: Array, square: Array) -> tuple[Any, ...]:
-        exact, kept, new = g.astype(square.dtype), to(square.dtype, rho.rate), to(square.dtype, rho.complement)
-        square = kept * square + new * (exact * exact)
-        return scaled(g, exact, square), square
+    def leaf(g: Array, nu: Array) -> tuple[Any, ...]:
+        exact, kept, new = g.astype(nu.dtype), cast(rho.rate, nu.dtype), cast(rho.complement, nu.dtype)
+        nu = kept * nu + new * (exact * exact)
+        return scaled(g, exact, nu), nu
 
-    def centered_leaf(g: Array, variance: Array, mean: Array) -> tuple[Any, ...]:
-        exact, kept, new = g.astype(mean.dtype), to(mean.dtype, rho.rate), to(mean.dtype, rho.complement)
+    def centered_leaf(g: Array, variance: Array, mu: Array) -> tuple[Any, ...]:
+        exact, kept, new = g.astype(mu.dtype), cast(rho.rate, mu.dtype), cast(rho.complement, mu.dtype)
         # Equal to v - m², since m₀ = 0, but a sum of squares: it can neither cancel nor be negative.
-        variance = kept * (variance + new * (exact - mean) ** 2)
-        return scaled(g, exact, variance), variance, kept * mean + new * exact
+        variance = kept * (variance + new * (exact - mu) ** 2)
+        return scaled(g, exact, variance), variance, kept * mu + new * exact
 
     def update(updates: PyTree, state: RmsState, params: Params | None = None) -> tuple[PyTree, RmsState]:
         del params
         if centered:
-            updates, square, mean = map_leaves(centered_leaf, 3, updates, state.square, state.mean)
-            return updates, RmsState(square, mean)
-        updates, square = map_leaves(leaf, 2, updates, state.square)
-        return updates, RmsState(square, None)
+            updates, nu, mu = map_leaves(centered_leaf, 3, updates, state.nu, state.mu)
+            return updates, RmsState(nu, mu)
+        updates, nu = map_leaves(leaf, 2, updates, state.nu)
+        return updates, RmsState(nu, None)
 
     return transform(init, update)

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, next_count, to
+from jaxopt_nn._dtypes import cast
+from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, next_count
 from jaxopt_nn.optimizers._numerics.transform import map_leaves, transform_extra
 from jaxopt_nn.optimizers._transforms.learning_rate import current_learning_rate
 from jaxopt_nn.optimizers._wrappers.inside import as_optimizer
-from jaxopt_nn.optimizers._wrappers.second_weights import copy_of, require_params, update_to
+from jaxopt_nn.optimizers._wrappers.second_weights import copy_of_params, require_params, updates_to
 from jaxopt_nn.schedules import Schedule
 from jaxopt_nn.schedules._steps import check_schedule, rate_of
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
@@ -90,49 +91,49 @@ def schedule_free(
     """
     inner = as_optimizer("optimizer", optimizer)
     beta, power = as_decay("b1", b1).rate, as_number("weight_power", weight_power)
-    given = learning_rate
+    own_rate = learning_rate
     if callable(learning_rate):
         check_schedule("learning_rate", learning_rate)
     elif learning_rate is not None:
-        given = as_number("learning_rate", learning_rate)
+        own_rate = as_number("learning_rate", learning_rate)
 
     def current_rate(count: Array, inner_state: PyTree, dtype: Any) -> Array:
-        if given is None:
+        if own_rate is None:
             rate = current_learning_rate(inner_state)
             if rate is None:
                 raise ValueError(
                     "learning_rate: expected the one of the optimizer inside, got None, and its state records none"
                 )
             return rate.astype(dtype)
-        return jnp.asarray(rate_of("learning_rate", given, count) if callable(given) else given, dtype)
+        return jnp.asarray(rate_of("learning_rate", own_rate, count) if callable(own_rate) else own_rate, dtype)
 
     def init(params: Params) -> ScheduleFreeState:
-        inner_state, kind = inner.init(params), jnp.result_type(float)
+        inner_state, dtype = inner.init(params), jnp.result_type(float)
         count = jnp.zeros((), jnp.int32)
-        current_rate(count, inner_state, kind)
-        zeros = (jnp.zeros((), kind), jnp.zeros((), kind))
-        return ScheduleFreeState(count, *zeros, copy_of(params), copy_of(params), inner_state)
+        current_rate(count, inner_state, dtype)
+        zeros = (jnp.zeros((), dtype), jnp.zeros((), dtype))
+        return ScheduleFreeState(count, *zeros, copy_of_params(params), copy_of_params(params), inner_state)
 
     def update(
         updates: PyTree, state: ScheduleFreeState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ScheduleFreeState]:
         params = require_params("schedule-free learning", params)
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra)
-        kind = state.steps.dtype
-        largest = jnp.maximum(state.largest_rate, current_rate(state.count, inner_state, kind))
-        known = state.largest_rate > 0  # then the largest of now is positive too
-        log_ratio = jnp.log(jnp.where(known, state.largest_rate / jnp.where(known, largest, 1.0), 1.0))
+        dtype = state.steps.dtype
+        largest = jnp.maximum(state.largest_rate, current_rate(state.count, inner_state, dtype))
+        has_rate = state.largest_rate > 0  # then the largest of now is positive too
+        log_ratio = jnp.log(jnp.where(has_rate, state.largest_rate / jnp.where(has_rate, largest, 1.0), 1.0))
         # The sum of weights in units of the last: summed as they are, 1e-6 each, float32 would soon stand still.
-        steps = jnp.where(known, state.steps * jnp.exp(to(kind, power) * log_ratio), 0.0) + 1.0
-        part = 1.0 / steps
+        steps = jnp.where(has_rate, state.steps * jnp.exp(cast(power, dtype) * log_ratio), 0.0) + 1.0
+        weight = 1.0 / steps
 
         def leaf(u: Array, z: Array, x: Array) -> tuple[Any, ...]:
             z = z + u.astype(z.dtype)
-            x = x + part.astype(x.dtype) * (z - x)
-            return z + to(x.dtype, beta) * (x - z), z, x
+            x = x + weight.astype(x.dtype) * (z - x)
+            return z + cast(beta, x.dtype) * (x - z), z, x
 
         new, iterate, average = map_leaves(leaf, 3, updates, state.iterate, state.average)
         count = next_count(state.count)
-        return update_to(new, params, updates), ScheduleFreeState(count, largest, steps, iterate, average, inner_state)
+        return updates_to(new, params, updates), ScheduleFreeState(count, largest, steps, iterate, average, inner_state)
 
     return transform_extra(init, update)

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxopt_nn._arguments import check_bool
-from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, next_count, to
+from jaxopt_nn._dtypes import cast
+from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, next_count
 from jaxopt_nn.optimizers._numerics.transform import Convention, check_convention, map_leaves, moments_like, transform
 from jaxopt_nn.optimizers._transforms.learning_rate import scale_by_learning_rate
 from jaxopt_nn.schedules import Schedule
@@ -127,11 +128,11 @@ def add_momentum(
         count = state.count
 
         def leaf(u: Array, v: Array) -> tuple[Any, ...]:
-            exact, mu = u.astype(v.dtype), to(v.dtype, decay.rate)
+            exact, mu = u.astype(v.dtype), cast(decay.rate, v.dtype)
             if share is None or count is None:
                 v = exact + mu * v
             else:
-                v = jnp.where(count == 0, 1.0, to(v.dtype, share)) * exact + mu * v
+                v = jnp.where(count == 0, 1.0, cast(share, v.dtype)) * exact + mu * v
             return (exact + mu * v if nesterov else v).astype(u.dtype), v
 
         updates, velocity = map_leaves(leaf, 2, updates, state.velocity)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxopt_nn._arguments import check_key
-from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, next_count, to
+from jaxopt_nn._dtypes import cast
+from jaxopt_nn.optimizers._numerics.numbers import as_decay, as_number, next_count
 from jaxopt_nn.optimizers._numerics.transform import map_leaves, moments_like, transform_extra
 from jaxopt_nn.optimizers._transforms.decay import add_decayed_weights
 from jaxopt_nn.optimizers._transforms.learning_rate import scale_by_learning_rate
@@ -25,13 +26,13 @@ class SophiaState(NamedTuple):
 
     Attributes:
         count: int32 scalar, the number of updates done.
-        mean: like the parameters, at least float32: the moving average of the gradients, m.
-        curvature: like the parameters, at least float32: the moving average of the estimates of the diagonal, h.
+        mu: like the parameters, at least float32: the moving average of the gradients, m.
+        nu: like the parameters, at least float32: the moving average of the estimates of the diagonal, h.
     """
 
     count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    mean: PyTree
-    curvature: PyTree
+    mu: PyTree
+    nu: PyTree
 
 
 def sophia(
@@ -123,7 +124,7 @@ def scale_by_sophia(
         >>> gradient = jax.grad(lambda params: jnp.sum(params**2))
         >>> params = jnp.array([1.0, -2.0])
         >>> _, state = transform.update(gradient(params), transform.init(params), params, grad_fn=gradient)
-        >>> bool((state.curvature > 0).all())  # 2·w²
+        >>> bool((state.nu > 0).all())  # 2·w²
         True
     """
     check_key("key", key)
@@ -141,7 +142,7 @@ def scale_by_sophia(
         params = require_params("Sophia", params)
         gradients_at = gradient_fn("Sophia", grad_fn, params)
 
-        def estimated(curvature: PyTree) -> PyTree:
+        def estimated(nu: PyTree) -> PyTree:
             leaves, treedef = jax.tree.flatten(params)
             keys = jax.random.split(jax.random.fold_in(key, state.count), max(len(leaves), 1))
             probes = [
@@ -153,24 +154,24 @@ def scale_by_sophia(
 
             def average(w: Array, hw: Array, h: Array) -> tuple[Any, ...]:
                 estimate = w.astype(h.dtype) * hw.astype(h.dtype)
-                return (to(h.dtype, second.rate) * h + to(h.dtype, second.complement) * estimate,)
+                return (cast(second.rate, h.dtype) * h + cast(second.complement, h.dtype) * estimate,)
 
-            return map_leaves(average, 1, probe, product, curvature)[0]
+            return map_leaves(average, 1, probe, product, nu)[0]
 
-        due = state.count % to(jnp.int32, interval) == 0
+        due = state.count % cast(interval, jnp.int32) == 0
         if isinstance(due, jax.core.Tracer):
-            curvature = jax.lax.cond(due, estimated, lambda h: h, state.curvature)
+            nu = jax.lax.cond(due, estimated, lambda h: h, state.nu)
         else:  # Without jit, a cond would compile a gradient function that is made anew at each step.
-            curvature = estimated(state.curvature) if due else state.curvature
+            nu = estimated(state.nu) if due else state.nu
 
         def leaf(g: Array, m: Array, h: Array) -> tuple[Any, ...]:
             dtype = m.dtype
-            m = to(dtype, first.rate) * m + to(dtype, first.complement) * g.astype(dtype)
-            step = m / jnp.maximum(to(dtype, factor) * h, to(dtype, epsilon))
+            m = cast(first.rate, dtype) * m + cast(first.complement, dtype) * g.astype(dtype)
+            step = m / jnp.maximum(cast(factor, dtype) * h, cast(epsilon, dtype))
             # What is not finite must be seen: a clip would make it a step like any other.
             return jnp.where(jnp.isfinite(m), jnp.clip(step, -1.0, 1.0), m).astype(g.dtype), m
 
-        updates, mean = map_leaves(leaf, 2, updates, state.mean, curvature)
-        return updates, SophiaState(next_count(state.count), mean, curvature)
+        updates, mu = map_leaves(leaf, 2, updates, state.mu, nu)
+        return updates, SophiaState(next_count(state.count), mu, nu)
 
     return transform_extra(init, update)

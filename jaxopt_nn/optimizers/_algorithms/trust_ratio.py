@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxopt_nn._dtypes import cast, compute_dtype, promote
 from jaxopt_nn.optimizers._algorithms.adam import scale_by_adam
 from jaxopt_nn.optimizers._algorithms.sgd import add_momentum
-from jaxopt_nn.optimizers._numerics.numbers import Number, as_number, promoted, safe_sqrt, to
-from jaxopt_nn.optimizers._numerics.transform import check_convention, check_match, check_real, transform, wide
+from jaxopt_nn.optimizers._numerics.numbers import Number, as_number, safe_sqrt
+from jaxopt_nn.optimizers._numerics.transform import check_convention, check_match, check_real, transform
 from jaxopt_nn.optimizers._transforms.decay import add_decayed_weights
 from jaxopt_nn.optimizers._transforms.learning_rate import scale_by_learning_rate
 from jaxopt_nn.optimizers._wrappers.second_weights import require_params
@@ -180,15 +181,15 @@ def _trust_ratio(
 
     def leaf(u: Any, param: Any, scales: bool, decays: bool) -> Array:
         u = jnp.asarray(u)
-        dtype = promoted(wide(u), wide(param))
+        dtype = promote(compute_dtype(u), compute_dtype(param))
         exact, weights = u.astype(dtype), jnp.asarray(param, dtype)
         weight_norm, norm = _norm(weights), _norm(exact)
         if decay is not None and decays:
-            exact = exact + to(dtype, decay) * weights
-            norm = norm + to(dtype, decay) * weight_norm
+            exact = exact + cast(decay, dtype) * weights
+            norm = norm + cast(decay, dtype) * weight_norm
         if scales:
             fit = (weight_norm > 0) & (norm > 0) & jnp.isfinite(weight_norm) & jnp.isfinite(norm)
-            ratio = to(dtype, coefficient) * weight_norm / jnp.where(fit, norm + to(dtype, epsilon), 1.0)
+            ratio = cast(coefficient, dtype) * weight_norm / jnp.where(fit, norm + cast(epsilon, dtype), 1.0)
             exact = jnp.where(fit, ratio, 1.0) * exact
         return exact.astype(u.dtype)
 

@@ -6,13 +6,14 @@ float16 (1e-8 would be 0).
 """
 
 import math
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn._arguments import check_number
+from jaxopt_nn._dtypes import cast, compute_dtype
 from jaxopt_nn.types import Array, ArrayLike
 
 __all__ = [
@@ -22,11 +23,9 @@ __all__ = [
     "as_number",
     "bias_correction",
     "next_count",
-    "promoted",
     "safe_divide",
     "safe_rsqrt",
     "safe_sqrt",
-    "to",
 ]
 
 Number = Any
@@ -57,11 +56,11 @@ def as_number(
     open_high: bool = False,
     whole: bool = False,
 ) -> Number:
-    """Checks that ``value`` is one number within the range (0 or more, unless told), and prepares it."""
+    """Checks that ``value`` is one number within the range, by default 0 or more,, and prepares it."""
     check_number(name, value, low, high, open_low=open_low, open_high=open_high, whole=whole)
     if isinstance(value, jax.Array):
-        return value.astype(promoted(value.dtype, jnp.float32))
-    return float(cast(float, value))
+        return value.astype(compute_dtype(value))
+    return float(np.asarray(value))
 
 
 def as_decay(name: str, value: ArrayLike) -> Decay:
@@ -74,25 +73,14 @@ def as_decay(name: str, value: ArrayLike) -> Decay:
     return Decay(rate, 1.0 - rate, low + jnp.log1p(jnp.maximum(rate, 0.5) - 1.0))
 
 
-def to(dtype: Any, number: Number) -> Any:
-    """``number`` as a scalar of ``dtype``: a constant of the program, or an array."""
-    return np.asarray(number, dtype) if isinstance(number, float) else number.astype(dtype)
-
-
-def promoted(*dtypes: Any) -> Any:
-    """The dtype that holds all of them: this library says its promotions, so JAX's "strict" mode is no matter."""
-    with jax.numpy_dtype_promotion("standard"):
-        return jnp.result_type(*dtypes)
-
-
 def bias_correction(decay: Decay, count: Array, dtype: Any) -> Any:
     """``1 - β^count`` for ``count >= 1``, without cancellation, and with its derivative in β, at β = 0 too."""
     if isinstance(decay.rate, float) and decay.rate == 0.0:
-        return to(dtype, 1.0)
-    correction = -jnp.expm1(count.astype(dtype) * to(dtype, decay.log))
+        return cast(1.0, dtype)
+    correction = -jnp.expm1(count.astype(dtype) * cast(decay.log, dtype))
     if isinstance(decay.rate, float):
         return correction
-    return jnp.where(count == 1, to(dtype, decay.complement), correction)
+    return jnp.where(count == 1, cast(decay.complement, dtype), correction)
 
 
 def next_count(count: Array) -> Array:

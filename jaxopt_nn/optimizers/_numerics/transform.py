@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_nn.optimizers._numerics.numbers import promoted
+from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn.trees import named_leaves
-from jaxopt_nn.types import ArrayLike, Params, PyTree
+from jaxopt_nn.types import Params, PyTree
 
 __all__ = [
     "Convention",
@@ -26,7 +26,6 @@ __all__ = [
     "stateless",
     "transform",
     "transform_extra",
-    "wide",
 ]
 
 Convention = Literal["optax", "torch", "keras"]
@@ -90,16 +89,11 @@ def stateless(fn: Callable[[PyTree], PyTree]) -> optax.GradientTransformation:
     return transform(lambda params: optax.EmptyState(), update)
 
 
-def wide(leaf: ArrayLike) -> Any:
-    """The dtype in which the arithmetic of ``leaf`` is done: its own, but at least float32."""
-    return promoted(jnp.result_type(leaf), jnp.float32)
-
-
 def moments_like(params: Params, fill: Any = 0.0) -> PyTree:
     """A state with the shapes (and shardings) of ``params``, in the dtype of their arithmetic, filled with ``fill``."""
     check_real("params", params)
     # A copy: of a scalar's state, full_like makes the very array that the caller passed as ``fill``.
-    return jax.tree.map(lambda leaf: jnp.array(jnp.full_like(leaf, fill, dtype=wide(leaf)), copy=True), params)
+    return jax.tree.map(lambda leaf: jnp.array(jnp.full_like(leaf, fill, dtype=compute_dtype(leaf)), copy=True), params)
 
 
 def map_leaves(

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numerics.numbers import as_number, promoted, safe_sqrt, to
+from jaxopt_nn._dtypes import cast, compute_dtype, promote
+from jaxopt_nn.optimizers._numerics.numbers import as_number, safe_sqrt
 from jaxopt_nn.optimizers._numerics.transform import (
     Convention,
     check_convention,
@@ -22,7 +23,6 @@ from jaxopt_nn.optimizers._numerics.transform import (
     check_real,
     stateless,
     transform,
-    wide,
 )
 from jaxopt_nn.optimizers._wrappers.second_weights import require_params
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
@@ -66,8 +66,8 @@ def clip_by_value(max_value: ArrayLike) -> optax.GradientTransformation:
 
         def leaf(g: Any) -> Array:
             g = jnp.asarray(g)
-            limit = to(wide(g), bound)
-            return jnp.clip(g.astype(wide(g)), -limit, limit).astype(g.dtype)
+            limit = cast(bound, compute_dtype(g))
+            return jnp.clip(g.astype(compute_dtype(g)), -limit, limit).astype(g.dtype)
 
         return jax.tree.map(leaf, updates)
 
@@ -175,10 +175,10 @@ def clip_adaptively(clipping: ArrayLike, eps: ArrayLike = 1e-3) -> optax.Gradien
 
     def clip(g: Any, param: Any) -> tuple[Array, Array]:
         g = jnp.asarray(g)
-        exact = g.astype(wide(g))
+        exact = g.astype(compute_dtype(g))
         norms = _unit_norms(exact)
-        limit = to(exact.dtype, ratio) * jnp.maximum(
-            _unit_norms(jnp.asarray(param, exact.dtype)), to(exact.dtype, floor)
+        limit = cast(ratio, exact.dtype) * jnp.maximum(
+            _unit_norms(jnp.asarray(param, exact.dtype)), cast(floor, exact.dtype)
         )
         return (_factor(norms, limit, 0.0) * exact).astype(g.dtype), _norm([norms])
 
@@ -219,9 +219,9 @@ def _record(norms: list[Array]) -> ClipState:
 
 def _rescale(arrays: list[Array], bound: Any, eps: float = 0.0) -> tuple[list[Array], Array]:
     """Arrays, all scaled by the one factor that brings their common norm down to ``bound``; and that norm."""
-    exact = [array.astype(wide(array)) for array in arrays]
+    exact = [array.astype(compute_dtype(array)) for array in arrays]
     norm = _norm(exact)
-    factor = _factor(norm, to(norm.dtype, bound), eps)
+    factor = _factor(norm, cast(bound, norm.dtype), eps)
     pairs = zip(arrays, exact, strict=True)
     return [(factor.astype(wider.dtype) * wider).astype(array.dtype) for array, wider in pairs], norm
 
@@ -249,7 +249,7 @@ def _norm(arrays: list[Array]) -> Array:
 
 
 def _root_of_squares(terms: list[Array]) -> Array:
-    dtype = promoted(*(term.dtype for term in terms))
+    dtype = promote(*(term.dtype for term in terms))
     return safe_sqrt(reduce(add, [jnp.sum(term * term).astype(dtype) for term in terms]))
 
 
@@ -260,6 +260,6 @@ def _first(norm: Array, terms: list[Array]) -> Array:
 
 def _rescaled_norm(norm: Array, terms: list[Array]) -> Array:
     del norm
-    dtype = promoted(*(term.dtype for term in terms))
+    dtype = promote(*(term.dtype for term in terms))
     largest = reduce(jnp.maximum, [jnp.max(jnp.abs(term), initial=0.0).astype(dtype) for term in terms])
     return largest * _root_of_squares([term.astype(dtype) / largest for term in terms])

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numerics.numbers import as_number, promoted, to
-from jaxopt_nn.optimizers._numerics.transform import check_match, check_real, transform, wide
+from jaxopt_nn._dtypes import cast, compute_dtype, promote
+from jaxopt_nn.optimizers._numerics.numbers import as_number
+from jaxopt_nn.optimizers._numerics.transform import check_match, check_real, transform
 from jaxopt_nn.optimizers._wrappers.second_weights import require_params
 from jaxopt_nn.trees import Mask, check_mask, kernels_only, select
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
@@ -57,8 +58,8 @@ def add_decayed_weights(weight_decay: ArrayLike, *, mask: Mask = kernels_only) -
         leaves, treedef = jax.tree.flatten(updates)
 
         def decayed(u: Any, param: Any) -> Array:
-            u, dtype = jnp.asarray(u), promoted(wide(u), wide(param))
-            return (u.astype(dtype) + to(dtype, decay) * jnp.asarray(param, dtype)).astype(u.dtype)
+            u, dtype = jnp.asarray(u), promote(compute_dtype(u), compute_dtype(param))
+            return (u.astype(dtype) + cast(decay, dtype) * jnp.asarray(param, dtype)).astype(u.dtype)
 
         chosen = zip(leaves, jax.tree.leaves(params), select("mask", mask, params), strict=True)
         return treedef.unflatten([decayed(u, param) if decays else u for u, param, decays in chosen]), state

@@ -8,8 +8,9 @@ import numpy as np
 import optax
 
 from jaxopt_nn._arguments import check_each, check_number, concrete_array
-from jaxopt_nn.optimizers._numerics.numbers import as_number, next_count, promoted, to
-from jaxopt_nn.optimizers._numerics.transform import check_real, transform, wide
+from jaxopt_nn._dtypes import cast, compute_dtype, promote
+from jaxopt_nn.optimizers._numerics.numbers import as_number, next_count
+from jaxopt_nn.optimizers._numerics.transform import check_real, transform
 from jaxopt_nn.schedules import Schedule
 from jaxopt_nn.schedules._steps import check_schedule, rate_of
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
@@ -141,13 +142,13 @@ def scale_learning_rate(opt_state: PyTree, scale: ArrayLike) -> PyTree:
         check_each("scale", values, np.isfinite(values) & (values >= 0), "a finite number >= 0")
     elif np.ndim(scale) == 0:
         check_number("scale", scale, 0.0)
-    found = False
+    is_scaled = False
 
     def scaled(node: Any) -> Any:
-        nonlocal found
+        nonlocal is_scaled
         if not isinstance(node, LearningRateState):
             return node
-        found = True
+        is_scaled = True
         # A copy each: two states, or a state and the plateau's, must not be one buffer when they are donated.
         new = jnp.array(scale, node.scale.dtype, copy=True)
         if new.shape not in ((), node.scale.shape):
@@ -155,7 +156,7 @@ def scale_learning_rate(opt_state: PyTree, scale: ArrayLike) -> PyTree:
         return node._replace(scale=new if new.shape == node.scale.shape else jnp.broadcast_to(new, node.scale.shape))
 
     result = jax.tree.map(scaled, opt_state, is_leaf=lambda node: isinstance(node, LearningRateState))
-    if not found:
+    if not is_scaled:
         raise ValueError("opt_state: expected a LearningRateState in it, as our optimizers have one, found none")
     return result
 
@@ -194,8 +195,8 @@ def _unit() -> Array:
 
 def _effective(dtype: Any, rate: Any, scale: Array) -> Any:
     """The learning rate that is used, rounded to ``dtype`` once."""
-    exact = promoted(dtype, scale.dtype)
-    return (to(exact, rate) * scale.astype(exact)).astype(dtype)
+    exact = promote(dtype, scale.dtype)
+    return (cast(rate, exact) * scale.astype(exact)).astype(dtype)
 
 
 def _descend(updates: PyTree, rate: Any, scale: Array) -> PyTree:
@@ -203,7 +204,7 @@ def _descend(updates: PyTree, rate: Any, scale: Array) -> PyTree:
 
     def leaf(update: Any) -> Array:
         update = jnp.asarray(update)
-        dtype = wide(update)
+        dtype = compute_dtype(update)
         return (-_effective(dtype, rate, scale) * update.astype(dtype)).astype(update.dtype)
 
     return jax.tree.map(leaf, updates)

@@ -129,11 +129,11 @@ def reduce_on_plateau(
     sign = -1.0 if mode == "max" else 1.0
 
     def improves(value: Array, best: Array) -> Array:
-        known = jnp.isfinite(best)
+        has_best = jnp.isfinite(best)
         # Before there is a best value anything finite is an improvement: inf - rtol·inf would be NaN.
-        best = jnp.where(known, best, 0.0)
+        best = jnp.where(has_best, best, 0.0)
         threshold = _float(rtol) * (best if signed_threshold else jnp.abs(best)) + _float(atol)
-        return jnp.isfinite(value) & (~known | (sign * (best - value) > threshold))
+        return jnp.isfinite(value) & (~has_best | (sign * (best - value) > threshold))
 
     def reduced_scale(scale: Array, learning_rate: ArrayLike | None) -> Array:
         lower = jnp.maximum(scale * _float(factor), _float(min_scale))
@@ -146,15 +146,15 @@ def reduce_on_plateau(
         new_rate = positive * (lower / scale)
         if min_lr is not None:
             new_rate = jnp.maximum(new_rate, _float(min_lr))
-        made = (rate > 0) & (positive - new_rate > _float(0.0 if min_change is None else min_change))
-        return jnp.where(made, scale * (new_rate / positive), scale)
+        is_reduced = (rate > 0) & (positive - new_rate > _float(0.0 if min_change is None else min_change))
+        return jnp.where(is_reduced, scale * (new_rate / positive), scale)
 
     def update(value: ArrayLike, state: PlateauState, learning_rate: ArrayLike | None = None) -> PlateauState:
         value = _float(value)
-        improved, left = improves(value, state.best), state.cooldown_left
-        counted = left <= (1 if convention == "keras" else 0)  # whether a bad epoch counts
-        before = jnp.where(left > 0, 0, state.bad_epochs)
-        bad_epochs = jnp.where(improved | ~counted, 0, before + 1)
+        improved, cooldown_left = improves(value, state.best), state.cooldown_left
+        counts = cooldown_left <= (1 if convention == "keras" else 0)  # whether a bad epoch counts
+        previous_bad_epochs = jnp.where(cooldown_left > 0, 0, state.bad_epochs)
+        bad_epochs = jnp.where(improved | ~counts, 0, previous_bad_epochs + 1)
         # Patience of 0 is one bad epoch in Keras, too; optax would reduce on improvements then.
         limit = jnp.asarray(patience) if convention == "torch" else jnp.maximum(jnp.asarray(patience), 1) - 1
         reduced = bad_epochs > limit
@@ -162,7 +162,7 @@ def reduce_on_plateau(
             scale=jnp.where(reduced, reduced_scale(state.scale, learning_rate), state.scale),
             best=jnp.where(improved, value, state.best),
             bad_epochs=jnp.where(reduced, 0, bad_epochs),
-            cooldown_left=jnp.where(reduced, jnp.asarray(cooldown, jnp.int32), jnp.maximum(left - 1, 0)),
+            cooldown_left=jnp.where(reduced, jnp.asarray(cooldown, jnp.int32), jnp.maximum(cooldown_left - 1, 0)),
         )
 
     return Plateau(init=lambda: _initial(sign), update=update, mode=mode)

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numerics.numbers import as_number, promoted, safe_sqrt, to
-from jaxopt_nn.optimizers._numerics.transform import check_match, check_real, transform, transform_extra, wide
+from jaxopt_nn._dtypes import cast, compute_dtype, promote
+from jaxopt_nn.optimizers._numerics.numbers import as_number, safe_sqrt
+from jaxopt_nn.optimizers._numerics.transform import check_match, check_real, transform, transform_extra
 from jaxopt_nn.optimizers._transforms.learning_rate import current_learning_rate
 from jaxopt_nn.optimizers._wrappers.inside import as_optimizer
 from jaxopt_nn.optimizers._wrappers.second_weights import require_params
@@ -104,11 +105,11 @@ def proximal_elastic_net(
     inner = as_optimizer("optimizer", optimizer)
     l1 = as_number("strength" if l2_strength is None else "l1_strength", l1_strength)
     l2 = None if l2_strength is None else as_number("l2_strength", l2_strength)
-    given = None if learning_rate is None else as_number("learning_rate", learning_rate)
+    own_rate = None if learning_rate is None else as_number("learning_rate", learning_rate)
     check_mask("mask", mask)
 
     def rate_of(state: PyTree) -> Any:
-        rate = current_learning_rate(state) if given is None else given
+        rate = current_learning_rate(state) if own_rate is None else own_rate
         if rate is None:
             raise ValueError(
                 "learning_rate: expected the one of the optimizer inside, got None, and its state records none"
@@ -127,12 +128,12 @@ def proximal_elastic_net(
         rate = rate_of(state)
 
         def shrink(v: Array) -> Array:
-            step = to(v.dtype, rate)
-            limit = step * to(v.dtype, l1)
+            step = cast(rate, v.dtype)
+            limit = step * cast(l1, v.dtype)
             v = v - jnp.clip(v, -limit, limit)
-            return v if l2 is None else v / (1 + 2 * step * to(v.dtype, l2))
+            return v if l2 is None else v / (1 + 2 * step * cast(l2, v.dtype))
 
-        return _moved_on(shrink, mask, updates, params), state
+        return _updates_to(shrink, mask, updates, params), state
 
     return transform_extra(init, update)
 
@@ -186,22 +187,22 @@ def constrain_max_norm(max_norm: ArrayLike, *, mask: Mask = kernels_only) -> opt
         def project(v: Array) -> Array:
             squares = jnp.sum(v * v, axis=tuple(range(v.ndim - 1)), keepdims=True)
             norm = safe_sqrt(squares)
-            over = jnp.isfinite(norm) & (norm > to(v.dtype, bound))
-            return v * jnp.where(over, to(v.dtype, bound) / jnp.where(over, norm, 1), jnp.ones_like(norm))
+            exceeds = jnp.isfinite(norm) & (norm > cast(bound, v.dtype))
+            return v * jnp.where(exceeds, cast(bound, v.dtype) / jnp.where(exceeds, norm, 1), jnp.ones_like(norm))
 
-        return _moved_on(project, mask, updates, params), state
+        return _updates_to(project, mask, updates, params), state
 
     return transform(init, update)
 
 
-def _moved_on(fn: Any, mask: Mask, updates: PyTree, params: Params) -> PyTree:
+def _updates_to(fn: Any, mask: Mask, updates: PyTree, params: Params) -> PyTree:
     """The updates that lead to ``fn(params + updates)`` at the leaves that the mask selects."""
     check_match(updates, params)
     check_real("updates", updates)
     leaves, treedef = jax.tree.flatten(updates)
 
     def leaf(u: Any, param: Any) -> Array:
-        u, dtype = jnp.asarray(u), promoted(wide(u), wide(param))
+        u, dtype = jnp.asarray(u), promote(compute_dtype(u), compute_dtype(param))
         start = jnp.asarray(param, dtype)
         return (fn(start + u.astype(dtype)) - start).astype(u.dtype)
 

@@ -42,15 +42,17 @@ def evaluation_params(opt_state: PyTree, params: Params) -> Params:
         0.5
     """
 
-    def keeps(node: Any) -> bool:
+    def holds_weights(node: Any) -> bool:
         return isinstance(node, (WeightEmaState, LookaheadState, ScheduleFreeState))
 
-    def leaf(param: Any, kept: Any) -> Any:
+    def leaf(param: Any, weight: Any) -> Any:
         return (
-            param if kept is None or isinstance(kept, optax.MaskedNode) else kept.astype(jax.numpy.result_type(param))
+            param
+            if weight is None or isinstance(weight, optax.MaskedNode)
+            else weight.astype(jax.numpy.result_type(param))
         )
 
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=keeps) if keeps(node)]
-    for node in reversed(found):
+    states = [node for node in jax.tree.leaves(opt_state, is_leaf=holds_weights) if holds_weights(node)]
+    for node in reversed(states):
         params = jax.tree.map(leaf, params, node.slow if isinstance(node, LookaheadState) else node.average)
     return params

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from jaxopt_nn.optimizers._numerics.transform import transform_extra
-from jaxopt_nn.optimizers._wrappers.inside import as_optimizer, extra_for
+from jaxopt_nn.optimizers._wrappers.inside import as_optimizer, translate_extra
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Array, Params, PyTree
 
@@ -50,7 +50,7 @@ def flatten(optimizer: optax.GradientTransformation, *, at_most: int = 4096) -> 
         ... )
         >>> dense = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
         >>> params = {"dense": dense, "head": {"kernel": jnp.ones((99, 99))}}
-        >>> {name: moment.shape for name, moment in optimizer.init(params)[0].mean.items()}
+        >>> {name: moment.shape for name, moment in optimizer.init(params)[0].mu.items()}
         {'flattened float32': (8,), 'head/kernel': (99, 99)}
 
     Differs from ``optax.flatten`` in that large leaves and other dtypes are not joined with the rest.
@@ -62,42 +62,44 @@ def flatten(optimizer: optax.GradientTransformation, *, at_most: int = 4096) -> 
     inner = as_optimizer("optimizer", optimizer)
 
     def init(params: Params) -> Any:
-        return inner.init(_joined(params, at_most)[0])
+        return inner.init(_flatten_small(params, at_most)[0])
 
     def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
-        joined, separate = _joined(updates, at_most)
-        seen, outward = (None, separate) if params is None else _joined(params, at_most)
-        told = extra_for(extra, lambda tree: _joined(tree, at_most)[0], outward)
-        answer: Any
-        answer, state = inner.update(joined, state, seen, **told)
-        return separate(answer), state
+        flat, unflatten = _flatten_small(updates, at_most)
+        inner_params, outward = (None, unflatten) if params is None else _flatten_small(params, at_most)
+        inner_extra = translate_extra(extra, lambda tree: _flatten_small(tree, at_most)[0], outward)
+        flat_updates: Any
+        flat_updates, state = inner.update(flat, state, inner_params, **inner_extra)
+        return unflatten(flat_updates), state
 
     return transform_extra(init, update)
 
 
-def _joined(tree: PyTree, at_most: int) -> tuple[dict[str, Array], Callable[[dict[str, Array]], PyTree]]:
+def _flatten_small(tree: PyTree, at_most: int) -> tuple[dict[str, Array], Callable[[dict[str, Array]], PyTree]]:
     """The tree as the optimizer sees it, and the function that makes a tree of what it answers."""
     leaves = [(path, jnp.asarray(leaf)) for path, leaf in named_leaves(tree)]
-    joins = [leaf.size <= at_most and not _is_sharded(leaf) for _, leaf in leaves]
-    names = [f"flattened {leaf.dtype.name}" if join else path for join, (path, leaf) in zip(joins, leaves, strict=True)]
+    is_small = [leaf.size <= at_most and not _is_sharded(leaf) for _, leaf in leaves]
+    names = [
+        f"flattened {leaf.dtype.name}" if small else path for small, (path, leaf) in zip(is_small, leaves, strict=True)
+    ]
     parts: dict[str, list[Array]] = {}
-    for name, join, (_, leaf) in zip(names, joins, leaves, strict=True):
-        parts.setdefault(name, []).append(leaf.ravel() if join else leaf)
-    joined = {name: found[0] if len(found) == 1 else jnp.concatenate(found) for name, found in parts.items()}
+    for name, small, (_, leaf) in zip(names, is_small, leaves, strict=True):
+        parts.setdefault(name, []).append(leaf.ravel() if small else leaf)
+    flat = {name: arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays) for name, arrays in parts.items()}
 
-    def separate(answer: dict[str, Array]) -> PyTree:
-        start = dict.fromkeys(answer, 0)
-        separated: list[Array] = []
-        for name, join, (_, leaf) in zip(names, joins, leaves, strict=True):
-            if not join:
-                separated.append(answer[name])
+    def unflatten(flat_updates: dict[str, Array]) -> PyTree:
+        start = dict.fromkeys(flat_updates, 0)
+        leaves_out: list[Array] = []
+        for name, small, (_, leaf) in zip(names, is_small, leaves, strict=True):
+            if not small:
+                leaves_out.append(flat_updates[name])
                 continue
             end = start[name] + math.prod(leaf.shape)
-            separated.append(jax.lax.slice(answer[name], (start[name],), (end,)).reshape(leaf.shape))
+            leaves_out.append(jax.lax.slice(flat_updates[name], (start[name],), (end,)).reshape(leaf.shape))
             start[name] = end
-        return jax.tree.structure(tree).unflatten(separated)
+        return jax.tree.structure(tree).unflatten(leaves_out)
 
-    return joined, separate
+    return flat, unflatten
 
 
 def _is_sharded(leaf: Array) -> bool:

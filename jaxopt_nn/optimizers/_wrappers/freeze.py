@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxopt_nn.optimizers._numerics.transform import transform_extra
-from jaxopt_nn.optimizers._wrappers.inside import as_optimizer, extra_for, filled, part_of
+from jaxopt_nn.optimizers._wrappers.inside import as_optimizer, replace_leaves, select_leaves, translate_extra
 from jaxopt_nn.trees import Mask, check_mask, named_leaves, select
 from jaxopt_nn.types import Params, PyTree
 
@@ -77,7 +77,7 @@ def freeze(optimizer: optax.GradientTransformation, frozen: Mask) -> optax.Gradi
         if chosen and all(chosen):
             raise ValueError(f"frozen: expected to leave a leaf to train, freezes all: {frozen!r}")
         paths = tuple(path for (path, _), is_frozen in zip(named_leaves(params), chosen, strict=True) if is_frozen)
-        return FrozenState(Frozen(paths), inner.init(part_of(params, [not is_frozen for is_frozen in chosen])))
+        return FrozenState(Frozen(paths), inner.init(select_leaves(params, [not is_frozen for is_frozen in chosen])))
 
     def update(
         updates: PyTree, state: FrozenState, params: Params | None = None, **extra: Any
@@ -85,13 +85,13 @@ def freeze(optimizer: optax.GradientTransformation, frozen: Mask) -> optax.Gradi
         trained = [path not in state.frozen.paths for path, _ in named_leaves(updates)]
 
         def inward(tree: PyTree) -> PyTree:
-            return part_of(tree, trained)
+            return select_leaves(tree, trained)
 
-        seen = None if params is None else inward(params)
-        told = extra_for(extra, inward, lambda part: filled(part, params, trained))
-        new, inner_state = inner.update(inward(updates), state.inner, seen, **told)
-        still = jax.tree.map(lambda leaf: jnp.full(jnp.shape(leaf), -0.0, jnp.result_type(leaf)), updates)
-        return filled(new, still, trained), FrozenState(state.frozen, inner_state)
+        inner_params = None if params is None else inward(params)
+        inner_extra = translate_extra(extra, inward, lambda part: replace_leaves(part, params, trained))
+        new, inner_state = inner.update(inward(updates), state.inner, inner_params, **inner_extra)
+        no_update = jax.tree.map(lambda leaf: jnp.full(jnp.shape(leaf), -0.0, jnp.result_type(leaf)), updates)
+        return replace_leaves(new, no_update, trained), FrozenState(state.frozen, inner_state)
 
     return transform_extra(init, update)
 

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numerics.numbers import Number, as_number, to
-from jaxopt_nn.optimizers._numerics.transform import check_real, stateless, transform_extra, wide
-from jaxopt_nn.optimizers._wrappers.inside import as_optimizer, extra_for, filled, part_of
+from jaxopt_nn._dtypes import cast, compute_dtype
+from jaxopt_nn.optimizers._numerics.numbers import Number, as_number
+from jaxopt_nn.optimizers._numerics.transform import check_real, stateless, transform_extra
+from jaxopt_nn.optimizers._wrappers.inside import as_optimizer, replace_leaves, select_leaves, translate_extra
 from jaxopt_nn.trees import check_mask, named_leaves, select
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
@@ -47,8 +48,8 @@ def parameter_groups(
     patterns = _patterns("groups", "optimizer", groups)
     if not patterns:
         raise ValueError("groups: expected at least one, got none")
-    inside = {pattern: as_optimizer(f"groups[{pattern}]", optimizer) for pattern, optimizer in groups.items()}
-    return partition(inside, lambda tree: _label("groups", patterns, tree))
+    checked = {pattern: as_optimizer(f"groups[{pattern}]", optimizer) for pattern, optimizer in groups.items()}
+    return partition(checked, lambda tree: _label("groups", patterns, tree))
 
 
 def partition(
@@ -68,7 +69,10 @@ def partition(
     def init(params: Params) -> optax.PartitionState:
         chosen = chosen_by(params)
         return optax.PartitionState(
-            {name: optax.MaskedState(inner.init(part_of(params, chosen[name]))) for name, inner in optimizers.items()}
+            {
+                name: optax.MaskedState(inner.init(select_leaves(params, chosen[name])))
+                for name, inner in optimizers.items()
+            }
         )
 
     def update(
@@ -80,15 +84,15 @@ def partition(
         for name, chosen in chosen_by(updates).items():
 
             def inward(tree: PyTree, chosen: list[bool] = chosen) -> PyTree:
-                return part_of(tree, chosen)
+                return select_leaves(tree, chosen)
 
             def outward(part: PyTree, chosen: list[bool] = chosen) -> PyTree:
-                return filled(part, params, chosen)
+                return replace_leaves(part, params, chosen)
 
-            seen = None if params is None else inward(params)
-            told, inner_state = extra_for(extra, inward, outward), before[name].inner_state
-            new, inner_state = optimizers[name].update(inward(updates), inner_state, seen, **told)
-            result, states[name] = filled(new, result, chosen), optax.MaskedState(inner_state)
+            inner_params = None if params is None else inward(params)
+            inner_extra, inner_state = translate_extra(extra, inward, outward), before[name].inner_state
+            new, inner_state = optimizers[name].update(inward(updates), inner_state, inner_params, **inner_extra)
+            result, states[name] = replace_leaves(new, result, chosen), optax.MaskedState(inner_state)
         return result, optax.PartitionState(states)
 
     return transform_extra(init, update)
@@ -169,7 +173,8 @@ def _scale(name: str, numbers: Mapping[str, Number]) -> optax.GradientTransforma
             update = jnp.asarray(update)
             if label not in numbers:
                 return update
-            return (to(wide(update), numbers[label]) * update.astype(wide(update))).astype(update.dtype)
+            dtype = compute_dtype(update)
+            return (cast(numbers[label], dtype) * update.astype(dtype)).astype(update.dtype)
 
         leaves, treedef = jax.tree.flatten(updates)
         labels = _label(name, tuple(numbers), updates, rest="")

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numerics.transform import transform_extra, wide
-from jaxopt_nn.optimizers._wrappers.inside import as_optimizer, extra_for
-from jaxopt_nn.optimizers._wrappers.second_weights import copy_of
+from jaxopt_nn._dtypes import compute_dtype
+from jaxopt_nn.optimizers._numerics.transform import transform_extra
+from jaxopt_nn.optimizers._wrappers.inside import as_optimizer, translate_extra
+from jaxopt_nn.optimizers._wrappers.second_weights import copy_of_params
 from jaxopt_nn.types import Array, Params, PyTree
 
 __all__ = ["in_float32"]
@@ -38,15 +39,17 @@ def in_float32(optimizer: optax.GradientTransformation) -> optax.GradientTransfo
     """
     inner = as_optimizer("optimizer", optimizer)
 
-    def widened(tree: PyTree) -> PyTree:
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf, wide(leaf)), tree)
+    def to_float32(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, compute_dtype(leaf)), tree)
+
+    def cast_like(exact: Any, other: Any) -> Array:
+        return jnp.asarray(exact, jnp.result_type(other))
 
     def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
-        def narrowed(exact: Any, update: Any) -> Array:
-            return jnp.asarray(exact, jnp.result_type(update))
+        inner_extra = translate_extra(extra, to_float32, lambda exact: jax.tree.map(cast_like, exact, params))
+        exact, state = inner.update(
+            to_float32(updates), state, None if params is None else to_float32(params), **inner_extra
+        )
+        return jax.tree.map(cast_like, exact, updates), state
 
-        told = extra_for(extra, widened, lambda exact: jax.tree.map(narrowed, exact, params))
-        exact, state = inner.update(widened(updates), state, None if params is None else widened(params), **told)
-        return jax.tree.map(narrowed, exact, updates), state
-
-    return transform_extra(lambda params: inner.init(copy_of(params)), update)
+    return transform_extra(lambda params: inner.init(copy_of_params(params)), update)

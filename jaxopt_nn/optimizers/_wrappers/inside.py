@@ -11,7 +11,7 @@ import optax
 from jaxopt_nn.trees import takes
 from jaxopt_nn.types import PyTree
 
-__all__ = ["as_optimizer", "extra_for", "filled", "part_of"]
+__all__ = ["as_optimizer", "replace_leaves", "select_leaves", "translate_extra"]
 
 _GRADIENTS, _VALUES_AT, _GRADIENTS_AT = ("grad",), ("value_fn", "obj_fn"), ("grad_fn",)
 
@@ -30,7 +30,7 @@ def as_optimizer(name: str, optimizer: Any) -> optax.GradientTransformationExtra
     return optax.with_extra_args_support(optimizer)
 
 
-def extra_for(
+def translate_extra(
     extra: dict[str, Any], inward: Callable[[PyTree], PyTree], outward: Callable[[PyTree], PyTree]
 ) -> dict[str, Any]:
     """The extra arguments of an update, for an optimizer that sees another tree than the caller has.
@@ -42,30 +42,30 @@ def extra_for(
         outward: the other way round.
     """
 
-    def through(fn: Any, answer: Callable[[Any], Any]) -> Any:
+    def translate(fn: Any, translate_result: Callable[[Any], Any]) -> Any:
         if not callable(fn):
             return fn  # whoever wants to call it says so
 
         @functools.wraps(fn)  # optax's line searches read its signature
-        def seen(params: PyTree, *args: Any, **kwargs: Any) -> Any:
-            return answer(fn(outward(params), *args, **kwargs))
+        def translated(params: PyTree, *args: Any, **kwargs: Any) -> Any:
+            return translate_result(fn(outward(params), *args, **kwargs))
 
-        return seen
+        return translated
 
-    told = dict(extra)
-    told |= {name: through(extra[name], lambda value: value) for name in _VALUES_AT if name in extra}
-    told |= {name: through(extra[name], inward) for name in _GRADIENTS_AT if name in extra}
-    told |= {name: inward(extra[name]) for name in _GRADIENTS if extra.get(name) is not None}
-    return told
+    result = dict(extra)
+    result |= {name: translate(extra[name], lambda value: value) for name in _VALUES_AT if name in extra}
+    result |= {name: translate(extra[name], inward) for name in _GRADIENTS_AT if name in extra}
+    result |= {name: inward(extra[name]) for name in _GRADIENTS if extra.get(name) is not None}
+    return result
 
 
-def part_of(tree: PyTree, chosen: Sequence[bool]) -> PyTree:
+def select_leaves(tree: PyTree, chosen: Sequence[bool]) -> PyTree:
     """The tree with None, which is no leaf, in the place of each leaf that is not chosen."""
     leaves, treedef = jax.tree.flatten(tree)
     return treedef.unflatten([leaf if is_in else None for leaf, is_in in zip(leaves, chosen, strict=True)])
 
 
-def filled(part: PyTree, whole: PyTree, chosen: Sequence[bool]) -> PyTree:
+def replace_leaves(part: PyTree, whole: PyTree, chosen: Sequence[bool]) -> PyTree:
     """The tree ``whole`` with the leaves of ``part`` in the place of those that are chosen."""
     leaves, treedef = jax.tree.flatten(whole)
     parts = iter(jax.tree.leaves(part))

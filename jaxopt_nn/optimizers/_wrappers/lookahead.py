@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numerics.numbers import as_number, to
+from jaxopt_nn._dtypes import cast
+from jaxopt_nn.optimizers._numerics.numbers import as_number
 from jaxopt_nn.optimizers._numerics.transform import map_leaves, transform_extra
 from jaxopt_nn.optimizers._wrappers.inside import as_optimizer
-from jaxopt_nn.optimizers._wrappers.second_weights import copy_of, moved, require_params, update_to
+from jaxopt_nn.optimizers._wrappers.second_weights import apply_updates, copy_of_params, require_params, updates_to
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
 __all__ = ["LookaheadState", "lookahead"]
@@ -75,24 +76,24 @@ def lookahead(
     alpha = as_number("slow_step_size", slow_step_size, 0.0, 1.0)
 
     def init(params: Params) -> LookaheadState:
-        return LookaheadState(jnp.zeros((), jnp.int32), copy_of(params), inner.init(params))
+        return LookaheadState(jnp.zeros((), jnp.int32), copy_of_params(params), inner.init(params))
 
     def update(
         updates: PyTree, state: LookaheadState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, LookaheadState]:
         params = require_params("look-ahead", params)
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra)
-        fast = moved(params, updates)
+        fast = apply_updates(params, updates)
         steps = state.steps_since_sync + 1
-        sync = steps.astype(jnp.float32) >= to(jnp.float32, period)
+        sync = steps.astype(jnp.float32) >= cast(period, jnp.float32)
 
         def leaf(theta: Array, phi: Array) -> tuple[Any, ...]:
-            return (jnp.where(sync, phi + to(phi.dtype, alpha) * (theta - phi), phi),)
+            return (jnp.where(sync, phi + cast(alpha, phi.dtype) * (theta - phi), phi),)
 
         (slow,) = map_leaves(leaf, 1, fast, state.slow)
         # Where nothing is synchronized the updates pass as they came, not by way of a sum and a difference.
         (updates,) = map_leaves(
-            lambda u, back: (jnp.where(sync, back, u),), 1, updates, update_to(slow, params, updates)
+            lambda u, back: (jnp.where(sync, back, u),), 1, updates, updates_to(slow, params, updates)
         )
         return updates, LookaheadState(jnp.where(sync, 0, steps), slow, inner_state)
 

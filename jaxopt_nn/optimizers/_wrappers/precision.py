@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxopt_nn._arguments import check_key
+from jaxopt_nn._dtypes import cast
 from jaxopt_nn.optimizers._numerics.transform import transform_extra
 from jaxopt_nn.optimizers._wrappers.inside import as_optimizer
 from jaxopt_nn.trees import named_leaves, select
@@ -46,8 +47,8 @@ def store_state(
     Args:
         optimizer: any optimizer of the optax protocol.
         dtypes: static; pattern of paths in the optimizer's state (see :mod:`jaxopt_nn.trees`) to the floating-point
-            dtype to store it in. A leaf belongs to the first pattern that matches it. For Adam, ``{"*/mean/*":
-            jnp.bfloat16}`` are the first moments, ``"*/square/*"`` the second.
+            dtype to store it in. A leaf belongs to the first pattern that matches it. For Adam, ``{"*/mu/*":
+            jnp.bfloat16}`` are the first moments, ``"*/nu/*"`` the second.
         key: a PRNG key for stochastic rounding; None to round to the nearest.
 
     Returns:
@@ -61,9 +62,9 @@ def store_state(
         >>> import jax.numpy as jnp
         >>> from jaxopt_nn import optimizers
         >>> optimizer = store_state(
-        ...     optimizers.adam(0.1), {"*/mean/*": jnp.bfloat16}, key=jax.random.key(0))
+        ...     optimizers.adam(0.1), {"*/mu/*": jnp.bfloat16}, key=jax.random.key(0))
         >>> state = optimizer.init({"kernel": jnp.ones(3)})
-        >>> state.inner[0].mean["kernel"].dtype.name, state.inner[0].square["kernel"].dtype.name
+        >>> state.inner[0].mu["kernel"].dtype.name, state.inner[0].nu["kernel"].dtype.name
         ('bfloat16', 'float32')
 
     Differs from ``optax.adam(mu_dtype=...)`` in that any part of any state may be stored so, and in the rounding.
@@ -82,15 +83,15 @@ def store_state(
 
     def init(params: Params) -> StoredState:
         exact = inner.init(params)
-        stored = jax.tree.map(_cast, exact, _targets(dtypes, exact))
-        held = None if key is None else jnp.array(key, copy=True)
-        return StoredState(jnp.zeros((), jnp.int32), held, jnp.zeros((), jnp.float32), stored)
+        stored = jax.tree.map(cast, exact, _targets(dtypes, exact))
+        own_key = None if key is None else jnp.array(key, copy=True)
+        return StoredState(jnp.zeros((), jnp.int32), own_key, jnp.zeros((), jnp.float32), stored)
 
     def update(
         updates: PyTree, state: StoredState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, StoredState]:
         types = jax.eval_shape(inner.init, updates if params is None else params)
-        widened = jax.tree.map(lambda stored, exact: _cast(stored, exact.dtype), state.inner, types)
+        widened = jax.tree.map(lambda stored, exact: cast(stored, exact.dtype), state.inner, types)
         updates, exact = inner.update(updates, widened, params, **extra)
         stored, drift = _store(exact, _targets(dtypes, types), state.key, state.count)
         return updates, StoredState(state.count + 1, state.key, drift, stored)
@@ -160,9 +161,9 @@ def _store(exact: PyTree, targets: PyTree, key: Key | None, count: Array) -> tup
             _nearest(leaf, dtype) if now is None else stochastic_round(jax.random.fold_in(now, index), leaf, dtype)
         )
         stored.append(rounded.astype(dtype))
-        wide = leaf.astype(jnp.float32)
-        error += jnp.sum((rounded.astype(jnp.float32) - wide) ** 2)
-        size += jnp.sum(wide**2)
+        exact = leaf.astype(jnp.float32)
+        error += jnp.sum((rounded.astype(jnp.float32) - exact) ** 2)
+        size += jnp.sum(exact**2)
     return treedef.unflatten(stored), jnp.sqrt(error / jnp.where(size == 0, 1.0, size))
 
 
@@ -170,8 +171,3 @@ def _nearest(leaf: Array, dtype: Any) -> Array:
     """``leaf`` rounded to a number that ``dtype`` has: XLA may leave out a cast there and back, but not this."""
     kind = jnp.finfo(dtype)
     return jax.lax.reduce_precision(leaf, kind.nexp, kind.nmant)
-
-
-def _cast(leaf: Any, dtype: Any) -> Array:
-    """A leaf in ``dtype``; keys and integers have theirs already."""
-    return leaf if leaf.dtype == dtype else jnp.asarray(leaf, dtype)

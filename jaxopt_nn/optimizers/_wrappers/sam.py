@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxopt_nn._arguments import check_bool
-from jaxopt_nn.optimizers._numerics.numbers import as_number, promoted, safe_sqrt, to
-from jaxopt_nn.optimizers._numerics.transform import check_match, check_real, transform_extra, wide
+from jaxopt_nn._dtypes import cast, compute_dtype, promote
+from jaxopt_nn.optimizers._numerics.numbers import as_number, safe_sqrt
+from jaxopt_nn.optimizers._numerics.transform import check_match, check_real, transform_extra
 from jaxopt_nn.optimizers._wrappers.inside import as_optimizer
 from jaxopt_nn.optimizers._wrappers.second_weights import gradient_fn, require_params
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
@@ -64,16 +65,16 @@ def sam(
         leaves, treedef = jax.tree.flatten(params)
         if not leaves:
             return params
-        dtype = promoted(*map(wide, leaves))
+        dtype = promote(*map(compute_dtype, leaves))
         weights = [jnp.asarray(leaf, dtype) for leaf in leaves]
-        slopes = [jnp.asarray(g, dtype) for g in jax.tree.leaves(gradients)]
+        directions = [jnp.asarray(g, dtype) for g in jax.tree.leaves(gradients)]
         if adaptive:
-            slopes = [w * g for w, g in zip(weights, slopes, strict=True)]
-        norm = safe_sqrt(reduce(add, [jnp.sum(g * g) for g in slopes]))
-        factor = to(dtype, radius) / jnp.where(norm == 0, 1.0, norm)
-        steps = [factor * (w * g if adaptive else g) for w, g in zip(weights, slopes, strict=True)]
-        moved = [(w + e).astype(jnp.result_type(leaf)) for leaf, w, e in zip(leaves, weights, steps, strict=True)]
-        return treedef.unflatten(moved)
+            directions = [w * g for w, g in zip(weights, directions, strict=True)]
+        norm = safe_sqrt(reduce(add, [jnp.sum(g * g) for g in directions]))
+        factor = cast(radius, dtype) / jnp.where(norm == 0, 1.0, norm)
+        steps = [factor * (w * g if adaptive else g) for w, g in zip(weights, directions, strict=True)]
+        perturbed = [(w + e).astype(jnp.result_type(leaf)) for leaf, w, e in zip(leaves, weights, steps, strict=True)]
+        return treedef.unflatten(perturbed)
 
     def update(
         updates: PyTree, state: Any, params: Params | None = None, *, grad_fn: Any = None, **extra: Any
@@ -84,11 +85,11 @@ def sam(
         check_real("updates", updates)
         gradients = gradients_at(uphill(params, updates))
         check_match(gradients, params)
-        gradients = jax.tree.map(_like, gradients, updates)
+        gradients = jax.tree.map(_cast_like, gradients, updates)
         return inner.update(gradients, state, params, grad_fn=grad_fn, **extra)
 
     return transform_extra(inner.init, update)
 
 
-def _like(gradient: Any, other: Any) -> Array:
+def _cast_like(gradient: Any, other: Any) -> Array:
     return jnp.asarray(gradient).astype(jnp.result_type(other))

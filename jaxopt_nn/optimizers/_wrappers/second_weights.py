@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numerics.transform import check_match, check_real, wide
+from jaxopt_nn._dtypes import compute_dtype
+from jaxopt_nn.optimizers._numerics.transform import check_match, check_real
 from jaxopt_nn.types import Array, Params, PyTree
 
-__all__ = ["copy_of", "gradient_fn", "moved", "require_params", "update_to"]
+__all__ = ["apply_updates", "copy_of_params", "gradient_fn", "require_params", "updates_to"]
 
 
 def require_params(what: str, params: Params | None) -> Params:
@@ -36,19 +37,21 @@ def gradient_fn(what: str, grad_fn: Any, params: Params) -> Callable[[Params], P
     return grad_fn
 
 
-def copy_of(params: Params) -> PyTree:
+def copy_of_params(params: Params) -> PyTree:
     """The parameters in the dtype of their arithmetic, in buffers of their own: both may be donated."""
     check_real("params", params)
-    return jax.tree.map(lambda leaf: jnp.array(jax.lax.convert_element_type(leaf, wide(leaf)), copy=True), params)
+    return jax.tree.map(
+        lambda leaf: jnp.array(jax.lax.convert_element_type(leaf, compute_dtype(leaf)), copy=True), params
+    )
 
 
-def moved(params: Params, updates: PyTree) -> PyTree:
+def apply_updates(params: Params, updates: PyTree) -> PyTree:
     """The parameters that the updates lead to, rounded as they will be, in the dtype of their arithmetic."""
     check_match(updates, params)
-    return jax.tree.map(lambda leaf: leaf.astype(wide(leaf)), optax.apply_updates(params, updates))
+    return jax.tree.map(lambda leaf: leaf.astype(compute_dtype(leaf)), optax.apply_updates(params, updates))
 
 
-def update_to(new: PyTree, params: Params, updates: PyTree) -> PyTree:
+def updates_to(new: PyTree, params: Params, updates: PyTree) -> PyTree:
     """The updates that lead from ``params`` to ``new``, in the dtypes of ``updates``."""
 
     def leaf(target: Array, param: Any, update: Any) -> Array:

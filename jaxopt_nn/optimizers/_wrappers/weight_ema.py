@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxopt_nn.optimizers._numerics.numbers import as_decay, bias_correction, next_count, to
+from jaxopt_nn._dtypes import cast
+from jaxopt_nn.optimizers._numerics.numbers import as_decay, bias_correction, next_count
 from jaxopt_nn.optimizers._numerics.transform import Convention, check_convention, map_leaves, transform_extra
 from jaxopt_nn.optimizers._wrappers.inside import as_optimizer
-from jaxopt_nn.optimizers._wrappers.second_weights import copy_of, moved, require_params
+from jaxopt_nn.optimizers._wrappers.second_weights import apply_updates, copy_of_params, require_params
 from jaxopt_nn.types import Array, ArrayLike, Params, PyTree
 
 __all__ = ["WeightEmaState", "weight_ema"]
@@ -76,7 +77,7 @@ def weight_ema(
     inner, rate = as_optimizer("optimizer", optimizer), as_decay("decay", decay)
 
     def init(params: Params) -> WeightEmaState:
-        return WeightEmaState(jnp.zeros((), jnp.int32), copy_of(params), inner.init(params))
+        return WeightEmaState(jnp.zeros((), jnp.int32), copy_of_params(params), inner.init(params))
 
     def update(
         updates: PyTree, state: WeightEmaState, params: Params | None = None, **extra: Any
@@ -86,12 +87,12 @@ def weight_ema(
         count = next_count(state.count)
 
         def leaf(new: Array, average: Array) -> tuple[Any, ...]:
-            part = to(average.dtype, rate.complement)
+            part = cast(rate.complement, average.dtype)
             if convention == "optax":
                 part = part / bias_correction(rate, count, average.dtype)
             return (jnp.where(count == 1, new, average + part * (new - average)),)
 
-        (average,) = map_leaves(leaf, 1, moved(params, updates), state.average)
+        (average,) = map_leaves(leaf, 1, apply_updates(params, updates), state.average)
         return updates, WeightEmaState(count, average, inner_state)
 
     return transform_extra(init, update)
