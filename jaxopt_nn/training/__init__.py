@@ -5,6 +5,7 @@
 RunResult``, or to ``fit``, which gives the same bits epoch by epoch, with a progress bar and callbacks.
 """
 
+from jaxopt_nn.training._checkpoint import Checkpoint, CheckpointInfo, checkpoints
 from jaxopt_nn.training._epoch import RunKeys
 from jaxopt_nn.training._evaluation import evaluate, predict
 from jaxopt_nn.training._fit import EpochEnd, fit
@@ -16,6 +17,8 @@ from jaxopt_nn.training._step import init_state, make_step
 from jaxopt_nn.training._stopping import EarlyStopping
 
 __all__ = [
+    "Checkpoint",
+    "CheckpointInfo",
     "EarlyStopping",
     "EpochEnd",
     "Recipe",
@@ -23,6 +26,7 @@ __all__ = [
     "RunResult",
     "SavedModel",
     "Status",
+    "checkpoints",
     "evaluate",
     "fit",
     "init_state",

@@ -30,7 +30,7 @@ from jaxopt_nn.training._run import RunResult, check_run_key, finish, split_key
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Batch, Key, Params, PyTree, State
 
-__all__ = ["SavedModel", "features_of", "from_features", "load", "save", "versions"]
+__all__ = ["SavedModel", "features_of", "key_type", "load", "save", "versions"]
 
 
 class SavedModel(NamedTuple):
@@ -122,9 +122,9 @@ def save(
         check_run_key(key)
     train = check_data("train", train)
     of_result = dict(named_leaves(result._replace(history={})))
-    key_type = None if result.state is None else _key_type(result.state.key)
+    keyed = None if result.state is None else key_type(result.state.key)
     try:
-        check_fits("result", _result_shapes(recipe, hparams, train.x, key_type), of_result)
+        check_fits("result", _result_shapes(recipe, hparams, train.x, keyed), of_result)
     except ValueError as error:
         lanes = np.ndim(result.epochs) > 0
         hint = ". It has lanes: save one, jax.tree.map(lambda leaf: leaf[0], result)" if lanes else ""
@@ -139,7 +139,7 @@ def save(
         "key": encode("key", keys, arrays),
         "features": features_of(train),
         "data": fingerprints(train),
-        "state": key_type,
+        "state": keyed,
     }
     write_folder(folder, about, arrays)
 
@@ -196,7 +196,7 @@ def features_of(train: Batch) -> PyTree:
     return encode("train.x", described, {})
 
 
-def from_features(features: PyTree) -> PyTree:
+def _from_features(features: PyTree) -> PyTree:
     """The same as the shapes of one example each, with the batch axis first."""
 
     def shape_of(text: str) -> jax.ShapeDtypeStruct:
@@ -209,23 +209,21 @@ def from_features(features: PyTree) -> PyTree:
 def _check_replaceable(folder: Path) -> None:
     """Raises for a folder that ``save`` did not write: what is in it would be lost."""
     if folder.exists() and not is_folder(folder):
-        raise ValueError(
-            f"path: expected a new folder, or one that training.save wrote, got {folder}, which is none"
-        )
+        raise ValueError(f"path: expected a new folder, or one that training.save wrote, got {folder}, which is none")
 
 
-def _result_shapes(recipe: RecipeFn, hparams: PyTree, x: PyTree, key_type: str | None) -> RunResult:
+def _result_shapes(recipe: RecipeFn, hparams: PyTree, x: PyTree, keyed: str | None) -> RunResult:
     """The result of a run, without its history, as shapes; without its state if that has no type of key."""
 
     def run(hparams: PyTree, x: PyTree) -> RunResult:
-        key = jax.random.PRNGKey(0) if key_type == "" else jax.random.key(0, impl=key_type)
+        key = jax.random.PRNGKey(0) if keyed == "" else jax.random.key(0, impl=keyed)
         return finish(init_run_state(build_recipe(recipe, hparams), split_key(key), Batch(x, None)), {})
 
     shapes = jax.eval_shape(run, static_unless_number(hparams), x)
-    return shapes._replace(state=None) if key_type is None else shapes
+    return shapes._replace(state=None) if keyed is None else shapes
 
 
-def _key_type(key: Key) -> str:
+def key_type(key: Key) -> str:
     """The generator of a typed key; of an older key nothing."""
     return str(impl_of(key)) if is_key(key) else ""
 
@@ -233,7 +231,7 @@ def _key_type(key: Key) -> str:
 def _loaded_result(
     folder: Path, recipe: RecipeFn, hparams: PyTree, about: Mapping[str, Any], arrays: Mapping[str, Any]
 ) -> RunResult:
-    shapes = _result_shapes(recipe, hparams, from_features(about["features"]), about["state"])
+    shapes = _result_shapes(recipe, hparams, _from_features(about["features"]), about["state"])
     history, found = {}, {}
     for path, array in arrays.items():
         field, _, rest = path.partition("/")
