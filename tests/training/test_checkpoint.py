@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import warnings
+import threading
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxopt_nn import layers, optimizers, training, trees
@@ -20,9 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 def _everything(hp):
     """An optimizer with all that has a state of its own."""
-    adam = optimizers.store_state(
-        optimizers.adam(hp["learning_rate"]), {"*/mu/*": jnp.bfloat16}, key=jax.random.key(5)
-    )
+    adam = optimizers.store_state(optimizers.adam(hp["learning_rate"]), {"*/mu/*": jnp.bfloat16}, key=jax.random.key(5))
     return optimizers.weight_ema(adam, decay=0.9)
 
 
@@ -105,8 +104,8 @@ def test_more_epochs_may_be_asked_for(case, problem, tmp_path):
 
 
 def test_the_best_is_kept_with_the_last(case, problem, tmp_path):
-    recipe, fit, _ = case
-    rising = problem.recipe(epochs=5, optimizer=optimizers.sgd(-0.1))  # each epoch is worse
+    _, fit, _ = case
+    rising = problem.recipe(epochs=5, optimizer=optax.sgd(-0.1))  # each epoch is worse
     fit(rising, checkpoint=Checkpoint(tmp_path / "run", every_epochs=4, keep=1, keep_best="valid_loss"))
     infos = training.checkpoints(tmp_path / "run")
     assert [(info.epochs, info.steps) for info in infos] == [(1, 0), (5, 0)]
@@ -134,7 +133,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(stopped):
     folder, fit, whole = stopped
     arrays = folder / "epoch-000002" / "arrays.safetensors"
     _flip(arrays)
-    with pytest.warns(UserWarning, match=r"epoch-000002/arrays.safetensors: damaged: .*The run goes on from epoch-000001"):
+    with pytest.warns(UserWarning, match=r"epoch-000002/arrays.safetensors: damaged: .* goes on from epoch-000001"):
         equal(fit(), whole)
     assert any(each.name.startswith("damaged-epoch-000002") for each in folder.iterdir())
     for each in training.checkpoints(folder):
@@ -147,31 +146,36 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(stopped):
 def test_another_run_is_refused_by_what_differs(stopped, problem, case):
     recipe, _, _ = case
     folder, fit, _ = stopped
-    compiled = []
-    jax.monitoring.register_event_duration_secs_listener(
-        listener := lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
-    )
     other = problem.train._replace(x=problem.train.x.at[3, 2].add(1e-6))
-    wider = lambda hp: recipe(hp)._replace(model=layers.serial(layers.dense(9), layers.batch_norm(), layers.dense(3)))
-    sgd = lambda hp: recipe(hp)._replace(optimizer=optimizers.sgd(hp["learning_rate"], momentum=0.9))
-    smaller = lambda hp: recipe(hp)._replace(batch_size=8)
-    before = list(compiled)
+    weighted = problem.valid._replace(weight=np.ones(40, np.float32))
+    hparams, key = {**problem.hparams, "l2": 0.5}, jax.random.key(9)
+
+    def changed(**parts):
+        return lambda hp: recipe(hp)._replace(**{name: value(hp) for name, value in parts.items()})
+
+    wider = changed(model=lambda hp: layers.serial(layers.dense(9), layers.batch_norm(), layers.dense(3)))
+    sgd = changed(optimizer=lambda hp: optimizers.sgd(hp["learning_rate"], momentum=0.9))
     cases = [
         ({"train": other}, r"^train/x: expected float32\[70, 6\] sha256 \w+, as in the run that .* got float32"),
-        ({"valid": None}, r"^valid/x: expected float32\[40, 6\] .*, got none"),
-        ({"hparams": {**problem.hparams, "l2": 0.5}}, r"^hparams/l2: expected 0.001, as in the run .*, got 0.5\. "),
-        ({"key": jax.random.key(9)}, r"^key: expected uint32\[2\] sha256"),
-        ({"recipe": smaller}, r"^batch_size: expected 16, as in the run that .*epoch-000002 belongs to, got 8"),
+        ({"valid": weighted}, r"^valid/weight: expected none, .* got float32\[40\]"),
+        ({"hparams": hparams}, r"^hparams/l2: expected 0.001, as in the run .*, got 0.5\. "),
+        ({"key": key}, r"^key: expected uint32\[2\] sha256"),
+        ({"recipe": changed(batch_size=lambda hp: 8)}, r"^batch_size: expected 16, as in the run .*, got 8\. "),
         ({"recipe": wider}, r"run/state/params/batch_norm_0/bias is float32\[8\], the recipe has float32\[9\]"),
         ({"recipe": sgd}, r"run/state/opt_state/.* is not in the recipe|run/state/opt_state/.* is missing"),
     ]
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
+    )
     for options, match in cases:
         with pytest.raises(ValueError, match=match):
             fit(**options)
     assert names(folder) == ["epoch-000001", "epoch-000002"]
-    assert compiled == before
+    assert compiled == []
+    doubled = changed(loss=lambda hp: lambda outputs, targets: 2 * recipe(hp).loss(outputs, targets))
     with pytest.warns(UserWarning, match=r"^checkpoint: the recipe is not the one that .* was written with"):
-        fit(recipe=lambda hp: recipe(hp)._replace(loss=lambda outputs, y: 2 * recipe(hp).loss(outputs, y)))
+        fit(recipe=doubled)
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
@@ -196,7 +200,7 @@ def test_a_callback_that_raises_leaves_the_result_and_the_checkpoint(case, tmp_p
         if end.epoch == 1:
             raise RuntimeError("mine")
 
-    with pytest.raises(RuntimeError, match="^mine") as caught:
+    with pytest.raises(RuntimeError, match="mine") as caught:
         fit(checkpoint=Checkpoint(tmp_path / "run", every_epochs=10), callbacks=[callback])
     assert int(caught.value.result.epochs) == 2 and "this exception's .result" in caught.value.__notes__[0]
     assert names(tmp_path / "run") == ["epoch-000002"]
@@ -210,7 +214,7 @@ def test_a_disk_that_is_full_ends_no_run(case, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(sys.modules["jaxopt_nn.training._folders"], "write_arrays", full)
-    with pytest.warns(UserWarning, match=r"^checkpoint: cannot write .*epoch-000004: No space left on device. The run"):
+    with pytest.warns(UserWarning, match=r"^checkpoint: cannot write .*epoch-00000\d: No space left on device. The"):
         equal(fit(checkpoint=Checkpoint(tmp_path / "run")), whole)
     assert [each.name for each in (tmp_path / "run").iterdir()] == ["lock"]
 
@@ -240,18 +244,70 @@ def test_folders_that_are_no_place_for_a_checkpoint(case, problem, tmp_path):
     assert entered
 
 
-@pytest.mark.parametrize(
-    ("checkpoint", "error", "match"),
-    [
+def test_a_checkpoint_is_looked_at_before_the_run(problem):
+    for checkpoint, error, match in [
         ("folder", TypeError, r'^checkpoint: expected training.Checkpoint\("folder"\), got'),
         (Checkpoint(""), TypeError, r"^checkpoint.path: expected the path of a folder, got ''"),
-        (Checkpoint("a", every_epochs=0), ValueError, r"^checkpoint.every_epochs: expected an int in \[1, inf\), got 0"),
+        (
+            Checkpoint("a", every_epochs=0),
+            ValueError,
+            r"^checkpoint.every_epochs: expected an int in \[1, .* got 0",
+        ),
         (Checkpoint("a", every_steps=0.5), TypeError, r"^checkpoint.every_steps: expected a positive int, got 0.5"),
         (Checkpoint("a", every_seconds=0), ValueError, r"^checkpoint.every_seconds: expected a finite number in \(0, "),
         (Checkpoint("a", keep=0), ValueError, r"^checkpoint.keep: expected an int in \[1, inf\), got 0"),
         (Checkpoint("a", keep_best="x"), ValueError, r"^checkpoint.keep_best: expected the name of a history entry"),
-    ],
-)
-def test_a_checkpoint_is_looked_at_before_the_run(problem, checkpoint, error, match):
-    with pytest.raises(error, match=match):
-        training.fit(None, problem.hparams, problem.train, key=problem.key, checkpoint=checkpoint)
+    ]:
+        with pytest.raises(error, match=match):
+            training.fit(None, problem.hparams, problem.train, key=problem.key, checkpoint=checkpoint)
+
+
+RUN = """
+import sys
+import jax, jax.numpy as jnp, numpy as np
+from jaxopt_nn import layers, losses, optimizers, training
+from jaxopt_nn.types import Batch
+
+def recipe(hp):
+    return training.Recipe(
+        model=layers.serial(layers.dense(4), layers.dropout(0.5), layers.dense(1)), loss=losses.mean_squared_error,
+        optimizer=optimizers.adam(hp), batch_size=4, epochs=int(epochs))
+
+folder, results, epochs, *steps = sys.argv[1:]
+cadence = {"every_steps": int(steps[0])} if steps else {"every_epochs": 1}
+x = np.linspace(-1, 1, 64, dtype=np.float32).reshape(32, 2)
+result = training.fit(
+    recipe, 1e-2, Batch(x, x[:, :1] ** 2), key=jax.random.key(0), checkpoint=training.Checkpoint(folder, **cadence),
+    callbacks=[lambda end: print(end.epoch, flush=True)])
+np.savez(results, *jax.tree.leaves(result._replace(state=result.state.params)))
+"""
+
+
+def run(folder, results, *arguments):
+    environment = {**os.environ, "PYTHONHASHSEED": "random"}
+    command = [sys.executable, "-W", "error", "-c", RUN, str(folder), str(results), *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [(), (3,)], ids=["epochs", "steps"])
+def test_a_run_that_is_killed_loses_one_interval_at_the_most(tmp_path, steps):
+    """Each time at a random moment, most of the time while it writes: it saves all the time."""
+    kills, epochs = int(os.environ.get("KILLS", "4")), int(os.environ.get("EPOCHS", "400"))
+    random, done = np.random.default_rng(0), 0
+    assert run(tmp_path / "whole", tmp_path / "whole.npz", epochs, *steps).communicate()
+    for _ in range(kills):
+        process = run(tmp_path / "run", tmp_path / "run.npz", epochs, *steps)
+        lines = [process.stdout.readline()]  # it has begun
+        threading.Timer(random.uniform(0, 0.5), process.kill).start()
+        lines += process.communicate()[0].splitlines()
+        begun = [int(line) for line in lines if line.strip()]
+        if begun:
+            assert done - len(steps) <= begun[0] <= done + 1  # an epoch's last steps may be in no checkpoint
+            done = begun[-1] + 1
+    process = run(tmp_path / "run", tmp_path / "run.npz", epochs, *steps)
+    process.communicate()
+    assert process.returncode == 0
+    files = [np.load(tmp_path / name) for name in ("whole.npz", "run.npz")]
+    for name in files[0]:
+        np.testing.assert_array_equal(*(file[name] for file in files))
