@@ -147,7 +147,7 @@ def opened(checkpoint: Checkpoint, identity: Identity, plan: Plan) -> "Generator
         ValueError: it holds something else.
         OSError: it cannot be written to, or another process uses it.
     """
-    folder = Path(checkpoint.path)
+    folder = Path(checkpoint.path).absolute()
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"checkpoint.path: expected a folder, got the file {folder}")
     if folder.is_dir() and not _is_ours(folder):
@@ -175,12 +175,12 @@ class Store:
         self._saved: str | None = None
         self._time = time.monotonic()
 
-    def latest(self, shapes: PyTree, part_shapes: PyTree) -> Position | None:
+    def latest(self, shapes: PyTree, part_shapes: Callable[[], PyTree]) -> Position | None:
         """How far the run is by the last checkpoint that is whole; None if there is none yet.
 
         Args:
             shapes: of the order's key and the run state.
-            part_shapes: of an epoch's part.
+            part_shapes: says those of an epoch's part.
 
         Raises:
             ValueError: the checkpoint is of another run, or of a longer one; none of several is whole.
@@ -203,11 +203,16 @@ class Store:
         return None
 
     def _position(
-        self, path: Path, about: Mapping[str, Any], arrays: Mapping[str, Any], shapes: PyTree, part_shapes: PyTree
+        self,
+        path: Path,
+        about: Mapping[str, Any],
+        arrays: Mapping[str, Any],
+        shapes: PyTree,
+        part_shapes: Callable[[], PyTree],
     ) -> Position:
         expected = dict(zip(("order", "run"), shapes, strict=True))
         if about["steps"]:
-            expected["part"] = part_shapes
+            expected["part"] = part_shapes()
         found = {name: array for name, array in arrays.items() if name.partition("/")[0] in ("order", "run", "part")}
         check_fits(f"checkpoint.path: {path}", expected, found)
         self._compare(path, about)

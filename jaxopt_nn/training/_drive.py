@@ -30,6 +30,7 @@ from jaxopt_nn.training._epoch import (
 from jaxopt_nn.training._programs import compiled
 from jaxopt_nn.training._recipe import RecipeFn, build_recipe
 from jaxopt_nn.training._run import split_key
+from jaxopt_nn.training._status import Status
 from jaxopt_nn.types import Array, Batch, Key, PyTree
 
 __all__ = [
@@ -129,7 +130,7 @@ def by_epochs(
 
     def positions(position: Position, ahead: Ahead) -> Generator[Position]:
         count = 1
-        while position.epochs < run.epochs:
+        while _goes_on(run, position):
             started, first = time.perf_counter(), position.epochs
             run_state, rows = program(
                 run.hparams, position.run_state, position.order, first, count, run.train, run.valid
@@ -173,8 +174,8 @@ def by_steps(
 
     def positions(position: Position, ahead: Ahead) -> Generator[Position]:
         count = 1
-        while (epoch := position.epochs) < run.epochs:
-            part = position.part
+        while _goes_on(run, position):
+            epoch, part = position.epochs, position.part
             if part is None:
                 part = EpochPart(position.run_state.state, np.zeros(shapes.terms.shape, shapes.terms.dtype))
             while (first := position.steps) < total:
@@ -212,6 +213,10 @@ def program_checksum(run: Run, order: Key, run_state: RunState) -> str:
 
     program = jax.make_jaxpr(epoch)(run.hparams, run_state, order, run.train, run.valid)
     return hashlib.sha256(repr(fingerprint(program)).encode()).hexdigest()
+
+
+def _goes_on(run: Run, position: Position) -> bool:
+    return position.epochs < run.epochs and int(position.run_state.status) == Status.COMPLETED
 
 
 def _recorded(history: History, first: int, count: int, rows: History) -> History:

@@ -126,44 +126,44 @@ def fit(
     arguments = (run.hparams, key, train, as_arrays(start))
     begin, shapes = compiled(start_run(recipe), *arguments)
     with _store(checkpoint, run, parts, arguments, shapes) as store:
-        position = None if store is None else store.latest(shapes, part_shapes(run, *shapes))
+        position = None if store is None else store.latest(shapes, lambda: part_shapes(run, *shapes))
         order, run_state = begin(*arguments) if position is None else position[:2]
         if is_traced_any(run_state):
             raise _traced_error()
+        seconds = None if checkpoint is None else checkpoint.every_seconds
         if (store is not None and store.within_epochs) or (position is not None and position.steps):
-            seconds = getattr(checkpoint, "every_seconds", None)
             metrics, positions = by_steps(run, order, run_state, math.inf if seconds is None else seconds)
         else:
             metrics, positions = by_epochs(run, order, run_state, min(epochs_per_call, parts.epochs))
+        if store is not None:
+            store.check_monitor(sorted(metrics))
         if position is None:
             blank = {name: np.full(parts.epochs, np.nan, shape.dtype) for name, shape in metrics.items()}
             position = Position(order, run_state, blank)
-        if store is not None:
-            store.check_monitor(sorted(metrics))
-        with _open_progress_bar(progress_bar, parts.epochs) as show, _signals(store) as signals:
+        with _open_progress_bar(progress_bar, position.epochs, parts.epochs) as show, _signals(store) as signals:
             interrupted = False
             try:
-                following = positions(position, _no_limit if store is None else store.ahead)
-                while int(position.run_state.status) == Status.COMPLETED and not interrupted and not signals:
-                    before, position = position, next(following, position)
-                    if position is before:
-                        break
+                for after in positions(position, _no_limit if store is None else store.ahead):
+                    before, position = position, after
                     if store is not None:
-                        store.save_if_due(before, position)
-                    for epoch in range(before.epochs, position.epochs):
-                        row = {name: float(values[epoch]) for name, values in position.history.items()}
+                        store.save_if_due(before, after)
+                    for epoch in range(before.epochs, after.epochs):
+                        row = {name: float(values[epoch]) for name, values in after.history.items()}
                         show(row)
-                        end = EpochEnd(epoch, row, position.run_state.state)
+                        end = EpochEnd(epoch, row, after.run_state.state)
                         interrupted |= any([_asks_to_stop(callback, end) for callback in callbacks])
+                    interrupted |= bool(signals)
+                    if interrupted:
+                        break
             except KeyboardInterrupt:
                 interrupted = True
             except Exception as error:
-                _keep(error, _result(position, interrupted=True))
+                _keep(error, position)
                 raise
             finally:
                 if store is not None:
                     store.save(position)
-            return _result(position, interrupted=interrupted or bool(signals))
+            return _result(position, interrupted=interrupted)
 
 
 def _store(
@@ -192,7 +192,7 @@ def _store(
 
 def _text(leaf: Any) -> str:
     """A number as it is written; an array by what it holds."""
-    return repr(leaf) if np.ndim(leaf) == 0 and not is_key(leaf) else fingerprints(leaf)[""]
+    return repr(np.asarray(leaf).item()) if np.ndim(leaf) == 0 and not is_key(leaf) else fingerprints(leaf)[""]
 
 
 def _signals(store: Store | None) -> AbstractContextManager[list[int]]:
@@ -213,12 +213,11 @@ def _result(position: Position, *, interrupted: bool) -> RunResult:
     return as_arrays(finish(_with_known_counts(run_state), position.history))
 
 
-def _keep(error: Exception, result: RunResult) -> None:
-    """Hands the result of the epochs done to whoever catches the error."""
-    if not hasattr(error, "result"):
-        with suppress(AttributeError):
-            setattr(error, "result", result)  # noqa: B010, an exception's type does not know it
-            error.add_note(f"fit: the result of the epochs before ({int(result.epochs)}) is this exception's .result")
+def _keep(error: Exception, position: Position) -> None:
+    """Hands the result of the epochs that are done to whoever catches the error."""
+    with suppress(Exception):  # the error itself says more than what fails after it
+        setattr(error, "result", _result(position, interrupted=True))  # noqa: B010, unknown to its type
+        error.add_note(f"fit: the result of the epochs that are done, {position.epochs}, is in this error's .result")
 
 
 def _with_known_counts(run_state: RunState) -> RunState:
@@ -263,7 +262,7 @@ def _traced_error() -> TypeError:
 
 
 @contextmanager
-def _open_progress_bar(wanted: bool | None, epochs: int) -> Generator[Callable[[dict[str, float]], None]]:
+def _open_progress_bar(wanted: bool | None, done: int, epochs: int) -> Generator[Callable[[dict[str, float]], None]]:
     """A function that shows one more epoch."""
     bar_class = None if wanted is False else _import_tqdm(required=wanted is True)
     if bar_class is None:
@@ -271,7 +270,7 @@ def _open_progress_bar(wanted: bool | None, epochs: int) -> Generator[Callable[[
         return
     shown = {"train_loss": "train", "valid_loss": "valid", "valid_accuracy": "accuracy"}
     layout = "{n_fmt}/{total_fmt} epochs |{bar}| {elapsed}<{remaining}{postfix}"  # fits 80 columns
-    with bar_class(total=epochs, bar_format=layout, disable=None if wanted is None else False) as bar:
+    with bar_class(initial=done, total=epochs, bar_format=layout, disable=None if wanted is None else False) as bar:
 
         def show(metrics: dict[str, float]) -> None:
             values = [f"{label} {metrics[name]:.4f}" for name, label in shown.items() if name in metrics]

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxopt_nn._safetensors import impl_of, is_key
 from jaxopt_nn.training._checks import check_data
-from jaxopt_nn.training._epoch import RunKeys, init_run_state
+from jaxopt_nn.training._epoch import RunKeys, RunState, init_run_state
 from jaxopt_nn.training._folders import (
     check_fits,
     decode,
@@ -145,7 +145,7 @@ def save(
 
 
 def load(path: str | os.PathLike[str], recipe: RecipeFn, hparams: PyTree = None) -> SavedModel:
-    """Reads what :func:`save` wrote.
+    """Reads what :func:`save` wrote, or a checkpoint of :func:`fit` (see :func:`checkpoints`).
 
     Args:
         path: the folder.
@@ -163,10 +163,11 @@ def load(path: str | os.PathLike[str], recipe: RecipeFn, hparams: PyTree = None)
     """
     folder = Path(path)
     if not is_folder(folder):
-        raise FileNotFoundError(f"path: expected a folder that training.save wrote, got {path}, which is none")
+        raise FileNotFoundError(
+            f"path: expected a folder that training.save wrote, or that of one checkpoint, as training.checkpoints "
+            f"names them, got {path}, which is none"
+        )
     about, arrays = read_folder(folder)
-    if about["kind"] != "model":
-        raise ValueError(f"path: expected a folder that training.save wrote, got a {about['kind']} in {path}")
     if hparams is None:
         hparams = decode("hparams", about["hparams"], arrays)
     key = decode("key", about["key"], arrays)
@@ -174,7 +175,7 @@ def load(path: str | os.PathLike[str], recipe: RecipeFn, hparams: PyTree = None)
     return SavedModel(
         result,
         hparams,
-        decode("preprocessing", about["preprocessing"], arrays),
+        decode("preprocessing", about.get("preprocessing"), arrays),
         RunKeys(**key) if isinstance(key, dict) else key,
         about["data"],
         about["versions"],
@@ -212,14 +213,20 @@ def _check_replaceable(folder: Path) -> None:
         raise ValueError(f"path: expected a new folder, or one that training.save wrote, got {folder}, which is none")
 
 
+def _run_state_shapes(recipe: RecipeFn, hparams: PyTree, x: PyTree, keyed: str | None) -> RunState:
+    """What a run carries, as shapes."""
+
+    def start(hparams: PyTree, x: PyTree) -> RunState:
+        key = jax.random.PRNGKey(0) if keyed == "" else jax.random.key(0, impl=keyed)
+        return init_run_state(build_recipe(recipe, hparams), split_key(key), Batch(x, None))
+
+    return jax.eval_shape(start, static_unless_number(hparams), x)
+
+
 def _result_shapes(recipe: RecipeFn, hparams: PyTree, x: PyTree, keyed: str | None) -> RunResult:
     """The result of a run, without its history, as shapes; without its state if that has no type of key."""
-
-    def run(hparams: PyTree, x: PyTree) -> RunResult:
-        key = jax.random.PRNGKey(0) if keyed == "" else jax.random.key(0, impl=keyed)
-        return finish(init_run_state(build_recipe(recipe, hparams), split_key(key), Batch(x, None)), {})
-
-    shapes = jax.eval_shape(run, static_unless_number(hparams), x)
+    run_state = _run_state_shapes(recipe, hparams, x, keyed)
+    shapes = jax.eval_shape(lambda run_state: finish(run_state, {}), run_state)
     return shapes._replace(state=None) if keyed is None else shapes
 
 
@@ -231,13 +238,16 @@ def key_type(key: Key) -> str:
 def _loaded_result(
     folder: Path, recipe: RecipeFn, hparams: PyTree, about: Mapping[str, Any], arrays: Mapping[str, Any]
 ) -> RunResult:
-    shapes = _result_shapes(recipe, hparams, _from_features(about["features"]), about["state"])
-    history, found = {}, {}
-    for path, array in arrays.items():
-        field, _, rest = path.partition("/")
-        if field == "history":
-            history[rest] = array
-        elif field in RunResult._fields:
-            found[path] = array
+    """The result of a run; of a checkpoint, that of the epochs that are done."""
+    x, keyed = _from_features(about["features"]), about["state"]
+    history = as_arrays({path[8:]: array for path, array in arrays.items() if path.startswith("history/")})
+    if about["kind"] == "checkpoint":
+        shapes = {"run": _run_state_shapes(recipe, hparams, x, keyed)}
+        found = {path: array for path, array in arrays.items() if path.startswith("run/")}
+        check_fits(str(folder), shapes, found)
+        return finish(tree_of(shapes, found)["run"], history)
+    shapes = _result_shapes(recipe, hparams, x, keyed)
+    found = {path: array for path, array in arrays.items() if path.partition("/")[0] in RunResult._fields}
+    found = {path: array for path, array in found.items() if not path.startswith("history/")}
     check_fits(str(folder), shapes, found)
-    return tree_of(shapes, found)._replace(history=as_arrays(history))
+    return tree_of(shapes, found)._replace(history=history)
