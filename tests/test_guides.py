@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-GUIDES = ["gradient_checking.md", "saving.md", "training.md"]
+GUIDES = ["gradient_checking.md", "resuming.md", "saving.md", "training.md"]
 
 
 @pytest.mark.slow
