@@ -64,7 +64,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 def is_key(leaf: Any) -> bool:
     """Whether it is an array of typed PRNG keys, or the shape of one."""
-    return jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+    return bool(jnp.issubdtype(getattr(leaf, "dtype", np.dtype(bool)), jax.dtypes.prng_key))
 
 
 def numbers_of(name: str, leaf: Any) -> NDArray[Any]:

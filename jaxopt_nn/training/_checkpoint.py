@@ -189,8 +189,11 @@ class Store:
         for path in reversed(_folders(self._folder)):
             try:
                 about, arrays = read_folder(path)
-            except (ValueError, OSError) as error:
+            except ValueError as error:
                 damaged.append((path, str(error)))
+                continue
+            except OSError as error:
+                damaged.append((path, f"{error.filename}: {error.strerror}"))
                 continue
             position = self._position(path, about, arrays, shapes, part_shapes)
             for each, text in damaged:
@@ -210,7 +213,7 @@ class Store:
         shapes: PyTree,
         part_shapes: Callable[[], PyTree],
     ) -> Position:
-        expected = dict(zip(("order", "run"), shapes, strict=True))
+        expected: dict[str, Any] = dict(zip(("order", "run"), shapes, strict=True))
         if about["steps"]:
             expected["part"] = part_shapes()
         found = {name: array for name, array in arrays.items() if name.partition("/")[0] in ("order", "run", "part")}
@@ -290,7 +293,7 @@ class Store:
         self._time = time.monotonic()
         if name == self._saved:
             return
-        tree = {"order": position.order, "run": position.run_state}
+        tree: dict[str, Any] = {"order": position.order, "run": position.run_state}
         if position.steps:
             tree["part"] = position.part
         arrays = dict(named_leaves(tree)) | {f"history/{key}": values for key, values in position.history.items()}

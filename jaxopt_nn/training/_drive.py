@@ -5,7 +5,7 @@ Both go on from any :class:`Position` and yield the next ones. How much one disp
 
 import hashlib
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +27,7 @@ from jaxopt_nn.training._epoch import (
     train_epoch,
     train_steps,
 )
-from jaxopt_nn.training._programs import compiled
+from jaxopt_nn.training._programs import as_arrays, compiled
 from jaxopt_nn.training._recipe import RecipeFn, build_recipe
 from jaxopt_nn.training._run import split_key
 from jaxopt_nn.training._status import Status
@@ -103,7 +103,7 @@ def steps_per_epoch(run: Run) -> int:
 
 def by_epochs(
     run: Run, order: Key, run_state: RunState, at_most: int
-) -> tuple[EpochMetrics, Callable[[Position, Ahead], Generator[Position]]]:
+) -> tuple[Mapping[str, Any], Callable[[Position, Ahead], Generator[Position]]]:
     """Whole epochs, ``at_most`` in one dispatch, and fewer where they take longer than about two seconds.
 
     Args:
@@ -147,7 +147,7 @@ def by_epochs(
 
 def by_steps(
     run: Run, order: Key, run_state: RunState, seconds_per_call: float
-) -> tuple[EpochMetrics, Callable[[Position, Ahead], Generator[Position]]]:
+) -> tuple[Mapping[str, Any], Callable[[Position, Ahead], Generator[Position]]]:
     """Some steps of one epoch, as many as take about ``seconds_per_call``; otherwise as :func:`by_epochs`."""
 
     def run_steps(
@@ -177,7 +177,7 @@ def by_steps(
         while _goes_on(run, position):
             epoch, part = position.epochs, position.part
             if part is None:
-                part = EpochPart(position.run_state.state, np.zeros(shapes.terms.shape, shapes.terms.dtype))
+                part = EpochPart(position.run_state.state, as_arrays(np.zeros(shapes.terms.shape, shapes.terms.dtype)))
             while (first := position.steps) < total:
                 count = max(1, min(count, total - first, ahead(position)[1]))
                 started = time.perf_counter()

@@ -106,8 +106,14 @@ def weights_of(init_from: Any) -> PyTree:
     """What :func:`init_run_state` starts from, as a pytree of arrays.
 
     A ``TrainState`` as it is; of what has ``params`` and ``model_state`` these two, as a ``Weights``; anything else are
-    parameters.
+    parameters. Raises ``TypeError`` for what is no array.
     """
+    for leaf in jax.tree.leaves(init_from.params if hasattr(init_from, "params") else init_from):
+        if not hasattr(leaf, "dtype"):
+            raise TypeError(
+                f"init_from: expected parameters, a TrainState, or what has params and model_state, as a result or "
+                f"what training.load returns, got {leaf!r}"
+            )
     if init_from is None or isinstance(init_from, TrainState):
         return init_from
     if hasattr(init_from, "params") and hasattr(init_from, "model_state"):

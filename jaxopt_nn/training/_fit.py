@@ -210,7 +210,7 @@ def _result(position: Position, *, interrupted: bool) -> RunResult:
     run_state = position.run_state
     if interrupted and int(run_state.status) == Status.COMPLETED:
         run_state = run_state._replace(status=np.int32(Status.INTERRUPTED))
-    return as_arrays(finish(_with_known_counts(run_state), position.history))
+    return as_arrays(finish(_with_known_counts(run_state), cast("dict[str, Any]", position.history)))
 
 
 def _keep(error: Exception, position: Position) -> None:

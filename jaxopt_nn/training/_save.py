@@ -20,6 +20,7 @@ from jaxopt_nn.training._folders import (
     encode,
     fingerprints,
     is_folder,
+    read_description,
     read_folder,
     tree_of,
     write_folder,
@@ -28,7 +29,7 @@ from jaxopt_nn.training._programs import as_arrays, is_traced_any, static_unless
 from jaxopt_nn.training._recipe import RecipeFn, build_recipe
 from jaxopt_nn.training._run import RunResult, check_run_key, finish, split_key
 from jaxopt_nn.trees import named_leaves
-from jaxopt_nn.types import Batch, Key, Params, PyTree, State
+from jaxopt_nn.types import Batch, Key, Params, PyTree, State, TrainState
 
 __all__ = ["SavedModel", "features_of", "key_type", "load", "save", "versions"]
 
@@ -122,7 +123,8 @@ def save(
         check_run_key(key)
     train = check_data("train", train)
     of_result = dict(named_leaves(result._replace(history={})))
-    keyed = None if result.state is None else key_type(result.state.key)
+    state: TrainState | None = result.state
+    keyed = None if state is None else key_type(state.key)
     try:
         check_fits("result", _result_shapes(recipe, hparams, train.x, keyed), of_result)
     except ValueError as error:
@@ -163,6 +165,8 @@ def load(path: str | os.PathLike[str], recipe: RecipeFn, hparams: PyTree = None)
     """
     folder = Path(path)
     if not is_folder(folder):
+        if (folder / "lock").exists():
+            raise ValueError(f"path: expected one of training.checkpoints({str(path)!r}), got the folder of them all")
         raise FileNotFoundError(
             f"path: expected a folder that training.save wrote, or that of one checkpoint, as training.checkpoints "
             f"names them, got {path}, which is none"
@@ -209,7 +213,7 @@ def _from_features(features: PyTree) -> PyTree:
 
 def _check_replaceable(folder: Path) -> None:
     """Raises for a folder that ``save`` did not write: what is in it would be lost."""
-    if folder.exists() and not is_folder(folder):
+    if folder.exists() and not (is_folder(folder) and read_description(folder)["kind"] == "model"):
         raise ValueError(f"path: expected a new folder, or one that training.save wrote, got {folder}, which is none")
 
 

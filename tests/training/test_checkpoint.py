@@ -86,7 +86,7 @@ def test_a_run_in_pieces_is_the_run(case, tmp_path):
     equal(fit(checkpoint=checkpoint), whole)  # a run that has ended is read
 
 
-def test_a_run_stopped_in_the_middle_of_an_epoch_is_the_run(case, tmp_path, monkeypatch):
+def test_a_run_stopped_in_the_middle_of_an_epoch_is_the_run(case, problem, tmp_path, monkeypatch):
     """Five steps an epoch: it is killed after the 7th, with a checkpoint at the 6th."""
     recipe, fit, whole = case
     checkpoint = Checkpoint(tmp_path / "run", every_steps=3)
@@ -105,6 +105,10 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_is_the_run(case, tmp_path, monk
     equal(fit(checkpoint=checkpoint), whole)
     assert names(tmp_path / "run") == ["epoch-000003-step-00000003", "epoch-000004"]
     (last,) = training.checkpoints(tmp_path / "run")[-1:]
+    with pytest.raises(ValueError, match=r"^path: expected one of training.checkpoints\(.*the folder of them all"):
+        training.load(tmp_path / "run", recipe)
+    with pytest.raises(ValueError, match=r"^path: expected a new folder, .*epoch-000004, which is none"):
+        training.save(last.path, whole, recipe=recipe, hparams=problem.hparams, train=problem.train)
     assert last.metrics["valid_loss"] == float(whole.history["valid_loss"][-1])
     equal(training.load(last.path, recipe).result, whole)
 
@@ -296,6 +300,8 @@ def test_a_run_starts_from_parameters_or_a_state(problem):
     ]:
         with pytest.raises(ValueError, match=match):
             training.fit(still, *arguments, key=problem.key, init_from=init_from)
+    with pytest.raises(TypeError, match=r"^init_from: expected parameters, a TrainState, .* got 'model'"):
+        training.fit(still, *arguments, key=problem.key, init_from="model")
 
 
 RUN = """

@@ -1,6 +1,7 @@
 """A trained model that outlasts its process."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -99,9 +100,7 @@ def test_a_model_that_does_not_fit_says_which_path_differs(problem, trained, tmp
     recipe, result = trained
     training.save(tmp_path / "m", result, recipe=recipe, hparams=problem.hparams, train=problem.train)
     wider = problem.recipe(model=layers.serial(layers.dense(9, use_bias=False), layers.batch_norm(), layers.dense(3)))
-    with pytest.raises(
-        ValueError, match=r"m: not of this recipe: params/batch_norm_0/bias is float32\[8\], the "
-    ):
+    with pytest.raises(ValueError, match=r"m: not of this recipe: params/batch_norm_0/bias is float32\[8\], the "):
         training.load(tmp_path / "m", wider)
     longer = problem.recipe(model=lambda hp: layers.serial(recipe(hp).model, layers.dense(3)))
     with pytest.raises(ValueError, match=r"params/.*dense_0/bias is missing; .* more$"):
@@ -148,6 +147,7 @@ def test_a_damaged_file_is_named(problem, trained, tmp_path):
         (lambda: _write(about, lambda text: "[]"), r"about\.json: damaged, or not written by this library"),
     ]
     for damage, match in damages:
+        shutil.rmtree(tmp_path / "m", ignore_errors=True)
         training.save(tmp_path / "m", result, recipe=recipe, hparams=problem.hparams, train=problem.train)
         damage()
         with pytest.raises(ValueError, match=match):
