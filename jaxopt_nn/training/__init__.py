@@ -9,6 +9,7 @@ from jaxopt_nn.training._checkpoint import Checkpoint, CheckpointInfo, checkpoin
 from jaxopt_nn.training._epoch import RunKeys
 from jaxopt_nn.training._evaluation import evaluate, predict
 from jaxopt_nn.training._fit import EpochEnd, fit
+from jaxopt_nn.training._loggers import log_csv, log_json_lines, log_mlflow, log_tensorboard
 from jaxopt_nn.training._recipe import Recipe
 from jaxopt_nn.training._run import RunResult, make_run
 from jaxopt_nn.training._save import SavedModel, load, save
@@ -31,6 +32,10 @@ __all__ = [
     "fit",
     "init_state",
     "load",
+    "log_csv",
+    "log_json_lines",
+    "log_mlflow",
+    "log_tensorboard",
     "make_run",
     "make_step",
     "predict",

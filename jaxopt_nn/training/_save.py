@@ -29,7 +29,7 @@ from jaxopt_nn.training._programs import as_arrays, is_traced_any, static_unless
 from jaxopt_nn.training._recipe import RecipeFn, build_recipe
 from jaxopt_nn.training._run import RunResult, check_run_key, finish, split_key
 from jaxopt_nn.trees import named_leaves
-from jaxopt_nn.types import Batch, Key, Params, PyTree, State, TrainState
+from jaxopt_nn.types import Batch, Key, Params, PyTree, State
 
 __all__ = ["SavedModel", "features_of", "key_type", "load", "save", "versions"]
 
@@ -123,7 +123,7 @@ def save(
         check_run_key(key)
     train = check_data("train", train)
     of_result = dict(named_leaves(result._replace(history={})))
-    state: TrainState | None = result.state
+    state: Any = result.state
     keyed = None if state is None else key_type(state.key)
     try:
         check_fits("result", _result_shapes(recipe, hparams, train.x, keyed), of_result)
