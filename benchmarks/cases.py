@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.work import Case, Checking, Compiling, LargeUpdate, Training, Update, Work
+from benchmarks.work import Case, Checking, Compiling, FirstResult, LargeUpdate, Training, Update, Work
 
 __all__ = ["ACCELERATOR", "CASES", "quick"]
 
@@ -16,6 +16,30 @@ _DIGITS = Training("digits", (64, 64, 32, 10), 32, 30, 1e-3)
 _FASHION = Training("fashion", (784, 256, 128, 10), 64, 1, 1e-3, validation=False)
 
 CASES = {
+    "0-cold": Case(
+        "1 without validation, as a whole process: imports, data, compiling, training, test accuracy",
+        "processes",
+        FirstResult("cold"),
+        {"sklearn": 0.5, "keras-jax": 2.2, "torch": None},
+    ),
+    "0-cached": Case(
+        "the same again, with JAX's compilation cache on disk",
+        "processes",
+        FirstResult("cached"),
+        {"sklearn": 0.77},
+    ),
+    "0-again": Case(
+        "fit of 1 called again in the same process, with another learning rate",
+        "runs",
+        FirstResult("again"),
+        {"ours-run": 0.91},
+    ),
+    "0-predict": Case(
+        "predict of one row, a call each",
+        "calls",
+        FirstResult("predict"),
+        {"ours-jitted": None, "sklearn": None, "torch": None, "keras-jax": None},
+    ),
     "1": Case(
         "digits MLP 64-64-32-10, batch 32, Adam; ours with history, validation and early stopping",
         "steps",
@@ -191,4 +215,6 @@ def _little(work: Work) -> Work:
         return work._replace(leaves=2, size=1000, updates=2)
     if isinstance(work, Compiling):
         return Compiling({side: f"little-{program}" for side, program in work.programs.items()})
+    if isinstance(work, FirstResult):
+        return work._replace(little=True)
     return Checking((8, 8, 10), 4)

@@ -21,7 +21,7 @@ from benchmarks.work import Case
 
 __all__ = ["measure", "side_command"]
 
-OUTCOMES = ("accuracy", "mean_size", "evaluations", "instructions", "rounds")
+OUTCOMES = ("accuracy", "mean_size", "evaluations", "instructions", "programs", "rounds")
 Command = Callable[[str], Sequence[str]]
 
 

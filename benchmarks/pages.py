@@ -3,8 +3,8 @@
 from typing import Any
 
 from benchmarks.cases import ACCELERATOR, CASES
+from benchmarks.figures import PEERS, ROOT, Results, about, missing, number, ratio
 from benchmarks.points import CURVES
-from benchmarks.tables import PEERS, ROOT, Results, about, missing, number, ratio
 from benchmarks.work import Case
 
 __all__ = ["page", "where_ours_is_slower"]
@@ -140,6 +140,7 @@ _OUTCOMES = {
     "mean_size": "mean size",
     "evaluations": "evaluations",
     "instructions": "instructions",
+    "programs": "programs",
 }
 
 

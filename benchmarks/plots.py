@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import PEERS, ROOT, Results, results
 from benchmarks.points import CURVES
-from benchmarks.tables import PEERS, ROOT, Results, results
 
 __all__ = ["FOLDER", "digest", "draw"]
 

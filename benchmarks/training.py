@@ -172,7 +172,7 @@ def ours_stepwise(case: Training) -> Round:
         started = time.perf_counter()
         state, steps = train()
         seconds = time.perf_counter() - started
-        outputs = model.apply(state.params, state.model_state, vx, train=False, key=None, weight=None)[0]
+        outputs = model.apply(state.params, state.model_state, vx)[0]
         return report(seconds, steps, float((np.asarray(outputs).argmax(1) == vy).mean()), compile_seconds)
 
     return once

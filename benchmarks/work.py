@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Case", "Checking", "Compiling", "LargeUpdate", "Training", "Update", "Work", "load"]
+__all__ = ["Case", "Checking", "Compiling", "FirstResult", "LargeUpdate", "Training", "Update", "Work", "load"]
 
 
 class Training(NamedTuple):
@@ -95,7 +95,20 @@ class Checking(NamedTuple):
     examples: int
 
 
-Work = Training | Update | LargeUpdate | Compiling | Checking
+class FirstResult(NamedTuple):
+    """The training of row 1 with an evaluation after it, as a person meets it.
+
+    Attributes:
+        program: ``"cold"`` or ``"cached"`` for a whole process, without and with JAX's compilation cache; ``"again"``
+            for another call; ``"predict"`` for predictions of single rows.
+        little: whether it is only to be shown that it runs.
+    """
+
+    program: str
+    little: bool = False
+
+
+Work = Training | Update | LargeUpdate | Compiling | Checking | FirstResult
 
 
 class Case(NamedTuple):

@@ -14,13 +14,14 @@ from typing import Any
 from benchmarks.cases import ACCELERATOR, CASES
 from benchmarks.checks import CHECKING
 from benchmarks.compile_time import COMPILING
+from benchmarks.first_result import FIRST_RESULT
 from benchmarks.large_updates import LARGE_UPDATES
 from benchmarks.machine import rates
 from benchmarks.points import POINTS
 from benchmarks.training import OURS
 from benchmarks.training_peers import PEERS
 from benchmarks.updates import UPDATES
-from benchmarks.work import Checking, Compiling, LargeUpdate, Training, Update
+from benchmarks.work import Checking, Compiling, FirstResult, LargeUpdate, Training, Update
 
 ONE_CORE = "-one-core"
 """How the name of a side ends that may use a single core."""
@@ -30,6 +31,7 @@ SIDES: dict[type, dict[str, Callable[[Any], Any]]] = {
     LargeUpdate: LARGE_UPDATES,
     Compiling: COMPILING,
     Checking: CHECKING,
+    FirstResult: FIRST_RESULT,
 }
 
 

@@ -2,7 +2,7 @@
 
 One idea: **pair → step → run**. A *pair* is a NamedTuple of pure functions (a layer, an optimizer); a *step* is
 ``(state, batch) -> (state, metrics)``; a *recipe* maps hyperparameters to the parts of an experiment; a *run* is one
-pure function ``(key, hparams, train, valid) -> result``, a whole training from init to the best weights as one XLA
+pure function ``(key, hparams, train, valid) -> result``, a whole training from init to the best weights as one compiled
 program, ready for ``jit``, ``vmap`` and ``grad``. *Checking* stands beside them: a gradient is compared with evidence.
 """
 

@@ -79,12 +79,12 @@ def plain_array(name: str, value: Any) -> Any:
         got = "None" if value is None else f"dtype {array.dtype}"
         raise TypeError(f"{name}: expected an array of numbers, got {got}")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    held = jax.dtypes.canonicalize_dtype(array.dtype)
-    if held != array.dtype:  # 64 bits where JAX is set to 32
+    target = jax.dtypes.canonicalize_dtype(array.dtype)
+    if target != array.dtype:  # 64 bits where JAX is set to 32
         with np.errstate(over="ignore"):
-            narrow = array.astype(held)
-        lost = narrow != array if array.dtype.kind in "iu" else ~np.isfinite(narrow) & np.isfinite(array)
-        check_each(name, array, ~lost, f"numbers that fit {held}")
+            narrow = array.astype(target)
+        changed = narrow != array if array.dtype.kind in "iu" else ~np.isfinite(narrow) & np.isfinite(array)
+        check_each(name, array, ~changed, f"numbers that fit {target}")
     return array
 
 

@@ -18,5 +18,5 @@ def power_of_two(size: Array) -> Array:
     bits = jnp.dtype(f"int{info.bits}")
     exponent = lax.bitcast_convert_type(jnp.array(jnp.inf, size.dtype), bits)  # infinity has all its bits set
     power = lax.bitcast_convert_type(lax.bitcast_convert_type(size, bits) & exponent, size.dtype)
-    most = 2.0 ** (info.maxexp - 2)  # whose reciprocal XLA, which may multiply by it, does not flush to 0
+    most = 2.0 ** (info.maxexp - 2)  # whose reciprocal is a normal number: a compiler may multiply by it
     return jnp.where((power > 0) & jnp.isfinite(power), jnp.minimum(power, most), jnp.ones((), size.dtype))

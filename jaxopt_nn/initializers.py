@@ -1,7 +1,7 @@
 """Initial values of parameters: each name is a factory of a function ``init(key, shape, dtype) -> array``.
 
 Even ``zeros()`` is a factory, so that all of them are used alike. Any initializer of ``jax.nn.initializers`` has the
-same protocol and is a guest with full rights; these are thin over them and give the same numbers where the formulas
+same protocol and can be used in their place; these are thin over them and give the same numbers where the formulas
 agree.
 
 **Fans.** The last axis of a kernel counts its outputs, the one before its inputs, the rest is a window: dense kernels

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from jaxopt_nn._arguments import check_positive_int
 
-__all__ = ["plot_comparison", "plot_history", "plot_schedules"]
+__all__ = ["plot_comparison", "plot_history", "plot_range_test", "plot_schedules"]
 
 
 def plot_history(history: Any, *, best_epoch: int | None = None, title: str = "") -> Any:
@@ -131,6 +131,40 @@ def plot_schedules(
     ax.grid(alpha=0.3)
     # Above the axes: a schedule may go anywhere in them.
     ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2)
+    return figure
+
+
+def plot_range_test(test: Any, *, title: str = "") -> Any:
+    """Loss against learning rate: what a learning rate range test saw.
+
+    Args:
+        test: of :func:`jaxopt_nn.training.learning_rate_range_test`.
+        title: a title for the figure.
+
+    Returns:
+        A matplotlib figure: the loss of each batch, its moving average, and the suggested rate. Where the run has
+        diverged there is no line; a loss of more than four times the first is cut off.
+
+    Raises:
+        TypeError: it is no range test.
+
+    >>> from jaxopt_nn.training import RangeTest
+    >>> test = RangeTest(np.array([0.01, 0.1, 1.0]), np.array([2.0, 1.0, 3.0]), np.array([2.0, 1.5, 2.0]), 0.01)
+    >>> plot_range_test(test).axes[0].get_xlabel()
+    'learning rate'
+    """
+    if not all(hasattr(test, name) for name in ("learning_rate", "loss", "smooth_loss", "suggestion")):
+        raise TypeError(f"test: expected what learning_rate_range_test returns, got a {type(test).__name__}")
+    rates, losses, smooth = (np.asarray(each, np.float64) for each in (test.learning_rate, test.loss, test.smooth_loss))
+    figure, (ax,) = _figure(1, title)
+    ax.plot(rates, losses, color="0.75", linewidth=1, label="loss of the batch")
+    ax.plot(rates, smooth, label="moving average")
+    ax.axvline(float(test.suggestion), color="tab:orange", linestyle="--", label=f"suggested: {test.suggestion:.2g}")
+    low, high = np.nanmin(losses), max(np.nanmax(losses[:1]), np.nanmin(losses))
+    ax.set(xscale="log", xlabel="learning rate", ylabel="loss")
+    ax.set_ylim(low - 0.1 * (high - low), min(np.nanmax(losses), 4 * high) + 0.1 * (high - low))
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False)
     return figure
 
 

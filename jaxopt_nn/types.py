@@ -9,7 +9,6 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import chex
 import jax
 from jax.typing import ArrayLike as ArrayLike  # "may be traced and swept; never branched on in Python"
 
@@ -29,7 +28,7 @@ __all__ = [
 ]
 
 Array = jax.Array
-Key = chex.PRNGKey
+Key = jax.Array
 PyTree = Any
 Params = Any
 """Trained numbers: a pytree of float arrays, in our layers nested dictionaries: ``{"dense_0": {"kernel": ...}}``."""

@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import correct_nets, pages, plots, smoke, tables
+from benchmarks import figures, pages, plots, smoke, tables
 from benchmarks.__main__ import keep
 from benchmarks.cases import ACCELERATOR, CASES, quick
-from benchmarks.gradient_checking import check_case
 from benchmarks.measure import measure
 from benchmarks.points import CURVES, POINTS
 from benchmarks.roofline import count, shares
@@ -169,7 +168,7 @@ def test_every_side_is_known(name):
 
     case = (CASES | ACCELERATOR | POINTS)[name]
     assert {side.removesuffix(ONE_CORE) for side in ("ours", *case.goals)} <= SIDES[type(case.work)].keys()
-    assert {"ours", *case.goals} <= tables.PEERS.keys()
+    assert {"ours", *case.goals} <= figures.PEERS.keys()
     assert type(quick(case).work) is type(case.work) and quick(case).goals == case.goals
     if case.roofline:
         assert count(case.work).bytes > 0
@@ -213,14 +212,14 @@ def test_counts_are_those_of_the_compiler(name):
 
 
 def test_the_page_says_what_the_results_say():
-    page = pages.page(tables.results(), tables.results("scaling"), tables.layer_results())
+    page = pages.page(figures.results(), figures.results("scaling"), figures.layer_results())
     assert (ROOT / "docs" / "benchmarks.md").read_text() == page
 
 
 def test_the_pictures_are_of_the_results():
     drawn = {
         f"{stem}-{curve}.svg": plots.digest(curve, measured)
-        for stem, measured in tables.results("scaling").items()
+        for stem, measured in figures.results("scaling").items()
         for curve in CURVES
         if plots.speeds(curve, measured)
     }
@@ -262,7 +261,7 @@ def test_tables_have_a_row_for_whom_is_not_there():
         row |= {"ours_faster": 3.0, "ours_faster_min": 2.0, "ours_faster_max": 4.0}
         row |= {"accuracy": 0.5, "compile_seconds": 1.0, "peak_memory_mib": 2.0}
     short = tables.short_table({"cpu": {"1": result}})
-    assert "| Keras on JAX | absent | 2.5x |" in short and "16 steps per execution | failed | 2.5x |" in short
+    assert "<br>Keras on JAX: absent<br>Keras on JAX, 16 steps per execution: failed<br>" in short
     whole = pages.page({"cpu": {"1": result}}, {}, None)
     assert "| Keras on JAX | absent |" in whole and "16 steps per execution failed: it broke." in whole
 
@@ -275,14 +274,3 @@ def test_a_picture(tmp_path):
     assert f"figures {plots.digest('width', measured)}" in text
     measured["width-32"] = _point(torch=7.0)
     assert f"figures {plots.digest('width', measured)}" not in text
-
-
-@pytest.mark.parametrize("seed, number", [(50233, 5), (60091, 19), (70124, 11)])
-def test_what_was_a_false_alarm_once(seed, number):
-    """Of random correct nets that the checker failed: round-off beside a slope that cancels, and kinks that meet."""
-    structure = correct_nets.structure(seed)
-    with jax.enable_x64(structure.dtype == "float64"):
-        point, _ = correct_nets.draw(structure, seed, number)
-        report = check_case(jax.jit(correct_nets.loss_of(structure)), structure, point, 20 * seed + number)
-    for one in (report, report.second):
-        assert one is None or one.verdict in ("PASS", "KINK_OK", "DEAD", "INCONCLUSIVE"), report

@@ -7,12 +7,12 @@ import pytest
 from jax import lax
 
 from jaxopt_nn._jaxprs import equations
+from jaxopt_nn._jaxprs.flops import count_flops
 from jaxopt_nn._jaxprs.identity import fingerprint, identity
 from jaxopt_nn.checking import check_gradients
 from jaxopt_nn.checking._jaxpr.analysis import read
 from jaxopt_nn.checking._jaxpr.interpreter import Policy, is_jax_code, run, sites
 from jaxopt_nn.checking._objective.key_reuse import drawn_twice
-from jaxopt_nn.layers._inspection.flops import count_flops
 
 X = np.random.default_rng(0).standard_normal(6) + 0.3
 MESH = jax.make_mesh((1,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -86,7 +86,7 @@ def test_every_reader_looks_inside_of_every_primitive(name):
     f = lambda sin: lambda x: jnp.sum(hold(lambda x: noisy(sin, x), x))  # noqa: E731
     with jax.enable_x64(True):
         program, again = (jax.make_jaxpr(lambda x: f(doubled_sin)(x))(X) for _ in range(2))
-        assert kind in [type(equations.held(equation)) for equation in program.jaxpr.eqns]
+        assert kind in [type(equations.inner_programs(equation)) for equation in program.jaxpr.eqns]
         assert "doubled_sin" in {site.name for site in sites(program) if not is_jax_code(site)}
         assert read(program) == ((float(jnp.finfo(jnp.float32).eps),), True)
         assert drawn_twice(program, [X])
@@ -123,7 +123,7 @@ def test_what_is_not_known_is_opaque():
     reduced = lambda x: lax.reduce(x, np.float32(1), lambda a, b: a * b, (0,))  # noqa: E731
     for f in (solve, reduced):
         program = jax.make_jaxpr(f)(X.astype(np.float32))
-        assert equations.Held in [type(equations.held(equation)) for equation in program.jaxpr.eqns]
+        assert equations.Held in [type(equations.inner_programs(equation)) for equation in program.jaxpr.eqns]
         got = run(program, Policy(lambda _: True, lambda _: True), [X.astype(np.float32)])[0][0]
         np.testing.assert_allclose(got, f(X.astype(np.float32)), rtol=1e-6)
     root = lambda x: lax.custom_root(lambda y: y * y - x, x, lambda f, y: jnp.sqrt(x), lambda g, y: y / g(1.0))  # noqa: E731

@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "trees": {"types", "_safetensors"},
     "_arguments": {"types"},
     "_dtypes": set(),
-    "_jaxprs": set(),
+    "_jaxprs": {"_ops"},
     "_ops": {"types"},
     "_scale": {"types"},
     **{leaf: BASE for leaf in LEAVES},
@@ -113,7 +113,7 @@ def normalized(package: str) -> str:
 def test_import_does_nothing() -> None:
     script = """
 import json, sys
-import chex, jax, jax._src.xla_bridge, optax
+import jax, jax._src.xla_bridge, optax
 settings = {name: repr(value) for name, value in jax.config.values.items()}
 import jaxopt_nn
 print(json.dumps({
@@ -128,6 +128,40 @@ print(json.dumps({
     assert done.stderr == ""
     assert (found["backend"], found["settings"], found["optional"]) == (False, [], [])
     assert {module.__name__ for module in public_modules()} <= set(found["modules"])
+
+
+def lines_about_the_machine(package: Path) -> list[str]:
+    """Each line of ``package`` outside of ``_ops`` that names a backend or what steers its compiler."""
+    words = re.compile(r"optimization_barrier|custom_vmap|default_backend|\bXLA|\bCPU|\bcpu\b")
+    return [
+        f"{name}:{number}"
+        for file in sorted(package.rglob("*.py"))
+        if (name := file.relative_to(package)).parts[0] != "_ops"
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if words.search(line)
+    ]
+
+
+def test_only_ops_knows_the_machine(tmp_path: Path) -> None:
+    assert lines_about_the_machine(PACKAGE) == []
+    planted = {
+        "layers/dense.py": "y = lax.optimization_barrier(y)",
+        "losses.py": "# XLA fuses this",
+        "metrics.py": 'if jax.default_backend() == "gpu":',
+        "trees.py": "from jax.custom_batching import custom_vmap",
+        "_ops/plain.py": "# on a CPU",
+        "plots.py": "# two CPUs",
+        "types.py": 'device = jax.devices("cpu")[0]',
+    }
+    for name, line in planted.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"import jax\n{line}\n")
+    assert lines_about_the_machine(tmp_path) == sorted(f"{name}:2" for name in planted if "_ops" not in name)
+
+
+def test_the_machine_takes_few_lines() -> None:
+    files = sorted((PACKAGE / "_ops").rglob("*.py"))
+    assert sum(len(file.read_text().splitlines()) for file in files) <= 900
 
 
 def test_dependencies_point_one_way() -> None:
@@ -194,12 +228,12 @@ def test_each_public_name_has_one_path() -> None:
 
 
 def test_lowest_pins_are_the_lower_bounds() -> None:
-    assert pins("lowest") == requirements("data", "plots", "progress")
+    assert pins("lowest") == requirements("data", "plots", "progress", "tensorboard")
 
 
 def test_pins_cover_what_is_required_and_agree() -> None:
     development, older, peers = pins("dev"), pins("python3.11"), pins("peers")
-    assert set(requirements("data", "plots", "progress", "test", "docs", "dev")) <= set(development) & set(older)
+    assert set(requirements("data", "plots", "progress", "tensorboard", "test", "docs", "dev")) <= set(development) & set(older)
     assert set(requirements("peers")) <= set(peers)
     assert {name: peers[name] for name in peers if name in older} == {
         name: older[name] for name in peers if name in older

@@ -1,33 +1,32 @@
-"""The README's first example runs as it stands, and tables say what the results say."""
+"""The README's examples run as they stand and print what it shows; its table says what the results say."""
 
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from benchmarks import check_tables, tables
-from jaxopt_nn import training
+from benchmarks import figures, tables
 
 README = Path(__file__).parent.parent / "README.md"
 
 
+def _numbers(text):
+    return [float(number) for number in re.findall(r"([\d.]+)%", text)]
+
+
 @pytest.mark.slow
-def test_the_first_example():
-    example = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL).group(1)
+def test_the_examples(capsys):
+    blocks = re.findall(r"```python\n(.*?)```\n.*?\n```\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(blocks) == 2
     names = {}
-    exec(example, names)
-    scores = training.evaluate(names["recipe"], names["hparams"], names["result"], names["test"])
-    assert float(scores["accuracy"]) > 0.9
-    np.testing.assert_array_equal(names["fitted"].history["valid_loss"], names["result"].history["valid_loss"])
-    assert names["lanes"].history["valid_loss"].shape == (16, 30)
+    for example, shown in blocks:
+        exec(example, names)
+        printed = capsys.readouterr().out
+        assert re.sub(r"[\d.]+%", "%", printed) == re.sub(r"[\d.]+%", "%", shown)
+        # A percent is a digit or two of the test set: the last bits of a run depend on the machine.
+        assert _numbers(printed) == pytest.approx(_numbers(shown), abs=3.0)
 
 
 def test_the_table_of_benchmarks():
     text = README.read_text()
-    assert tables.insert(text, tables.short_table(tables.results())) == text
-
-
-def test_the_tables_of_gradient_checking():
-    text = (README.parent / "docs" / "gradient_checking.md").read_text()
-    assert tables.insert(text, check_tables.tables()) == text
+    assert tables.insert(text, tables.short_table(figures.results())) == text

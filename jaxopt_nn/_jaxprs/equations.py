@@ -7,10 +7,23 @@ change from version to version. They are read here and nowhere else.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 from jax.extend import core
 
-__all__ = ["Call", "Cond", "Held", "Scan", "ShardMap", "While", "closed", "held", "is_program", "opened", "programs_in"]
+from jaxopt_nn import _ops
+
+__all__ = [
+    "Call",
+    "Cond",
+    "Held",
+    "Scan",
+    "ShardMap",
+    "While",
+    "closed",
+    "inner_programs",
+    "is_program",
+    "opened",
+    "programs_in",
+]
 
 # Of newer versions one class with ``Jaxpr``, and a public name no more.
 _Closed: Any = core.ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]
@@ -21,8 +34,7 @@ class Call(NamedTuple):
 
     Attributes:
         program: the program that runs.
-        rule: ``"custom_jvp"`` or ``"custom_vjp"`` where the equation has a derivative of its own, ``"custom_vmap"``
-            where it has lanes of its own, else empty.
+        rule: ``"custom_jvp"`` or ``"custom_vjp"`` where the equation has a derivative of its own, else empty.
         again: whether it computes again what has been computed, as ``jax.checkpoint`` does in the backward pass.
     """
 
@@ -71,7 +83,7 @@ class Cond(NamedTuple):
     """``lax.cond`` and ``lax.switch``: the first operand is the branch's number, the others go to the branch.
 
     Attributes:
-        branches: one program each. Of ``lax.platform_dependent`` only the one for the default backend.
+        branches: one program each. Of ``lax.platform_dependent`` only the one for this machine.
     """
 
     branches: tuple[Any, ...]
@@ -120,7 +132,7 @@ def programs_in(params: Mapping[str, Any]) -> list[Any]:
     return [item for item in items if is_program(item)]
 
 
-def held(equation: Any) -> Call | Scan | While | Cond | ShardMap | Held | None:
+def inner_programs(equation: Any) -> Call | Scan | While | Cond | ShardMap | Held | None:
     """The programs of an equation and how its operands reach them; None for a plain operation."""
     name, params = equation.primitive.name, equation.params
     inner = tuple(programs_in(params))
@@ -147,7 +159,7 @@ def held(equation: Any) -> Call | Scan | While | Cond | ShardMap | Held | None:
         and _types(jaxpr.invars) == _types(equation.invars)
         and (_types(jaxpr.outvars) == _types(equation.outvars))
     ):
-        rule = next((rule for rule in ("custom_jvp", "custom_vjp", "custom_vmap") if name.startswith(rule)), "")
+        rule = next((rule for rule in ("custom_jvp", "custom_vjp") if name.startswith(rule)), "")
         return Call(inner[0], rule, bool(params.get("differentiated")))
     return Held(inner)
 
@@ -156,7 +168,7 @@ def _of_this_platform(params: Mapping[str, Any], branches: tuple[Any, ...]) -> t
     platforms = params.get("branches_platforms")
     if platforms is None:
         return branches
-    here = jax.default_backend()
+    here = _ops.platform()
     return tuple(branch for branch, names in zip(branches, platforms, strict=True) if names is None or here in names)[
         :1
     ]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from jaxopt_nn import _ops
 from jaxopt_nn._jaxprs.equations import is_program, opened
 
 __all__ = ["fingerprint", "identity"]
@@ -24,7 +25,7 @@ def fingerprint(program: Any) -> list[Any]:
 def identity(jaxpr: Any) -> tuple[Any, ...]:
     """What a jaxpr computes, to be hashed: equal for two that may share a compiled program, and for no others.
 
-    The rules of ``custom_jvp``, ``custom_vjp`` and ``custom_vmap`` are left out: without another transformation they do
+    The rules of ``custom_jvp``, ``custom_vjp`` and their like are left out: without another transformation they do
     nothing.
     """
     parts: list[Any] = []
@@ -44,7 +45,7 @@ _CONTEXT = (
 )
 
 
-_RULED = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_vmap_call"})
+_RULED = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", _ops.VMAP_RULE_CALL})
 
 
 def _collect(jaxpr: Any, parts: list[Any], describe: Callable[[Any, str, Any], Any]) -> None:

@@ -14,7 +14,15 @@ from jax.custom_batching import custom_vmap
 from jaxopt_nn._ops.windows import Axis
 from jaxopt_nn.types import Array, Key
 
-__all__ = ["any_over_vmapped_axis", "convolve", "convolve_transposed", "max_pool", "random_uint16", "sum_pool"]
+__all__ = [
+    "any_over_vmapped_axis",
+    "convolve",
+    "convolve_transposed",
+    "max_pool",
+    "random_uint16",
+    "record",
+    "sum_pool",
+]
 
 _STREAM = 0x64726F70  # jax.random counts from 0: the same key gives other numbers there
 
@@ -109,6 +117,18 @@ def random_uint16(key: Key, shape: Sequence[int]) -> Array:
     first, second = jnp.split(hashes, 2)
     units = jnp.concatenate([first, first >> 16, second, second >> 16]).astype(jnp.uint16)
     return units[:size].reshape(tuple(shape))
+
+
+def record(value: Array, previous: Array, *, never: Array) -> Array:
+    """``value``, which a state carries beside its other uses in a step.
+
+    Args:
+        value: a scalar.
+        previous: what the state carried before.
+        never: a condition that is always False, though the program does not say so.
+    """
+    del previous, never
+    return value
 
 
 @custom_vmap

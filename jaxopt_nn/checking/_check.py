@@ -178,7 +178,7 @@ def check_gradients(
         calls: list[int] = []
         reasons: dict[str, None] = {}
         # More than one move: round-off takes few values, and may happen to be the same one again.
-        moved = functools.cache(
+        nearby_claims = functools.cache(
             lambda: [
                 gradient(
                     [
@@ -194,7 +194,7 @@ def check_gradients(
             arguments,
             stripped,
             gradient,
-            moved,
+            nearby_claims,
             stops,
             grad_fn is None,
             2 * directions,
@@ -212,7 +212,7 @@ def check_gradients(
         ]
         norms = [float(np.linalg.norm(claim.gradient)) for claim in claims]
         scales = [natural_scale(leaf) for leaf in arguments.leaves]
-        vanishing = _vanishing(moved, claims, norms, scales, oracles, roundings)
+        vanishing = _vanishing(nearby_claims, claims, norms, scales, oracles, roundings)
         plain = [
             bool(np.all(np.isfinite(claimed[i])))
             and not (claim.rounding or claim.slack or np.ndim(claim.units))
@@ -220,13 +220,20 @@ def check_gradients(
             and not disputed(claim, oracles[i])
             for i, claim in enumerate(claims)
         ]
-        groups = [] if each_leaf else [*whole_tree.alike(norms, scales, plain), *whole_tree.still(norms, scales, plain)]
+        groups = (
+            []
+            if each_leaf
+            else [
+                *whole_tree.influence_groups(norms, scales, plain),
+                *whole_tree.zero_groups(norms, scales, plain),
+            ]
+        )
         probe = counting_probe(objective, arguments, 2 * directions, calls, frozen=frozen, groups=groups)
-        quick = whole_tree.passed(probe, claims, groups, settings)
+        quick = whole_tree.check_groups(probe, claims, groups, settings)
         evidence = [quick[i][0] if i in quick else gather(probe, claim, settings) for i, claim in enumerate(claims)]
         # Beside f itself too: all that there is of a gradient may be round-off.
         least = abs(evidence[0].sample.middle)
-        vanishing = _vanishing(moved, claims, norms, scales, oracles, roundings, least)
+        vanishing = _vanishing(nearby_claims, claims, norms, scales, oracles, roundings, least)
         unrepeatable = _unrepeatable(objective, repeats, evidence)
         findings = [
             unrepeatable
@@ -249,8 +256,8 @@ def check_gradients(
     if stripped.reason:
         notes = (*notes, f"rule-stripped AD was not to be had: {stripped.reason}")
     if places := casts.casts(original.program) if any(original.reading.rounding) else []:
-        wide = "" if narrow else "; differences, and rule-stripped AD, are those of f in float64 throughout"
-        notes = (*notes, f"f rounds to a shorter float: {', '.join(places)}{wide}")
+        throughout = "" if narrow else "; differences, and rule-stripped AD, are those of f in float64 throughout"
+        notes = (*notes, f"f rounds to a shorter float: {', '.join(places)}{throughout}")
     notes = (*notes, *([narrow] if narrow else []), *reasons)
     leaves = [row(arguments, i, claimed[i], evidence[i], findings[i], own[i], oracles[i]) for i in range(len(claimed))]
     second = None
@@ -275,7 +282,7 @@ def check_gradients(
 
 
 def _vanishing(
-    moved: Callable[[], list[list[Any]]],
+    nearby_claims: Callable[[], list[list[Any]]],
     claims: Sequence[Claim],
     norms: Sequence[float],
     scales: Sequence[float],
@@ -283,7 +290,7 @@ def _vanishing(
     roundings: Sequence[float],
     least: float = 0.0,
 ) -> list[float | None]:
-    """Which claimed gradients are zero but for round-off; ``moved`` gives the claims at points next to the point.
+    """Which claimed gradients are zero but for round-off; ``nearby_claims`` gives those next to the point.
 
     Such a gradient, that of a bias before a normalization say, is tiny beside the others, or beside ``least``, and
     another one altogether when the point moves by a few units in the last place. Of a gradient that is only small the
@@ -302,16 +309,16 @@ def _vanishing(
         whole = max(beside_f, largest if exact * scale <= share * largest else 0.0)
         reach.append(whole / scale if whole else None)
     return [
-        limit if limit and _is_round_off(moved, claim, norm, oracle) else None
+        limit if limit and _is_round_off(nearby_claims, claim, norm, oracle) else None
         for limit, claim, norm, oracle in zip(reach, claims, norms, oracles, strict=True)
     ]
 
 
-def _is_round_off(moved: Callable[[], list[list[Any]]], claim: Claim, norm: float, oracle: Oracle) -> bool:
+def _is_round_off(nearby_claims: Callable[[], list[list[Any]]], claim: Claim, norm: float, oracle: Oracle) -> bool:
     """Whether a tiny gradient is another one next to the point; for a claim of zero, whether that of the oracle is."""
     if norm:
         with np.errstate(over="ignore"):  # in units that suit f a number may be huge; infinity is more than enough
-            changes = [np.linalg.norm(again[claim.leaf] * claim.units - claim.gradient) for again in moved()]
+            changes = [np.linalg.norm(again[claim.leaf] * claim.units - claim.gradient) for again in nearby_claims()]
         return float(max(changes)) >= 0.1 * norm
     if oracle.stripped is None:  # by a rule or by hand: then differences alone do not know better
         return oracle.plain

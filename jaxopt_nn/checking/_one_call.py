@@ -256,11 +256,11 @@ def _other_tangent(f: Callable[..., Any], args: tuple[Any, ...], words: tuple[in
         return ""
     generator = np.random.default_rng((*words, 7))
     with in_float64():
-        wide = [np.asarray(leaf).astype(np.float64) for leaf in point]
-        tangents = [generator.standard_normal(leaf.shape) for leaf in wide]
+        exact = [np.asarray(leaf).astype(np.float64) for leaf in point]
+        tangents = [generator.standard_normal(leaf.shape) for leaf in exact]
         scalar = lambda *some: _dot(call(*some), words)  # noqa: E731
-        forward = float(jax.jvp(scalar, wide, tangents)[1])
-        back = jax.vjp(scalar, *wide)[1](np.float64(1))
+        forward = float(jax.jvp(scalar, exact, tangents)[1])
+        back = jax.vjp(scalar, *exact)[1](np.float64(1))
         products = [float(np.sum(np.asarray(g) * t)) for g, t in zip(back, tangents, strict=True)]
     size = sum(abs(product) for product in products) + abs(forward)
     if abs(forward - sum(products)) > 1e-6 * size:

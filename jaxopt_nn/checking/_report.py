@@ -142,8 +142,8 @@ class GradientReport(NamedTuple):
     @property
     def dtype_verdict(self) -> DtypeVerdict | None:
         """The verdict on the gradient in the caller's own dtype: FAIL if a leaf fails, None if none was compared."""
-        found = {leaf.dtype_verdict for leaf in self.leaves}
-        return "FAIL" if "FAIL" in found else "PASS" if "PASS" in found else None
+        verdicts = {leaf.dtype_verdict for leaf in self.leaves}
+        return "FAIL" if "FAIL" in verdicts else "PASS" if "PASS" in verdicts else None
 
     @property
     def ok(self) -> bool:
@@ -246,8 +246,8 @@ def _row(leaf: LeafReport) -> tuple[str, ...]:
 
 def _verdict(leaf: LeafReport) -> str:
     """The worse one of the leaf's two verdicts."""
-    lost = leaf.dtype_verdict == "FAIL" and leaf.verdict in ("PASS", "KINK_OK", "DEAD")
-    return f"FAIL in {leaf.dtype}" if lost else leaf.verdict
+    fails_in_dtype = leaf.dtype_verdict == "FAIL" and leaf.verdict in ("PASS", "KINK_OK", "DEAD")
+    return f"FAIL in {leaf.dtype}" if fails_in_dtype else leaf.verdict
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:

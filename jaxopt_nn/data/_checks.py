@@ -160,12 +160,12 @@ def blurred_feature(values: NDArray[Any], dtype: Any) -> str | None:
     for column in np.flatnonzero(differ & (size * step > 1e-3 * spread)):
         exact = columns[:, column]
         with np.errstate(over="ignore"):
-            moved = exact.astype(dtype)
+            rounded = exact.astype(dtype)
         # Whole numbers too large for float64 have steps of many there; the others are compared.
-        off = np.abs(exact.astype(np.float64) - moved.astype(np.float64)).max()
-        if off > 1e-3 * spread[column] or (is_integer(values.dtype) and size[column] > 2**53):
+        error = np.abs(exact.astype(np.float64) - rounded.astype(np.float64)).max()
+        if error > 1e-3 * spread[column] or (is_integer(values.dtype) and size[column] > 2**53):
             index = [int(i) for i in np.unravel_index(column, values.shape[1:])]
-            before, after = len(np.unique(exact)), len(np.unique(moved))
+            before, after = len(np.unique(exact)), len(np.unique(rounded))
             return (
                 f"from {exact.min()} to {exact.max()}{f' in feature {index}' if index else ''}, "
                 f"of which {np.dtype(dtype)} leaves {after} of {before} different numbers"
@@ -208,18 +208,18 @@ def _check_held(name: str, leaf: Any) -> None:
             f"{name}: expected numbers in the byte order of this machine, got dtype {leaf.dtype.str}; "
             f"data.from_arrays converts them, and so does .astype({leaf.dtype.name!r})"
         )
-    held = jax.dtypes.canonicalize_dtype(leaf.dtype)
-    if held == leaf.dtype:
+    target = jax.dtypes.canonicalize_dtype(leaf.dtype)
+    if target == leaf.dtype:
         return
     with np.errstate(over="ignore"):
-        narrow = leaf.astype(held)
-    lost = narrow != leaf if is_integer(held) else ~np.isfinite(narrow) & np.isfinite(leaf)
-    if lost.any():
-        raise ValueError(f"{name}: expected numbers that fit {held}, got {first_where(leaf, lost)}")
-    blurred = None if is_integer(held) else blurred_feature(leaf, held)
+        narrow = leaf.astype(target)
+    overflows = narrow != leaf if is_integer(target) else ~np.isfinite(narrow) & np.isfinite(leaf)
+    if overflows.any():
+        raise ValueError(f"{name}: expected numbers that fit {target}, got {first_where(leaf, overflows)}")
+    blurred = None if is_integer(target) else blurred_feature(leaf, target)
     if blurred is not None:
         raise ValueError(
-            f"{name}: expected numbers that stay apart in {held}, got such {blurred}: scale them first, "
+            f"{name}: expected numbers that stay apart in {target}, got such {blurred}: scale them first, "
             f"as with data.fit_standard_scaler, or subtract a number from them"
         )
 

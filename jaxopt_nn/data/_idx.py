@@ -68,8 +68,8 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
         # Reading on finds surplus bytes, and makes gzip verify its checksum, which stands at the end of the file.
         surplus = _read(stream, 1, path)
     if surplus or len(values) != expected:
-        found = f"more than {expected}" if surplus else f"{len(values)}"
-        raise ValueError(f"{path}: expected {expected} bytes of values for {dtype.name}{list(shape)}, found {found}")
+        actual = f"more than {expected}" if surplus else f"{len(values)}"
+        raise ValueError(f"{path}: expected {expected} bytes of values for {dtype.name}{list(shape)}, found {actual}")
     return np.frombuffer(values, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 

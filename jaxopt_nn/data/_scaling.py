@@ -213,18 +213,18 @@ def _spread_or_one(low: NDArray[Any], high: NDArray[Any]) -> NDArray[Any]:
 
 
 def _fit(x: PyTree, statistics: Callable[[NDArray[Any]], _Statistics], offset: float) -> Scaler:
-    counted = None
+    has_weight = None
     if isinstance(x, Batch):
         num_examples("x", x)
         if x.weight is not None:
             check_concrete("x.weight", x.weight)
-            counted = np.asarray(x.weight) > 0
+            has_weight = np.asarray(x.weight) > 0
         x = x.x
     leaves, tree = jax.tree.flatten(x)
     if not leaves:
         raise TypeError(f"x: expected an array, got {x!r}")
     fitted = [
-        _fit_leaf(f"x[{path}]" if path else "x", leaf, counted, statistics, offset) for path, leaf in named_leaves(x)
+        _fit_leaf(f"x[{path}]" if path else "x", leaf, has_weight, statistics, offset) for path, leaf in named_leaves(x)
     ]
     return Scaler(*(jax.tree.unflatten(tree, part) for part in zip(*fitted, strict=True)))
 
@@ -232,17 +232,17 @@ def _fit(x: PyTree, statistics: Callable[[NDArray[Any]], _Statistics], offset: f
 def _fit_leaf(
     name: str,
     leaf: Any,
-    counted: NDArray[np.bool_] | None,
+    has_weight: NDArray[np.bool_] | None,
     statistics: Callable[[NDArray[Any]], _Statistics],
     offset: float,
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     check_real(name, leaf)
     check_concrete(name, leaf)
     values = np.asarray(leaf)
-    if counted is not None and not counted.all():
-        values = values[counted]
+    if has_weight is not None and not has_weight.all():
+        values = values[has_weight]
     if values.ndim == 0 or len(values) == 0:
-        weighted = "" if counted is None else " of positive weight"
+        weighted = "" if has_weight is None else " of positive weight"
         raise ValueError(f"{name}: expected at least one row{weighted}, got the shape {list(values.shape)}")
     check_finite(name, values)
     dtype = np.dtype(np.float64 if values.dtype == np.float64 else np.float32)

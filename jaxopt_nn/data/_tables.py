@@ -114,8 +114,8 @@ def load_csv(
     if not features:
         raise ValueError(f"{path}: expected at least one feature column besides the target, got the columns {names}")
     x = _narrow(f"{path}, features", [[_number(row, column, names, path) for column in features] for row in rows])
-    y, found = _targets(rows, target_column, names, path, task, classes)
-    return CsvData(Batch(x, y), tuple(names[column] for column in features), found)
+    y, class_names = _targets(rows, target_column, names, path, task, classes)
+    return CsvData(Batch(x, y), tuple(names[column] for column in features), class_names)
 
 
 def _read(
@@ -192,8 +192,8 @@ def _are_labels(numbers: list[float]) -> bool:
     """Whether whole numbers are rather classes than measurements: two, or a count from 0 or 1 of which all recur."""
     counts = Counter(numbers)
     first = int(min(counts))
-    counted = first in (0, 1) and sorted(counts) == list(range(first, first + len(counts)))
-    return len(counts) == 2 or (len(counts) > 2 and counted and min(counts.values()) > 1)
+    are_consecutive = first in (0, 1) and sorted(counts) == list(range(first, first + len(counts)))
+    return len(counts) == 2 or (len(counts) > 2 and are_consecutive and min(counts.values()) > 1)
 
 
 def _narrow(name: str, numbers: Any) -> NDArray[Any]:
@@ -235,11 +235,13 @@ def _targets(
         return _narrow(f"{path}, {where}", [_number(row, column, names, path) for row in rows]), None
     if whole and not plain:
         cells = [_short(cell) for cell in cells]
-    found = [str(name) for name in classes] if classes is not None else sorted(set(cells), key=int if whole else None)
-    index = {name: i for i, name in enumerate(found)}
+    class_names = (
+        [str(name) for name in classes] if classes is not None else sorted(set(cells), key=int if whole else None)
+    )
+    index = {name: i for i, name in enumerate(class_names)}
     index = {_short(name): i for name, i in index.items() if _is_whole(name)} | index  # 1 and 1.0 are one class
     for row, cell in zip(rows, cells, strict=True):
         if not cell or cell not in index:
-            expected = f"one of the classes {found}" if classes is not None else "a class"
+            expected = f"one of the classes {class_names}" if classes is not None else "a class"
             raise ValueError(f"{path}, line {row.line}, {where}: expected {expected}, got {cell!r}")
-    return np.array([index[cell] for cell in cells], np.int32), tuple(found)
+    return np.array([index[cell] for cell in cells], np.int32), tuple(class_names)

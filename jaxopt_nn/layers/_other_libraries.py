@@ -1,14 +1,14 @@
 """Models of other libraries, or of one's own, as layers: with their state (running statistics), their keys and modes.
 
-A guest is a :class:`~jaxopt_nn.types.Layer` like any other: alone as a recipe's model, or as a part of one. What a
+Such a model is a :class:`~jaxopt_nn.types.Layer` like any other: alone as a recipe's model, or as a part of one. What a
 library calls its mode is set from ``train``: a call that takes ``train``, ``training`` or ``is_training`` gets it as it
 is, one that takes ``deterministic``, ``use_running_average`` or ``inference`` gets its opposite.
 
-Other libraries know no example weights: a guest's batch normalization counts the rows that pad the last batch. Where
+Other libraries know no example weights: their batch normalization counts the rows that pad the last batch. Where
 that matters, drop that batch (``Recipe(last_batch="drop")``) or use :func:`jaxopt_nn.layers.batch_norm`. Only a batch
-in which no row has weight leaves a guest's state as it is.
+in which no row has weight leaves the state as it is.
 
-Nothing of these libraries is imported before a guest of theirs is made.
+A library is imported when the first model of it is made.
 """
 
 import importlib
@@ -29,7 +29,7 @@ _WHILE_NOT = ("deterministic", "use_running_average", "inference")
 
 
 def from_apply(
-    init: Callable[..., Any], apply: Callable[..., Any], *, has_state: bool = False, name: str = "guest"
+    init: Callable[..., Any], apply: Callable[..., Any], *, has_state: bool = False, name: str = "model"
 ) -> Layer:
     """A layer from a pair of functions, with as much of the protocol as they want.
 
@@ -50,23 +50,23 @@ def from_apply(
     >>> import jax, jax.numpy as jnp
     >>> layer = from_apply(lambda key, x: {"slope": jnp.ones(x.shape[-1])}, lambda params, x: x @ params["slope"])
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((4, 3)))
-    >>> layer.apply(params, state, jnp.ones((4, 3)), train=False, key=None, weight=None)[0].tolist()
+    >>> layer.apply(params, state, jnp.ones((4, 3)))[0].tolist()
     [3.0, 3.0, 3.0, 3.0]
     """
     for argument, value in (("init", init), ("apply", apply)):
         if not callable(value):
             raise TypeError(f"{argument}: expected a function, got {value!r}")
-    wanted = _named(apply, "train", "key", "weight")
+    wanted = _parameters_named(apply, "train", "key", "weight")
 
-    def init_guest(key: Key, x: PyTree) -> tuple[Params, State]:
-        made = init(key, _zeros(x))
+    def init_layer(key: Key, x: PyTree) -> tuple[Params, State]:
+        result = init(key, _zeros(x))
         if not has_state:
-            return made, {}
-        if not isinstance(made, tuple) or len(made) != 2:
-            raise ValueError(f"init: expected (params, state), got {type(made).__name__}")
-        return made
+            return result, {}
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise ValueError(f"init: expected (params, state), got {type(result).__name__}")
+        return result
 
-    def apply_guest(
+    def apply_layer(
         params: Params,
         state: State,
         x: PyTree,
@@ -75,11 +75,11 @@ def from_apply(
         key: Key | None = None,
         weight: Array | None = None,
     ) -> tuple[PyTree, State]:
-        given = {"train": train, "key": key, "weight": weight}
-        keywords = {argument: given[argument] for argument in wanted}
+        options = {"train": train, "key": key, "weight": weight}
+        keywords = {argument: options[argument] for argument in wanted}
         return apply(params, state, x, **keywords) if has_state else (apply(params, x, **keywords), state)
 
-    return Layer(init_guest, apply_guest, name)
+    return Layer(init_layer, apply_layer, name)
 
 
 def from_linen(module: Any, *, rngs: tuple[str, ...] = ("dropout",)) -> Layer:
@@ -181,13 +181,13 @@ def from_nnx(build: Callable[[Any], Any]) -> Layer:
             raise ValueError("key: expected a PRNG key in training, got None")
         leaves, treedef = jax.tree.flatten(streams)
         own = jax.random.key(0) if key is None else key
-        fresh = [
+        rngs = [
             jax.random.fold_in(own, index)
             if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
             else jnp.zeros(leaf.shape, leaf.dtype)
             for index, leaf in enumerate(leaves)
         ]
-        values = (params, treedef.unflatten(fresh), state)
+        values = (params, treedef.unflatten(rngs), state)
         module = nnx.merge(definition, *map(filled, templates, values))
         module.train() if train else module.eval()
         y = module(x)
@@ -218,9 +218,9 @@ def from_equinox(build: Callable[[Key], Any], *, batched: bool = False, axis_nam
     eqx = _library("equinox")
     _check_build(build, eqx.Module, "lambda key: eqx.nn.Linear(5, 3, key=key)")
 
-    def split(made: Any, is_array: Callable[[Any], bool]) -> tuple[Any, Any, Any, Any]:
+    def split(result: Any, is_array: Callable[[Any], bool]) -> tuple[Any, Any, Any, Any]:
         """Trained arrays, other arrays, all that is no array, and the state."""
-        module, state = made if isinstance(made, tuple) else (made, None)
+        module, state = result if isinstance(result, tuple) else (result, None)
         arrays, static = eqx.partition(module, is_array)
         params, constants = eqx.partition(arrays, lambda leaf: jnp.issubdtype(leaf.dtype, jnp.inexact))
         return params, constants, static, state
@@ -228,13 +228,13 @@ def from_equinox(build: Callable[[Key], Any], *, batched: bool = False, axis_nam
     abstract = eqx.filter_eval_shape(build, jax.random.key(0))
     _check_module("build", abstract[0] if isinstance(abstract, tuple) else abstract, eqx.Module, "eqx.nn.Linear(5, 3)")
     _, constants_like, static, state_like = split(abstract, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
-    takes_key = bool(_named(type(abstract[0] if isinstance(abstract, tuple) else abstract).__call__, "key"))
+    takes_key = bool(_parameters_named(type(abstract[0] if isinstance(abstract, tuple) else abstract).__call__, "key"))
 
     def init(key: Key, x: PyTree) -> tuple[Params, State]:
         del x
         params, constants, _, state = split(build(key), eqx.is_array)
-        kept = {"constants": constants, "state": state}
-        return params, {name: dict(named_leaves(tree)) for name, tree in kept.items() if jax.tree.leaves(tree)}
+        parts = {"constants": constants, "state": state}
+        return params, {name: dict(named_leaves(tree)) for name, tree in parts.items() if jax.tree.leaves(tree)}
 
     def apply(
         params: Params,
@@ -245,7 +245,7 @@ def from_equinox(build: Callable[[Key], Any], *, batched: bool = False, axis_nam
         key: Key | None = None,
         weight: Array | None = None,
     ) -> tuple[PyTree, State]:
-        constants = _refilled(constants_like, state.get("constants", {}))
+        constants = _with_leaves(constants_like, state.get("constants", {}))
         module = eqx.nn.inference_mode(eqx.combine(params, constants, static), value=not train)
 
         def one(x: PyTree, inner: Any, key: Key | None) -> tuple[PyTree, Any]:
@@ -253,7 +253,7 @@ def from_equinox(build: Callable[[Key], Any], *, batched: bool = False, axis_nam
             return (module(x, **keywords), None) if inner is None else module(x, inner, **keywords)
 
         # An Equinox state may be used once: so it is made anew from its arrays.
-        inner = None if state_like is None else _refilled(state_like, state.get("state", {}))
+        inner = None if state_like is None else _with_leaves(state_like, state.get("state", {}))
         if batched:
             y, inner = one(x, inner, key)
         else:
@@ -312,7 +312,7 @@ def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"a guest of {package} needs it installed: pip install {package}") from error
+        raise ImportError(f"a model of {package} needs it installed: pip install {package}") from error
 
 
 def _check_build(build: Any, module: type, example: str) -> None:
@@ -335,15 +335,15 @@ def _unless_empty(weight: Array | None, x: PyTree, new: State, old: State) -> St
         return old
     if weight is None:
         return new
-    there = jnp.sum(weight) > 0
-    return jax.tree.map(lambda new, old: jnp.where(there, new, old), new, old)
+    has_weight = jnp.sum(weight) > 0
+    return jax.tree.map(lambda new, old: jnp.where(has_weight, new, old), new, old)
 
 
 def _zeros(x: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), x)
 
 
-def _refilled(like: PyTree, leaves: Mapping[str, Array]) -> PyTree:
+def _with_leaves(like: PyTree, leaves: Mapping[str, Array]) -> PyTree:
     """A tree like ``like``, with leaves by path."""
     return jax.tree.unflatten(jax.tree.structure(like), [leaves[path] for path, _ in named_leaves(like)])
 
@@ -352,7 +352,7 @@ def _kind(module: Any) -> str:
     return type(module).__name__.lower()
 
 
-def _named(function: Callable[..., Any], *names: str) -> list[str]:
+def _parameters_named(function: Callable[..., Any], *names: str) -> list[str]:
     """Those of the names that a function has a parameter for."""
     try:
         parameters = inspect.signature(function).parameters

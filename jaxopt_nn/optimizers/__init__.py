@@ -52,6 +52,7 @@ from jaxopt_nn.optimizers._wrappers.in_float32 import in_float32
 from jaxopt_nn.optimizers._wrappers.lookahead import LookaheadState, lookahead
 from jaxopt_nn.optimizers._wrappers.precision import StoredState, stochastic_round, store_state
 from jaxopt_nn.optimizers._wrappers.sam import sam
+from jaxopt_nn.optimizers._wrappers.weight_average import WeightAverageState, weight_average
 from jaxopt_nn.optimizers._wrappers.weight_ema import WeightEmaState, weight_ema
 
 __all__ = [
@@ -75,6 +76,7 @@ __all__ = [
     "ScheduleFreeState",
     "SophiaState",
     "StoredState",
+    "WeightAverageState",
     "WeightEmaState",
     "adadelta",
     "adafactor",
@@ -129,5 +131,6 @@ __all__ = [
     "sophia",
     "stochastic_round",
     "store_state",
+    "weight_average",
     "weight_ema",
 ]

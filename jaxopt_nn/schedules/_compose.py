@@ -8,7 +8,6 @@ from jaxopt_nn._arguments import check_bool, check_number
 from jaxopt_nn.schedules._decay import constant
 from jaxopt_nn.schedules._steps import (
     Schedule,
-    alike,
     as_float,
     as_steps,
     boundary_list,
@@ -16,6 +15,7 @@ from jaxopt_nn.schedules._steps import (
     check_steps,
     done_and_left,
     rate_of,
+    same_dtype,
     whole_periods,
 )
 from jaxopt_nn.types import Array, ArrayLike
@@ -57,7 +57,7 @@ def warmup(learning_rate: ArrayLike | Schedule, warmup_steps: ArrayLike, init_va
     check_number("init_value", init_value, 0.0)
 
     def schedule(count: ArrayLike) -> Array:
-        count, steps = alike(count, warmup_steps)
+        count, steps = same_dtype(count, warmup_steps)
         # One evaluation gives both the peak, s(0), and what follows it.
         value = as_float(rate_of("learning_rate", after, jnp.maximum(count - steps, 0)))
         done, left = done_and_left(count, steps)
@@ -102,7 +102,7 @@ def join(schedules: Sequence[ArrayLike | Schedule], boundaries: Sequence[ArrayLi
 
     def schedule(count: ArrayLike) -> Array:
         count = as_steps(count)
-        pairs = [alike(count, end) for end in ends]
+        pairs = [same_dtype(count, end) for end in ends]
         turns = [now < bound for now, bound in pairs]
         own = [count, *(jnp.maximum(now - bound, 0) for now, bound in pairs)]
         # Whose turn is over is evaluated at its first step: nothing overflows out of sight.

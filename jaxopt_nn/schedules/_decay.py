@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from jaxopt_nn._arguments import check_bool, check_number
 from jaxopt_nn.schedules._steps import (
     Schedule,
-    alike,
     as_float,
     as_list,
     as_steps,
     boundary_list,
     check_steps,
     done_and_left,
+    same_dtype,
     whole_periods,
 )
 from jaxopt_nn.types import Array, ArrayLike
@@ -118,7 +118,7 @@ def multi_step_decay(
         count = as_steps(count)
         rate = jnp.broadcast_to(as_float(learning_rate), count.shape)
         for boundary, each in zip(steps, factors, strict=True):
-            now, end = alike(count, boundary)
+            now, end = same_dtype(count, boundary)
             rate = jnp.where(now < end, rate, rate * as_float(each))
         return rate
 

@@ -1,7 +1,7 @@
 """Numbers of steps, and arithmetic with them that is exact at both ends.
 
 Integers stay integers as long as they can: a float32 cannot tell 2^24 from 2^24 + 1. And no boundary hangs on a
-quotient: XLA may divide by multiplying with a rounded reciprocal, and then 49 · (1/49) is less than 1.
+quotient: a compiler may divide by multiplying with a rounded reciprocal, and then 49 · (1/49) is less than 1.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,6 @@ from jaxopt_nn.types import Array, ArrayLike
 
 __all__ = [
     "Schedule",
-    "alike",
     "as_float",
     "as_list",
     "as_steps",
@@ -28,6 +27,7 @@ __all__ = [
     "check_steps",
     "done_and_left",
     "rate_of",
+    "same_dtype",
     "whole_periods",
 ]
 
@@ -86,7 +86,7 @@ def as_steps(number: ArrayLike) -> Array:
     return jnp.asarray(number) if jnp.issubdtype(jnp.result_type(number), jnp.integer) else as_float(number)
 
 
-def alike(count: ArrayLike, steps: ArrayLike) -> tuple[Array, Array]:
+def same_dtype(count: ArrayLike, steps: ArrayLike) -> tuple[Array, Array]:
     """Two numbers of steps as arrays of one dtype, an integer if both are."""
     count, steps = as_steps(count), as_steps(steps)
     if not (jnp.issubdtype(count.dtype, jnp.integer) and jnp.issubdtype(steps.dtype, jnp.integer)):
@@ -98,7 +98,7 @@ def alike(count: ArrayLike, steps: ArrayLike) -> tuple[Array, Array]:
 
 def whole_periods(count: ArrayLike, period: ArrayLike) -> Array:
     """``⌊count / period⌋``, an integer if both are; its derivative is 0."""
-    count, period = alike(count, period)
+    count, period = same_dtype(count, period)
     if jnp.issubdtype(count.dtype, jnp.integer):
         return count // period
     whole = jnp.floor(count / period)
@@ -108,7 +108,7 @@ def whole_periods(count: ArrayLike, period: ArrayLike) -> Array:
 
 def done_and_left(count: ArrayLike, steps: ArrayLike) -> tuple[Array, Array]:
     """``count / steps`` and ``1 - count / steps``, each to its own last digit; 1 and 0 from ``steps`` on, or of 0."""
-    count, steps = alike(count, steps)
+    count, steps = same_dtype(count, steps)
     running = count < steps
     length = as_float(jnp.where(steps > 0, steps, 1))
     done = jnp.where(running, as_float(count) / length, 1.0)

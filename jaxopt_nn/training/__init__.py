@@ -8,11 +8,14 @@ RunResult``, or to ``fit``, which gives the same bits epoch by epoch, with a pro
 from jaxopt_nn.training._checkpoint import Checkpoint, CheckpointInfo, checkpoints
 from jaxopt_nn.training._epoch import RunKeys
 from jaxopt_nn.training._evaluation import evaluate, predict
+from jaxopt_nn.training._explain import Explanation, explain
 from jaxopt_nn.training._fit import EpochEnd, fit
 from jaxopt_nn.training._loggers import log_csv, log_json_lines, log_mlflow, log_tensorboard
+from jaxopt_nn.training._range_test import RangeTest, learning_rate_range_test
 from jaxopt_nn.training._recipe import Recipe
 from jaxopt_nn.training._run import RunResult, make_run
 from jaxopt_nn.training._save import SavedModel, load, save
+from jaxopt_nn.training._statistics import update_batch_statistics
 from jaxopt_nn.training._status import Status
 from jaxopt_nn.training._step import init_state, make_step
 from jaxopt_nn.training._stopping import EarlyStopping
@@ -22,6 +25,8 @@ __all__ = [
     "CheckpointInfo",
     "EarlyStopping",
     "EpochEnd",
+    "Explanation",
+    "RangeTest",
     "Recipe",
     "RunKeys",
     "RunResult",
@@ -29,8 +34,10 @@ __all__ = [
     "Status",
     "checkpoints",
     "evaluate",
+    "explain",
     "fit",
     "init_state",
+    "learning_rate_range_test",
     "load",
     "log_csv",
     "log_json_lines",
@@ -40,4 +47,5 @@ __all__ = [
     "make_step",
     "predict",
     "save",
+    "update_batch_statistics",
 ]

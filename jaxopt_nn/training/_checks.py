@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_nn import losses
 from jaxopt_nn.data._checks import check_batch, first_where, is_integer, is_traced, num_examples
+from jaxopt_nn.losses._targets import activation_before, check_targets
 from jaxopt_nn.training._programs import as_arrays
 from jaxopt_nn.training._recipe import Recipe, model_of
 from jaxopt_nn.trees import named_leaves
@@ -31,7 +31,7 @@ def check_run_arguments(parts: Recipe, train: Batch, valid: Batch | None) -> tup
         check_values(parts, variables, train, "train", [parts.loss])
         if valid is not None:
             check_values(parts, variables, valid, "valid", [parts.loss, *parts.metrics.values()])
-        activation = losses.activation_before(parts.loss, _apply(parts), variables, _shapes(train.x, 1))
+        activation = activation_before(parts.loss, _apply(parts), variables, _shapes(train.x, 1))
         if activation is not None:
             message = (
                 f"loss: it takes logits, but the model ends with a {activation}; leave that out, or training is slow"
@@ -81,7 +81,7 @@ def check_values(
         else:
             outputs = jax.eval_shape(apply, variables, _shapes(batch.x, examples_at_once(parts, len(leaves[0]))))
         for function in functions:
-            losses.check_targets(f"{name}.y", function, outputs, batch.y)
+            check_targets(f"{name}.y", function, outputs, batch.y)
 
 
 def examples_at_once(parts: Recipe, examples: int) -> int:

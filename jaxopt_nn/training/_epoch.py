@@ -42,6 +42,7 @@ __all__ = [
     "Weights",
     "end_epoch",
     "init_run_state",
+    "make_recipe_step",
     "start_epoch",
     "train_epoch",
     "train_steps",
@@ -211,7 +212,7 @@ def _step_of_epoch(
     parts: Recipe, run_state: RunState, train: Batch
 ) -> Callable[[TrainState, EpochOrder], tuple[TrainState, Array]]:
     """The body of an epoch's loop: from the rows of a batch to the next state, and what the step adds to the means."""
-    step = _make_step(parts, run_state)
+    step = make_recipe_step(parts, run_state)
 
     def body(state: TrainState, indices: EpochOrder) -> tuple[TrainState, Array]:
         batch = take_batch(train, *indices)
@@ -287,7 +288,7 @@ def end_epoch(
     return RunState(state, best, plateau, status, first_bad_step, run_state.epochs + 1), metrics
 
 
-def _make_step(parts: Recipe, run_state: RunState) -> Step:
+def make_recipe_step(parts: Recipe, run_state: RunState) -> Step:
     """The step of a recipe."""
 
     def loss_fn(

@@ -16,7 +16,7 @@ from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe, losses_of
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Array, Batch, Params, PyTree, State
 
-__all__ = ["evaluate", "evaluate_model", "predict"]
+__all__ = ["Trained", "evaluate", "evaluate_model", "predict", "run_program", "variables_of"]
 
 
 class Trained(Protocol):
@@ -50,13 +50,13 @@ def predict(recipe: RecipeFn, hparams: PyTree, trained: Trained, x: PyTree) -> P
     batch = Batch(x, None)
     parts = build_recipe(recipe, hparams)
     batch = check_data("", batch)
-    variables = _variables(parts, trained, batch.x)
+    variables = variables_of(parts, trained, batch.x)
     check_values(parts, variables, batch)
 
     def outputs(hparams: PyTree, variables: tuple[Params, State], x: PyTree) -> PyTree:
         return _predict(build_recipe(recipe, hparams), *variables, x)
 
-    return _run_program(outputs, hparams, variables, batch.x)
+    return run_program(outputs, hparams, variables, batch.x)
 
 
 def evaluate(recipe: RecipeFn, hparams: PyTree, trained: Trained, batch: Batch) -> dict[str, Array]:
@@ -77,16 +77,16 @@ def evaluate(recipe: RecipeFn, hparams: PyTree, trained: Trained, batch: Batch) 
     """
     parts = build_recipe(recipe, hparams)
     batch = check_data("batch", batch)
-    variables = _variables(parts, trained, batch.x)
+    variables = variables_of(parts, trained, batch.x)
     check_values(parts, variables, batch, "batch", [parts.loss, *parts.metrics.values()])
 
     def values(hparams: PyTree, variables: tuple[Params, State], batch: Batch) -> dict[str, Array]:
         return evaluate_model(build_recipe(recipe, hparams), *variables, batch)
 
-    return _run_program(values, hparams, variables, batch)
+    return run_program(values, hparams, variables, batch)
 
 
-def _run_program(function: Callable[..., Any], hparams: PyTree, *arguments: PyTree) -> Any:
+def run_program(function: Callable[..., Any], hparams: PyTree, *arguments: PyTree) -> Any:
     """The function's value: part of the program that is traced, or else of one that is compiled once."""
     if is_traced_any((hparams, arguments)):
         return function(hparams, *arguments)
@@ -144,7 +144,7 @@ def _outputs(parts: Recipe, params: Params, model_state: State, x: PyTree) -> Py
     return model_of(parts).apply(params, model_state, x, train=False, key=None, weight=None)[0]
 
 
-def _variables(parts: Recipe, trained: Any, x: PyTree) -> tuple[Params, State]:
+def variables_of(parts: Recipe, trained: Any, x: PyTree) -> tuple[Params, State]:
     """Parameters and model state. Compares only paths: a wrong shape is reported by the layer that meets it."""
     if not (hasattr(trained, "params") and hasattr(trained, "model_state")):
         raise TypeError(

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxopt_nn._arguments import check_positive_int
 from jaxopt_nn._safetensors import is_key
+from jaxopt_nn.training._batches import count_examples
 from jaxopt_nn.training._checkpoint import Checkpoint, Identity, Plan, Store, check_checkpoint, opened
 from jaxopt_nn.training._checks import check_run_arguments
 from jaxopt_nn.training._drive import (
@@ -140,7 +141,10 @@ def fit(
         if position is None:
             blank = {name: np.full(parts.epochs, np.nan, shape.dtype) for name, shape in metrics.items()}
             position = Position(order, run_state, blank)
-        with _open_progress_bar(progress_bar, position.epochs, parts.epochs) as show, _signals(store) as signals:
+        with (
+            _open_progress_bar(progress_bar, position.epochs, run.epochs, count_examples(train)) as show,
+            _signals(store) as signals,
+        ):
             interrupted = False
             try:
                 for after in positions(position, _no_limit if store is None else store.ahead):
@@ -262,19 +266,26 @@ def _traced_error() -> TypeError:
 
 
 @contextmanager
-def _open_progress_bar(wanted: bool | None, done: int, epochs: int) -> Generator[Callable[[dict[str, float]], None]]:
-    """A function that shows one more epoch."""
+def _open_progress_bar(
+    wanted: bool | None, done: int, epochs: int, examples: int
+) -> Generator[Callable[[dict[str, float]], None]]:
+    """A function that shows one more epoch of so many examples."""
     bar_class = None if wanted is False else _import_tqdm(required=wanted is True)
     if bar_class is None:
         yield lambda metrics: None
         return
     shown = {"train_loss": "train", "valid_loss": "valid", "valid_accuracy": "accuracy"}
-    layout = "{n_fmt}/{total_fmt} epochs |{bar}| {elapsed}<{remaining}{postfix}"  # fits 80 columns
-    with bar_class(initial=done, total=epochs, bar_format=layout, disable=None if wanted is None else False) as bar:
+    layout = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}"  # fits 80 columns
+    # At None tqdm looks for a terminal. A notebook is none, but somebody looks.
+    disable = None if wanted is None and "ipykernel" not in sys.modules else False
+    with bar_class(initial=done, total=epochs, bar_format=layout, disable=disable) as bar:
 
         def show(metrics: dict[str, float]) -> None:
-            values = [f"{label} {metrics[name]:.4f}" for name, label in shown.items() if name in metrics]
-            bar.set_postfix_str(", ".join(values), refresh=False)
+            if bar.disable:
+                return
+            rate = (bar.n + 1 - done) * examples / max(bar.format_dict["elapsed"], 1e-6)
+            values = [f"{label} {metrics[name]:.3f}" for name, label in shown.items() if name in metrics]
+            bar.set_postfix_str(", ".join([*values, f"{bar.format_sizeof(rate)}/s"]), refresh=False)
             bar.update()
 
         yield show

@@ -86,6 +86,18 @@ LOSSES = [
     ("sigmoid_cross_entropy", losses.sigmoid_cross_entropy, draws(1, 6), np.arange(6) % 2),
     ("mean_squared_error", losses.mean_squared_error, draws(1, 6, 2), draws(2, 6, 2)),
     ("huber", losses.huber, 2 * draws(1, 6, 2), draws(2, 6, 2)),
+    ("softmax_focal", losses.softmax_focal, draws(1, 6, 4), np.arange(6) % 4),
+    ("sigmoid_focal", losses.sigmoid_focal, draws(1, 6), np.arange(6) % 2),
+    ("kl_divergence", losses.kl_divergence, draws(1, 6, 2), np.full((6, 2), 0.5, "f")),
+    ("hinge", losses.hinge, draws(1, 6), np.arange(6) % 2),
+    ("ordinal", losses.ordinal, draws(1, 6, 3), np.arange(6) % 4),
+    ("mean_absolute_error", losses.mean_absolute_error, draws(1, 6, 2), draws(2, 6, 2)),
+    ("quantile", losses.quantile, draws(1, 6), draws(2, 6)),
+    ("gaussian_nll", losses.gaussian_nll, draws(1, 6, 2), draws(2, 6)),
+    ("poisson_nll", losses.poisson_nll, draws(1, 6), np.arange(6)),
+    ("contrastive", functools.partial(losses.contrastive, margin=3.0), draws(1, 6, 2, 3), np.arange(6) % 2),
+    ("triplet", functools.partial(losses.triplet, margin=3.0), draws(1, 6, 3, 3), np.arange(6)),
+    ("ctc", losses.ctc, draws(1, 2, 4, 3), np.array([[1, 2], [2, -1]])),
 ]
 
 

@@ -37,7 +37,7 @@ def test_evaluation_uses_the_running_statistics():
     state = {"mean": jnp.array([1.0, 2.0, 3.0]), "var": jnp.array([4.0, 1.0, 0.25])}
     layer = layers.batch_norm(epsilon=0.0)
     params, _ = layer.init(jax.random.key(0), x)
-    y, after = layer.apply(params, state, x, train=False, key=None, weight=None)
+    y, after = layer.apply(params, state, x)
     np.testing.assert_allclose(y, (np.asarray(x) - [1, 2, 3]) / [2, 1, 0.5], rtol=1e-5)
     assert after is state
 

@@ -59,7 +59,7 @@ def built(factory, kwargs, shape):
 
 
 def applied(layer, params, x):
-    return layer.apply(params, {}, x, train=False, key=None, weight=None)[0]
+    return layer.apply(params, {}, x)[0]
 
 
 def each(sizes, axes):
@@ -127,7 +127,7 @@ def test_values_and_derivatives_of_both_lowerings(factory, kwargs, shape):
 
 
 @pytest.mark.parametrize(
-    ("window", "stride", "dilation", "out", "features", "together"),
+    ("window", "stride", "dilation", "out", "features", "per_column"),
     [
         (5, 1, 1, 28, 6, 4),
         (5, 1, 1, 10, 16, 1),
@@ -139,16 +139,16 @@ def test_values_and_derivatives_of_both_lowerings(factory, kwargs, shape):
         (1, 1, 1, 8, 1, 1),
     ],
 )
-def test_neighbours_are_computed_together_where_that_is_faster(window, stride, dilation, out, features, together):
+def test_neighbours_are_computed_together_where_that_is_faster(window, stride, dilation, out, features, per_column):
     axis = Axis(window, stride, dilation, 0, 0, 99, out)
-    assert convolution._columns_together(axis, features) == together
+    assert convolution._outputs_per_column(axis, features) == per_column
 
 
 @pytest.mark.parametrize("window", [(1, 5), (3, 2), (2, 1, 4)])
-@pytest.mark.parametrize("together", [2, 3, 7])
-def test_neighbours_computed_together_are_those_of_the_native_convolution(monkeypatch, window, together):
+@pytest.mark.parametrize("per_column", [2, 3, 7])
+def test_neighbours_computed_together_are_those_of_the_native_convolution(monkeypatch, window, per_column):
     """Also where the last row of outputs is not full, and where inputs are left over."""
-    monkeypatch.setattr(convolution, "_columns_together", lambda axis, features: together)
+    monkeypatch.setattr(convolution, "_outputs_per_column", lambda axis, features: per_column)
     shape, kwargs = (2, 5, 6, 11)[: len(window)], {"stride": (2, 2, 1)[-len(window) :]}
     shape, found = (*shape, 10, 3), []
     with jax.enable_x64(True):

@@ -25,7 +25,7 @@ def test_expectation_and_variance(drop_rate):
 
 def test_evaluation_is_the_identity():
     x = jax.random.normal(jax.random.key(0), (3, 7))
-    y, _ = layers.dropout(0.9).apply({}, {}, x, train=False, key=None, weight=None)
+    y, _ = layers.dropout(0.9).apply({}, {}, x)
     assert y is x
 
 
@@ -93,7 +93,7 @@ def test_drop_connect_drops_entries_of_the_kernel():
     y, _ = layer.apply(params, state, x, train=True, key=jax.random.key(1), weight=None)
     assert set(np.unique(y)) == {0.0, np.float32(1 / 0.75)}
     assert abs(float(jnp.mean(y == 0)) - 0.25) < 4 * np.sqrt(0.1875 / 60_000)
-    same, _ = layer.apply(params, state, x, train=False, key=None, weight=None)
+    same, _ = layer.apply(params, state, x)
     np.testing.assert_array_equal(same, jnp.ones((200, 300)))
 
 

@@ -138,7 +138,7 @@ def test_lsuv_gives_every_kernel_unit_variance(stddev, bias):
                 x = x + around
                 x = jax.nn.relu(x) if node.name == "repeat_0" else x
             else:
-                x, _ = node.layer.apply(block, {}, x, train=False, key=None, weight=None)
+                x, _ = node.layer.apply(block, {}, x)
                 variances += [float(jnp.var(x))] if "kernel" in dense else []
     assert len(variances) == 1 + 1 + 4 + 1 + 1
     np.testing.assert_allclose(variances, 1, atol=2e-3)

@@ -27,7 +27,7 @@ WINDOWS = [
 
 
 def applied(layer, x):
-    return layer.apply({}, {}, x, train=False, key=None, weight=None)[0]
+    return layer.apply({}, {}, x)[0]
 
 
 def reference(kind, x, window, stride, padding):

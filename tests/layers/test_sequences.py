@@ -20,7 +20,7 @@ def filled(layer, x, seed=1):
     assert state == {}
     rng = np.random.default_rng(seed)
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * 0.5, jnp.float32), shapes)
-    y = jax.jit(lambda params, x: layer.apply(params, {}, x, train=False, key=None, weight=None)[0])(params, x)
+    y = jax.jit(lambda params, x: layer.apply(params, {}, x)[0])(params, x)
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params), np.asarray(y)
 
 
@@ -101,9 +101,9 @@ def test_initial_values_of_a_recurrence():
 def test_a_bidirectional_layer_is_two_in_parallel():
     both = layers.parallel(layers.lstm(2), layers.lstm(2, reverse=True))
     params, _ = jax.jit(both.init)(KEY, X)
-    y, _ = jax.jit(lambda params: both.apply(params, {}, X, train=False, key=None, weight=None))(params)
+    y, _ = jax.jit(lambda params: both.apply(params, {}, X))(params)
     assert y.shape == (3, 5, 4)
-    alone, _ = layers.lstm(2, reverse=True).apply(params["lstm_1"], {}, X, train=False, key=None, weight=None)
+    alone, _ = layers.lstm(2, reverse=True).apply(params["lstm_1"], {}, X)
     np.testing.assert_allclose(y[..., 2:], alone, rtol=1e-6)
 
 
@@ -154,10 +154,7 @@ def test_what_is_masked_has_no_gradient_and_a_query_without_keys_a_finite_one():
     params, _ = layer.init(KEY, X)
 
     def total(x):
-        return jnp.sum(
-            layer.apply(params, {}, (jnp.asarray(X), x, PAIRS & MASK[:, None]), train=False, key=None, weight=None)[0]
-            ** 2
-        )
+        return jnp.sum(layer.apply(params, {}, (jnp.asarray(X), x, PAIRS & MASK[:, None]))[0] ** 2)
 
     slope = np.asarray(jax.jit(jax.grad(total))(jnp.asarray(X)))
     assert np.isfinite(slope).all()
@@ -205,7 +202,7 @@ def test_blocks_pass_their_mask_on_and_stack():
     model = layers.repeat(layers.transformer_block(2, causal=True), 3)
     params, _ = jax.jit(model.init)(KEY, (X, MASK))
     garbage = jnp.where(MASK[..., None], X, 9.0)
-    apply = jax.jit(lambda x: model.apply(params, {}, (x, MASK), train=False, key=None, weight=None)[0])
+    apply = jax.jit(lambda x: model.apply(params, {}, (x, MASK))[0])
     (y, mask), (other, _) = apply(X), apply(garbage)
     np.testing.assert_array_equal(mask, MASK)
     np.testing.assert_allclose(y[MASK], other[MASK], rtol=1e-5, atol=1e-5)
@@ -239,7 +236,7 @@ def test_an_id_out_of_range_is_named_or_seen():
     params, _ = layer.init(KEY, IDS)
 
     def apply(ids):
-        return layer.apply(params, {}, ids, train=False, key=None, weight=None)[0]
+        return layer.apply(params, {}, ids)[0]
 
     for bad in (7, -1):
         with pytest.raises(ValueError, match=rf"^expected ids in \[0, 7\), got .*{bad}"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxopt_nn import layers
-from jaxopt_nn.layers._inspection.flops import count_flops
+from jaxopt_nn._jaxprs.flops import count_flops
 
 SHAPE = jax.ShapeDtypeStruct
 KEY = jax.random.key(0)
@@ -60,7 +60,7 @@ def test_totals_are_those_of_the_whole_model():
     assert found.bytes == 4 * (found.parameters + found.state)
 
     def forward(params, state, x):
-        return whole.apply(params, state, x, train=False, key=None, weight=None)[0]
+        return whole.apply(params, state, x)[0]
 
     flops, shapes = count_flops(forward, params, state, X)
     assert found.flops == flops

@@ -1,22 +1,29 @@
 """The fast forms of operations beside the plain ones, under every transform, as users' programs are compiled.
 
-The test suite compiles at XLA's level 0. Fast forms exist because of what the optimizing compiler does, so here each
-program is compiled with XLA's default options.
+The test suite compiles at XLA's level 0. Fast forms exist because of what the optimizing compiler does, so here each of
+them is compiled with XLA's default options. What it is compared with is not: the plain form is the specification.
 """
 
 import functools
 import itertools
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from jaxopt_nn import _ops
 from jaxopt_nn._ops import plain
 from jaxopt_nn._ops.cpu import convolution, pooling
 from jaxopt_nn._ops.windows import Axis
 
 LANES = 3
+DEFAULT = {"xla_backend_optimization_level": 3, "xla_cpu_parallel_codegen_split_count": 32}
 
 
 def axis(size, window, stride=1, dilation=1, before=0, after=0):
@@ -78,15 +85,14 @@ def arguments(shapes, dtype=np.float64, seed=0):
 
 def compiled(function, *args):
     """The results of ``function``, compiled with XLA's default options."""
-    options = {"xla_backend_optimization_level": 3, "xla_cpu_parallel_codegen_split_count": 32}
-    return jax.jit(function).lower(*args).compile(options)(*args)
+    return jax.jit(function).lower(*args).compile(DEFAULT)(*args)
 
 
 def agree(fast, plain_form, *args, tolerance=1e-12):
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=tolerance, atol=tolerance),
         compiled(fast, *args),
-        compiled(plain_form, *args),
+        jax.jit(plain_form)(*args),
     )
 
 
@@ -98,7 +104,7 @@ def number(operation):
 def derivatives(operation):
     places = lambda args: tuple(range(len(args)))  # noqa: E731
 
-    def found(*args):
+    def results(*args):
         gradient = jax.grad(number(operation), places(args))
         checkpointed = jax.grad(jax.checkpoint(number(operation)), places(args))
         ones = tuple(map(jnp.ones_like, args))
@@ -114,7 +120,7 @@ def derivatives(operation):
             "scan": jax.lax.scan(step, args, None, 3),
         }
 
-    return found
+    return results
 
 
 @table
@@ -132,7 +138,7 @@ def over_axes(operation, in_axes):
     """
     mapped = jax.jit(jax.vmap(operation, in_axes, -1))
 
-    def found(*args):
+    def results(*args):
         def loss(*args):
             ys = mapped(*args)
             weights = jnp.broadcast_to(jnp.arange(1.0, 1 + LANES, dtype=ys.dtype), ys.shape)
@@ -142,7 +148,7 @@ def over_axes(operation, in_axes):
         tangents = tuple(map(jnp.ones_like, args))
         return gradient(*args), jax.jvp(lambda *args: loss(*args)[1], args, tangents)[1]
 
-    return found
+    return results
 
 
 @table
@@ -157,13 +163,13 @@ def test_mapped_over_every_axis(name):
     several = [tuple((shift + place) % (len(shape) + 1) for place, shape in enumerate(shapes)) for shift in range(2)]
 
     def everything(operation):
-        def found(*lanes):
+        def results(*lanes):
             rest = iter(lanes)
             return [
                 over_axes(operation, axes)(*(next(rest) for _ in shapes)) for axes in itertools.chain(single, several)
             ]
 
-        return found
+        return results
 
     with jax.enable_x64(True):
         lanes = []
@@ -202,9 +208,10 @@ def test_nested_lanes_in_a_branch_in_a_loop(name):
 def test_other_dtypes(name, dtype):
     fast, plain_form, shapes = both(name)
     args = arguments(shapes, dtype)
-    found, expected = (compiled(jax.value_and_grad(lambda *a, f=f: jnp.sum(f(*a))), *args) for f in (fast, plain_form))
+    gradient = lambda f: jax.value_and_grad(lambda *args: jnp.sum(f(*args)))  # noqa: E731
+    results, expected = compiled(gradient(fast), *args), jax.jit(gradient(plain_form))(*args)
     tolerance = 20 * float(jnp.finfo(dtype).eps)
-    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    for ours, theirs in zip(jax.tree.leaves(results), jax.tree.leaves(expected), strict=True):
         assert ours.dtype == theirs.dtype
         ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
         np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())
@@ -230,9 +237,10 @@ def test_what_is_not_finite_in_one_example_reaches_no_other(name, bad):
         y, pullback = jax.vjp(lambda x: fast(x, *rest), x)
         return y, pullback(jnp.cos(y))[0]
 
-    for found, expected in zip(compiled(per_example, spoilt, *args[1:]), compiled(per_example, *args), strict=True):
-        np.testing.assert_allclose(found[1], expected[1], rtol=1e-5, atol=1e-5)
-        assert not np.isfinite(found[0]).all()
+    program = jax.jit(per_example).lower(*args).compile(DEFAULT)
+    for got, expected in zip(program(spoilt, *args[1:]), program(*args), strict=True):
+        np.testing.assert_allclose(got[1], expected[1], rtol=1e-5, atol=1e-5)
+        assert not np.isfinite(got[0]).all()
 
 
 def test_ties_of_a_maximum_go_to_the_first():
@@ -246,3 +254,59 @@ def test_ties_of_a_maximum_go_to_the_first():
         else:
             expected = compiled(jax.grad(lambda x: jnp.sum(plain.max_pool(x, OVERLAPPING))), x)
             np.testing.assert_array_equal(gradient, expected)
+
+
+def test_a_record_is_its_value():
+    def step(carry, rate):
+        used = jnp.sin(rate) * carry
+        return _ops.record(used, carry, never=carry < -9), used
+
+    def results(rates):
+        return jax.value_and_grad(lambda rates: jax.lax.scan(step, 0.5, rates)[0])(rates)
+
+    rates = jnp.arange(1.0, 4.0)
+    fast = compiled(results, rates)
+    with _ops.plain_forms():
+        expected = compiled(lambda rates: results(rates), rates)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), fast, expected)
+
+
+SHARDED = ["convolution", "depthwise convolution", "transposed convolution", "maximum, tiling", "sum, overlapping"]
+
+
+def compare_on_four_devices():
+    """Each device with a part of the batch: in ``shard_map``, and as sharded inputs of ``jit``."""
+    mesh = jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,))
+    data = {}
+    for name in SHARDED:
+        (first, *rest) = CASES[name][1]
+        data[name] = arguments([(8, *first[1:]), *rest], np.float32)
+
+    def gradients(form):
+        def gradient(name, args):
+            return jax.value_and_grad(number(form(name)), tuple(range(len(args))))(*args)
+
+        return lambda data: {name: gradient(name, args) for name, args in data.items()}
+
+    def sharded(name):
+        fast, _, shapes = both(name)
+        in_specs = (P("data"), *[P()] * (len(shapes) - 1))
+        return jax.shard_map(fast, mesh=mesh, in_specs=in_specs, out_specs=P("data"))
+
+    on_devices = {name: [jax.device_put(x, NamedSharding(mesh, P("data"))), *rest] for name, (x, *rest) in data.items()}
+    expected = jax.jit(gradients(lambda name: both(name)[1]))(data)
+    for form, inputs in ((sharded, data), (lambda name: both(name)[0], on_devices)):
+        results = jax.jit(gradients(form))(inputs)
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), results, expected)
+
+
+def test_each_device_with_a_part_of_the_batch():
+    code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_forms"
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; test_forms.compare_on_four_devices()"],
+        env={**os.environ, **flags},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

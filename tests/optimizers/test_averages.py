@@ -56,6 +56,7 @@ def _assert_close(a, b, tolerance=1e-12):
 
 WRAPPERS = [
     ("weight_ema", lambda inner: optimizers.weight_ema(inner, 0.8)),
+    ("weight_average", lambda inner: optimizers.weight_average(inner, start=2, every=3)),
     ("lookahead", lambda inner: optimizers.lookahead(inner, 3, 0.6)),
     ("schedule_free", lambda inner: optimizers.schedule_free(inner, 0.7, learning_rate=0.1)),
 ]
@@ -92,6 +93,16 @@ def test_the_average_of_torch_and_keras_begins_with_the_first_weights(convention
         for params, average in _path(optimizers.weight_ema(optimizers.sgd(0.1), 0.9, convention=convention)):
             expected = params if expected is None else jax.tree.map(lambda a, p: 0.9 * a + 0.1 * p, expected, params)
             _assert_close(average, expected)
+
+
+def test_the_plain_average_is_that_of_the_weights_at_its_steps():
+    with jax.enable_x64(True):
+        path = _path(optimizers.weight_average(optimizers.sgd(0.1), start=4, every=3), steps=12)
+        counted = []
+        for t, (params, average) in enumerate(path, start=1):
+            counted += [np.asarray(params["kernel"])] if t in (5, 8, 11) else []
+            expected = np.mean(counted, axis=0) if counted else params["kernel"]
+            np.testing.assert_allclose(average["kernel"], expected, rtol=1e-12)
 
 
 def test_the_decay_may_be_swept_and_differentiated():
@@ -331,6 +342,8 @@ def test_numbers_out_of_their_range_are_refused():
     inner = optax.sgd(0.1)
     for name, bad, make in [
         ("decay", 1.0, lambda n: optimizers.weight_ema(inner, n)),
+        ("start", -1, lambda n: optimizers.weight_average(inner, start=n)),
+        ("every", 0, lambda n: optimizers.weight_average(inner, every=n)),
         ("sync_period", 0, lambda n: optimizers.lookahead(inner, n)),
         ("slow_step_size", 1.5, lambda n: optimizers.lookahead(inner, 5, n)),
         ("b1", 1.0, lambda n: optimizers.schedule_free(inner, n)),

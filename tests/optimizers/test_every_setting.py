@@ -14,7 +14,7 @@ import pytest
 from tests.optimizers.table import STORED, TABLE, WRAPPERS, assert_close, gradients_of, params_of, rows
 
 ALL = TABLE + WRAPPERS + STORED
-# A guest's own arithmetic mixes integers and floats.
+# The arithmetic of an optimizer of optax mixes integers and floats.
 each = rows([row for row in ALL if row[0] != "in_float32"])
 
 

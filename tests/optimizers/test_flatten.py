@@ -19,7 +19,7 @@ OPTIMIZERS = [
     ("adamw", lambda: optimizers.adamw(0.1, weight_decay=0.1, mask=trees.every_leaf)),
     ("nesterov", lambda: optimizers.sgd(0.1, momentum=0.9, nesterov=True)),
     ("global norm", lambda: optax.chain(optimizers.clip_by_global_norm(0.5), optimizers.rmsprop(0.1))),
-    ("a guest", lambda: optax.adamw(0.1)),
+    ("of optax", lambda: optax.adamw(0.1)),
 ]
 each = pytest.mark.parametrize("make", [row[1] for row in OPTIMIZERS], ids=[row[0] for row in OPTIMIZERS])
 

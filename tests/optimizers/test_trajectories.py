@@ -186,14 +186,14 @@ def test_one_minus_the_dampening_keeps_its_digits():
 )
 def test_a_scheduled_rate_equals_optax_and_the_formula(ours, theirs, step, numbers):
     mine = schedules.warmup(schedules.cosine_decay(0.02, 150), 20)
-    guest = optax.warmup_cosine_decay_schedule(0.0, 0.02, 20, 170)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 0.02, 20, 170)
 
     def rate(t):
         return 0.02 * t / 20 if t < 20 else 0.01 * (1 + np.cos(np.pi * min((t - 20) / 150, 1)))
 
     exact = _numpy_trajectory(step, numbers, rate)
     assert _distance(_trajectory(ours(mine), jnp.float32), exact) <= 5e-6
-    assert _distance(_trajectory(ours(guest), jnp.float32), exact) <= 5e-6
+    assert _distance(_trajectory(ours(schedule), jnp.float32), exact) <= 5e-6
     assert _distance(_trajectory(theirs(mine), jnp.float32), exact) <= 5e-6
     with jax.enable_x64(True):
         assert _distance(_trajectory(ours(mine), jnp.float64), exact) <= 1e-12

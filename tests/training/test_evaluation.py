@@ -19,7 +19,7 @@ def test_the_batch_size_of_evaluation_does_not_matter(problem, trained, size):
     recipe = problem.recipe(evaluation_batch_size=size)
     outputs = training.predict(recipe, problem.hparams, trained, problem.train.x)
     model = recipe(problem.hparams).model
-    expected, _ = model.apply(trained.params, trained.model_state, problem.train.x, train=False, key=None, weight=None)
+    expected, _ = model.apply(trained.params, trained.model_state, problem.train.x)
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
     values = training.evaluate(recipe, problem.hparams, trained, problem.train)
     loss = jnp.mean(losses.softmax_cross_entropy(expected, problem.train.y))

@@ -67,7 +67,7 @@ def test_progress_bar_counts_epochs_and_shows_the_loss(problem, capsys, monkeypa
     monkeypatch.setenv("COLUMNS", "80")
     training.fit(problem.recipe(), problem.hparams, problem.train, problem.valid, key=problem.key, progress_bar=True)
     shown = capsys.readouterr().err
-    assert "6/6 epochs" in shown and "accuracy 0." in shown
+    assert "6/6 |" in shown and "accuracy 0." in shown and re.search(r", [\d.]+[kM]?/s", shown)
     assert max(len(line) for line in re.split("[\r\n]", shown)) <= 80
 
 

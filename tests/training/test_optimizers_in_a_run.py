@@ -72,7 +72,7 @@ def test_a_line_search_gets_value_and_gradient():
 
 @pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("optimizer", [optimizers.sgd, optax.sgd], ids=["ours", "optax"])
-def test_a_plateau_scales_ours_and_guests_alike(optimizer, micro_batches):
+def test_a_plateau_scales_ours_and_those_of_optax(optimizer, micro_batches):
     plateau = optimizers.reduce_on_plateau(factor=0.5, patience=1, rtol=0.9)  # reduces every other epoch
     made = recipe(optimizer, plateau=plateau, plateau_monitor="train_loss", micro_batches=micro_batches)
     plain = jax.jit(training.make_run(made))(KEY, 0.01, DATA, DATA)
@@ -85,10 +85,10 @@ def test_a_plateau_scales_ours_and_guests_alike(optimizer, micro_batches):
     if optimizer is optimizers.sgd:
         np.testing.assert_allclose(plain.history["learning_rate"], 0.01 * np.array(scales[:-1]), rtol=1e-6)
         np.testing.assert_allclose(plain.state.opt_state[0].scale, scales[-1], rtol=1e-6)
-    guest = jax.jit(training.make_run(recipe(optax.sgd, plateau=plateau, plateau_monitor="train_loss")))(
+    theirs = jax.jit(training.make_run(recipe(optax.sgd, plateau=plateau, plateau_monitor="train_loss")))(
         KEY, 0.01, DATA, DATA
     )
-    np.testing.assert_allclose(plain.history["valid_loss"], guest.history["valid_loss"], rtol=1e-5)
+    np.testing.assert_allclose(plain.history["valid_loss"], theirs.history["valid_loss"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", [optimizers.sgd, lambda hp: optax.inject_hyperparams(optax.sgd)(hp)])

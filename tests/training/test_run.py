@@ -266,11 +266,11 @@ def test_static_hyperparameters_are_plain_values_in_the_recipe(problem):
         run(problem.key, {**problem.hparams, "batch_size": 35}, problem.train)
 
 
-def test_guests_train_like_members(problem):
+def test_optax_optimizers_train_like_ours(problem):
     """Any optax optimizer goes in; adam of optax and ours give the same run."""
     ours = jax.jit(training.make_run(problem.recipe(epochs=2)))(problem.key, problem.hparams, problem.train)
-    guest = problem.recipe(epochs=2, optimizer=lambda hp: optax.adam(hp["learning_rate"]))
-    theirs = jax.jit(training.make_run(guest))(problem.key, problem.hparams, problem.train)
+    theirs_recipe = problem.recipe(epochs=2, optimizer=lambda hp: optax.adam(hp["learning_rate"]))
+    theirs = jax.jit(training.make_run(theirs_recipe))(problem.key, problem.hparams, problem.train)
     assert_equal(ours.params, theirs.params, rtol=1e-3, atol=1e-5)
     assert "learning_rate" in ours.history and "learning_rate" not in theirs.history
 

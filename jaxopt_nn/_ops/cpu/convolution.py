@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxopt_nn._ops.cpu.apart import compute_apart
+from jaxopt_nn._ops.cpu.materialize import materialize
 from jaxopt_nn._ops.windows import Axis, pad_spatial, slices
 from jaxopt_nn.types import Array
 
 __all__ = ["convolve", "convolve_transposed"]
 
-_MAKING = 30.0
+_COPY_COST = 30.0
 """What a number of a patch costs, forward and backward, in multiplications of the product."""
 
 
@@ -43,8 +43,8 @@ def convolve_transposed(x: Array, kernel: Array, bias: Array | None, axes: tuple
         y = x @ jnp.moveaxis(kernel, -2, 0).reshape(x.shape[-1], window * features)
     else:
         inputs = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
-        parted = kernel.reshape(window, kernel.shape[-2], groups, features // groups)
-        y = jnp.einsum("n...gc,kcgf->n...kgf", inputs, parted)
+        grouped = kernel.reshape(window, kernel.shape[-2], groups, features // groups)
+        y = jnp.einsum("n...gc,kcgf->n...kgf", inputs, grouped)
     y = y.reshape(*x.shape[:-1], *kernel.shape[:spatial], features)
     for position, axis in enumerate(axes, start=1):  # the window's axes follow the spatial ones: this one is first
         total = (axis.size - 1) * axis.stride + axis.span - axis.before - axis.after
@@ -77,18 +77,18 @@ def _convolve_batch_last(x: Array, kernel: Array, bias: Array | None, axes: Sequ
 
 def _product(x: Array, kernel: Array, axes: Sequence[Axis]) -> Array:
     *others, axis = axes
-    together = _columns_together(axis, kernel.shape[-1])
-    if together == 1:
+    per_column = _outputs_per_column(axis, kernel.shape[-1])
+    if per_column == 1:
         return _times(kernel.reshape(math.prod(kernel.shape[:-1]), kernel.shape[-1]), _patches(x, axes))
-    blocks, rows = -(-(axis.window + together - 1) // together), -(-axis.out // together)
-    missing = (rows + blocks - 1) * together - x.shape[-2]  # negative: what no output reads is cut off
+    blocks, rows = -(-(axis.window + per_column - 1) // per_column), -(-axis.out // per_column)
+    missing = (rows + blocks - 1) * per_column - x.shape[-2]  # negative: what no output reads is cut off
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 2) + [(0, missing, 0), (0, 0, 0)])
-    x = x.reshape(*x.shape[:-2], rows + blocks - 1, together, x.shape[-1])
+    x = x.reshape(*x.shape[:-2], rows + blocks - 1, per_column, x.shape[-1])
     x = jnp.moveaxis(x, -2, 0)
-    x = x.reshape(together * x.shape[1], *x.shape[2:])
+    x = x.reshape(per_column * x.shape[1], *x.shape[2:])
     patches = _patches(x, (*others, axis._replace(window=blocks, out=rows)))
-    y = _interleave(_times(_shifted_kernels(kernel, blocks, together), patches), together)
-    return y.reshape(*y.shape[:-3], rows * together, y.shape[-1])[..., : axis.out, :]
+    y = _interleave(_times(_shifted_kernels(kernel, blocks, per_column), patches), per_column)
+    return y.reshape(*y.shape[:-3], rows * per_column, y.shape[-1])[..., : axis.out, :]
 
 
 def _times(matrix: Array, patches: Array) -> Array:
@@ -101,7 +101,7 @@ def _as_matrix(patches: Array) -> Array:
     return patches.reshape(len(patches), math.prod(patches.shape[1:]))
 
 
-def _columns_together(axis: Axis, features: int) -> int:
+def _outputs_per_column(axis: Axis, features: int) -> int:
     """How many neighbouring outputs along an axis one column of the product should make.
 
     t of them need b = ⌈(window + t − 1) / t⌉ blocks of t inputs each, as channels of one place: the patches are fewer,
@@ -113,35 +113,37 @@ def _columns_together(axis: Axis, features: int) -> int:
     if axis.stride > 1 or axis.dilation > 1:
         return 1
 
-    def cost(together: int) -> float:
-        blocks, rows = -(-(axis.window + together - 1) // together), -(-axis.out // together)
-        return blocks * (together * features + _MAKING) * rows * together / axis.out
+    def cost(per_column: int) -> float:
+        blocks, rows = -(-(axis.window + per_column - 1) // per_column), -(-axis.out // per_column)
+        return blocks * (per_column * features + _COPY_COST) * rows * per_column / axis.out
 
     best = min(range(1, 2 * axis.window), key=cost)
     return best if cost(best) < 0.75 * cost(1) else 1
 
 
-def _shifted_kernels(kernel: Array, blocks: int, together: int) -> Array:
-    """The matrix that makes ``together`` neighbours, ``[others · blocks · together · C, together · F]``."""
+def _shifted_kernels(kernel: Array, blocks: int, per_column: int) -> Array:
+    """The matrix that makes ``per_column`` neighbours, ``[others · blocks · together · C, together · F]``."""
     *window, channels, features = kernel.shape
     # Output j of a column reads the inputs from j on: the kernel, shifted by j.
-    shifts = [(j, blocks * together - window[-1] - j, 0) for j in range(together)]
-    unmoved = [(0, 0, 0)]
+    shifts = [(j, blocks * per_column - window[-1] - j, 0) for j in range(per_column)]
+    no_padding = [(0, 0, 0)]
     zero = jnp.zeros((), kernel.dtype)
-    shifted = [lax.pad(kernel, zero, unmoved * (len(window) - 1) + [shift] + unmoved * 2) for shift in shifts]
-    return jnp.stack(shifted, -2).reshape(math.prod(window[:-1]) * blocks * together * channels, together * features)
+    shifted = [lax.pad(kernel, zero, no_padding * (len(window) - 1) + [shift] + no_padding * 2) for shift in shifts]
+    return jnp.stack(shifted, -2).reshape(
+        math.prod(window[:-1]) * blocks * per_column * channels, per_column * features
+    )
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _interleave(y: Array, together: int) -> Array:
+def _interleave(y: Array, per_column: int) -> Array:
     """``[together · F, *out, N]`` as ``[F, *out, together, N]``."""
-    return jnp.moveaxis(y.reshape(together, len(y) // together, *y.shape[1:]), 0, -2)
+    return jnp.moveaxis(y.reshape(per_column, len(y) // per_column, *y.shape[1:]), 0, -2)
 
 
 @_interleave.defjvp
-def _(together: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _(per_column: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     # The gradient is a copy by itself: fused with others it would be made number by number.
-    return _interleave(*primals, together), compute_apart(lambda tangent: _interleave(tangent, together), *tangents)
+    return _interleave(*primals, per_column), materialize(lambda tangent: _interleave(tangent, per_column), *tangents)
 
 
 def _patches(x: Array, axes: Sequence[Axis]) -> Array:
@@ -161,15 +163,15 @@ def _stacked(x: Array, position: int, axis: Axis) -> Array:
     # In rows as long as can be: copied in two to three times less time.
     step = math.prod(after)
     rows = x.reshape(len(x) * math.prod(before), 1, size * step)
-    whole = axis._replace(dilation=axis.dilation * step, out=axis.out * step)
-    return _slices(rows, 2, whole).reshape(axis.window * len(x), *before, axis.out, *after)
+    row_axis = axis._replace(dilation=axis.dilation * step, out=axis.out * step)
+    return _slices(rows, 2, row_axis).reshape(axis.window * len(x), *before, axis.out, *after)
 
 
 @_stacked.defjvp
 def _(position: int, axis: Axis, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     # Apart, the gradient is one sum of padded parts; among others XLA would make each padded part by itself. Of long
     # rows it would ask of each number which parts it has.
-    tangent = compute_apart(lambda tangent: _slices(tangent, position, axis), *tangents)
+    tangent = materialize(lambda tangent: _slices(tangent, position, axis), *tangents)
     return _stacked(*primals, position, axis), tangent
 
 

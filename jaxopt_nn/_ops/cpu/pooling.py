@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxopt_nn._ops.cpu.apart import compute_apart
+from jaxopt_nn._ops.cpu.materialize import materialize
 from jaxopt_nn._ops.windows import Axis, pad_spatial, slices
 from jaxopt_nn.types import Array
 
@@ -68,7 +68,7 @@ def _tiles(x: Array, axes: Sequence[Axis]) -> Array:
 def _max_over(x: Array, over: tuple[int, ...]) -> Array:
     """The maximum over some axes, with the derivative of the first of those equal to it."""
     # Apart: what transposes or compares the result, or makes x, would be computed anew with it, number by number.
-    largest, place = compute_apart(lambda x: _largest(x, over), lax.stop_gradient(x))
+    largest, place = materialize(lambda x: _largest(x, over), lax.stop_gradient(x))
     return _at_place(x, largest, place, over)
 
 
@@ -91,23 +91,23 @@ def _(
         return jnp.sum(jnp.where(places == jnp.expand_dims(place, over), tangent, 0), over)
 
     # The masks are made anew for the gradient: kept, they would be as large as x.
-    tangent = compute_apart(jax.checkpoint(chosen, prevent_cse=False), tangents[0], place)
+    tangent = materialize(jax.checkpoint(chosen, prevent_cse=False), tangents[0], place)
     return _at_place(x, largest, place, over), tangent
 
 
 def _largest(x: Array, over: tuple[int, ...]) -> tuple[Array, Array]:
     """The maximum over some axes, and the place of the first entry that is it, counted along these axes."""
     count = math.prod(x.shape[axis] for axis in over)
-    kept = [axis for axis in range(x.ndim) if axis not in over]
+    others = [axis for axis in range(x.ndim) if axis not in over]
     if count > _LARGEST_UNROLLED:
-        rows = jnp.transpose(x, (*kept, *over)).reshape(*(x.shape[axis] for axis in kept), count)
+        rows = jnp.transpose(x, (*others, *over)).reshape(*(x.shape[axis] for axis in others), count)
         return jnp.max(rows, -1), lax.argmax(rows, rows.ndim - 1, jnp.int32)
     # A tournament: on a CPU a third of the time of a reduction, and a shorter chain of choices than one after another.
-    players = [(entry, jnp.full(entry.shape, number, jnp.int8)) for number, entry in enumerate(_entries(x, over))]
-    while len(players) > 1:
-        last = players[len(players) // 2 * 2 :]
-        players = [_winner(*pair) for pair in zip(players[::2], players[1::2], strict=False)] + last
-    return players[0]
+    candidates = [(entry, jnp.full(entry.shape, number, jnp.int8)) for number, entry in enumerate(_entries(x, over))]
+    while len(candidates) > 1:
+        last = candidates[len(candidates) // 2 * 2 :]
+        candidates = [_winner(*pair) for pair in zip(candidates[::2], candidates[1::2], strict=False)] + last
+    return candidates[0]
 
 
 def _winner(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ from jax.core import Tracer
 from jax.extend import core
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from jaxopt_nn._jaxprs.equations import Call, Cond, Scan, ShardMap, While, held, opened
+from jaxopt_nn._jaxprs.equations import Call, Cond, Scan, ShardMap, While, inner_programs, opened
 
 __all__ = ["Reading", "check_untraced", "is_shorter", "read"]
 
@@ -81,7 +81,7 @@ def _flow(jaxpr: Any, inputs: list[int], rounding: dict[float, int], names: set[
 
 def _flow_inside(equation: Any, ins: list[int], rounding: dict[float, int], names: set[str]) -> list[int] | None:
     """The outputs' masks of an equation that holds programs; None for a plain operation."""
-    inner = held(equation)
+    inner = inner_programs(equation)
     if inner is None:
         return None
     if isinstance(inner, Scan):

@@ -19,7 +19,7 @@ from jax import lax
 from jax.extend import core
 from jax.sharding import PartitionSpec
 
-from jaxopt_nn._jaxprs.equations import Call, Cond, Scan, ShardMap, While, held, opened, programs_in
+from jaxopt_nn._jaxprs.equations import Call, Cond, Scan, ShardMap, While, inner_programs, opened, programs_in
 from jaxopt_nn.types import Array
 
 __all__ = ["Policy", "Site", "is_jax_code", "place_of", "run", "sites"]
@@ -59,7 +59,7 @@ class Policy(NamedTuple):
         opaque: whether a ``stop_gradient`` at a site is left as it is; else it is transparent.
         frozen: whether all of them are frozen instead.
         signature: whether branches are summed up.
-        wide: whether shorter floats are float64.
+        widen: whether shorter floats are float64.
         trusted: the rules that are meant. At the second of two points such a call is the linear function that its rule
             makes of it at the first.
     """
@@ -68,7 +68,7 @@ class Policy(NamedTuple):
     opaque: Callable[[Site], bool]
     frozen: bool = False
     signature: bool = False
-    wide: bool = False
+    widen: bool = False
     trusted: tuple[Site, ...] = ()
 
 
@@ -84,9 +84,9 @@ def run(program: Any, policy: Policy, *points: Sequence[Any]) -> tuple[list[Any]
 
 def sites(program: Any) -> list[Site]:
     """The sites in a closed jaxpr, each once, in the order in which they are met."""
-    found: dict[Site, None] = {}
-    _find(program.jaxpr, found)
-    return list(found)
+    sites: dict[Site, None] = {}
+    _collect_sites(program.jaxpr, sites)
+    return list(sites)
 
 
 def is_jax_code(site: Site) -> bool:
@@ -147,7 +147,7 @@ class _Walk:
         return [read(atom) for atom in jaxpr.outvars]
 
     def step(self, equation: Any, ins: list[Lanes]) -> list[Lanes]:
-        name, params, inner = equation.primitive.name, equation.params, held(equation)
+        name, params, inner = equation.primitive.name, equation.params, inner_programs(equation)
         # One of JAX's own, as in ``log_softmax``, stays: what it stops changes nothing.
         if name == "stop_gradient" and not is_jax_code(site := _stop_site(equation)):
             if self.policy.frozen:
@@ -157,7 +157,7 @@ class _Walk:
         elif isinstance(inner, Call) and inner.rule in _RULES and _rule_site(equation, inner) in self.policy.trusted:
             if self.width == 2:
                 return _linear(equation, ins)
-        # A ``custom_vmap`` is what it computes, for it has no transpose.
+        # Any other call is what it computes: a rule for ``vmap`` alone has no transpose.
         elif isinstance(inner, Call) and (inner.rule not in _RULES or self.policy.strip(_rule_site(equation, inner))):
             return self.evaluate(inner.program, ins)
         elif isinstance(inner, Scan):
@@ -168,14 +168,14 @@ class _Walk:
             return self.branch(inner, ins)
         elif isinstance(inner, ShardMap):
             return self.shard(inner, ins)
-        outs = self.bound(equation, ins) if self.policy.wide else _bind(equation, ins, self.width)
+        outs = self.bound(equation, ins) if self.policy.widen else _bind(equation, ins, self.width)
         if self.policy.signature:
             self.note(name, params, [value[-1] for value in ins], [value[-1] for value in outs])
         return outs
 
     def widen(self, value: Any) -> Any:
         """A shorter float as float64, if the policy says so."""
-        return jnp.asarray(value, jnp.float64) if self.policy.wide and _is_short(jnp.result_type(value)) else value
+        return jnp.asarray(value, jnp.float64) if self.policy.widen and _is_short(jnp.result_type(value)) else value
 
     def bound(self, equation: Any, ins: list[Lanes]) -> list[Lanes]:
         """What an equation gives in float64."""
@@ -322,15 +322,15 @@ def _linear(equation: Any, ins: list[Lanes]) -> list[Lanes]:
     return [(out, out + move) for out, move in zip(outs, moves, strict=True)]
 
 
-def _find(jaxpr: Any, found: dict[Site, None]) -> None:
+def _collect_sites(jaxpr: Any, sites: dict[Site, None]) -> None:
     for equation in jaxpr.eqns:
-        inner = held(equation)
+        inner = inner_programs(equation)
         if isinstance(inner, Call) and inner.rule in _RULES:
-            found[_rule_site(equation, inner)] = None
+            sites[_rule_site(equation, inner)] = None
         elif equation.primitive.name == "stop_gradient":
-            found[_stop_site(equation)] = None
+            sites[_stop_site(equation)] = None
         for program in programs_in(equation.params):
-            _find(opened(program), found)
+            _collect_sites(opened(program), sites)
 
 
 def _rule_site(equation: Any, call: Call) -> Site:
@@ -340,22 +340,22 @@ def _rule_site(equation: Any, call: Call) -> Site:
     for rule in ("bwd", "jvp_jaxpr_fun"):
         _, rule_place, rule_path = _source(params.get(rule))
         if _IN_JAX.search(rule_path):  # JAX's own wrapper of what ``defjvps`` was given
-            rule_place, rule_path = _given_to_defjvps(params[rule])
+            rule_place, rule_path = _place_of_defjvps(params[rule])
         if rule_place and not _IN_JAX.search(rule_path):
             place, path = rule_place, rule_path
     return Site(call.rule, name or "a function", place or place_of(equation)[0], path, defined)
 
 
-def _given_to_defjvps(fun: Any, depth: int = 6) -> tuple[str, str]:
+def _place_of_defjvps(fun: Any, depth: int = 6) -> tuple[str, str]:
     """``(file.py:line, whole path)`` of the first function that ``defjvps`` was given, inside of JAX's wrappers."""
     inside = [getattr(fun, "f", None), getattr(fun, "f_transformed", None)]
     inside += [cell.cell_contents for cell in getattr(fun, "__closure__", None) or ()]
     if getattr(fun, "__qualname__", "").endswith("defjvps.<locals>.jvp"):
-        given = [one for cell in inside if isinstance(cell, tuple) for one in cast(tuple[Any, ...], cell)]
-        code = next((one.__code__ for one in given if hasattr(one, "__code__")), None)
+        rules = [one for cell in inside if isinstance(cell, tuple) for one in cast(tuple[Any, ...], cell)]
+        code = next((one.__code__ for one in rules if hasattr(one, "__code__")), None)
         return (f"{_base(code.co_filename)}:{code.co_firstlineno}", code.co_filename) if code else ("", "")
-    found = (_given_to_defjvps(one, depth - 1) for one in inside if depth and one is not None)
-    return next((place for place in found if place[0]), ("", ""))
+    places = (_place_of_defjvps(one, depth - 1) for one in inside if depth and one is not None)
+    return next((place for place in places if place[0]), ("", ""))
 
 
 def _stop_site(equation: Any) -> Site:

@@ -88,7 +88,7 @@ def trust(objective: Objective, trusted: Callable[..., Any] | str | Sequence[Cal
     """The function whose derivative the ``trusted`` rules are; raises where f has no such rule."""
     names: Any = trusted if isinstance(trusted, Sequence) and not isinstance(trusted, str) else [trusted]
     rules = [site for site in objective.sites if site.kind != "stop_gradient"]
-    found: list[Site] = []
+    sites: list[Site] = []
     for one in names:
         if isinstance(one, str):
             name, known = one, [site for site in rules if site.name == one]
@@ -104,8 +104,8 @@ def trust(objective: Objective, trusted: Callable[..., Any] | str | Sequence[Cal
         if not known:
             got = ", ".join(str(site) for site in rules if not is_jax_code(site)) or "no rule of its own"
             raise ValueError(f"trusted_rules: expected a function with a rule in f, got {name!r}; f has {got}")
-        found += known
-    return objective._replace(trusted=tuple(found))
+        sites += known
+    return objective._replace(trusted=tuple(sites))
 
 
 def stops_gradients(objective: Objective) -> bool:
@@ -152,25 +152,25 @@ def blame(changed: Changed, leaf: int) -> list[tuple[Site, float]]:
     if changed.plain is None:
         return []
     plain = changed.plain[leaf]
-    found: list[tuple[Site, float]] = []
+    influences: list[tuple[Site, float]] = []
     for site, gradients in changed.by_site:
         gradient = gradients[leaf]
         difference = float(np.linalg.norm(gradient - plain))
         norm = max(float(np.linalg.norm(plain)), float(np.linalg.norm(gradient)))
         if norm and difference > _SEEN * norm:
-            found.append((site, difference / norm))
-    return sorted(found, key=lambda item: -item[1])
+            influences.append((site, difference / norm))
+    return sorted(influences, key=lambda item: -item[1])
 
 
 def terms(objective: Objective, leaves: Sequence[Any]) -> tuple[list[tuple[str, list[Floats]]], str]:
     """The summands of a scalar f, each in words and with its gradient; nothing if f is no sum, or why not."""
-    program, found = objective.program, summands(objective.program)
-    if objective.cotangent is not None or not 2 <= len(found) <= _MOST:
+    program, summed = objective.program, summands(objective.program)
+    if objective.cotangent is not None or not 2 <= len(summed) <= _MOST:
         return [], ""
-    outvars = [atom for atom, _ in found]
+    outvars = [atom for atom, _ in summed]
     jaxpr = program.jaxpr.replace(outvars=outvars, debug_info=program.jaxpr.debug_info._replace(result_paths=None))
     whole = closed(jaxpr, program.consts)
-    policy = Policy(lambda _: True, lambda _: False, wide=objective.wide)
+    policy = Policy(lambda _: True, lambda _: False, widen=objective.widen)
 
     def values(leaves: Sequence[Any], rest: Any) -> Any:
         return jnp.stack([jnp.asarray(out, jnp.float64) for out in run(whole, policy, [*leaves, *rest[0]])[0]])
@@ -178,7 +178,7 @@ def terms(objective: Objective, leaves: Sequence[Any]) -> tuple[list[tuple[str, 
     jacobian, reason = _differentiate(jax.jacrev, values, leaves, objective.rest, _NO_DERIVATIVE)
     if jacobian is None:
         return [], f"the terms of f have no gradient: {reason}"
-    named = [f"term {i} of {len(found)} of f ({place})" for i, (_, place) in enumerate(found, 1)]
+    named = [f"term {i} of {len(summed)} of f ({place})" for i, (_, place) in enumerate(summed, 1)]
     return [(name, [np.asarray(leaf[i]) for leaf in jacobian]) for i, name in enumerate(named)], ""
 
 
@@ -186,16 +186,16 @@ def summands(program: Any) -> list[tuple[Any, str]]:
     """The variables that are added (or subtracted) to the scalar output of a closed jaxpr, with their places."""
     jaxpr = program.jaxpr
     makers = {var: equation for equation in jaxpr.eqns for var in equation.outvars}
-    found: list[tuple[Any, str]] = []
+    terms: list[tuple[Any, str]] = []
     waiting = [jaxpr.outvars[0]]
-    while waiting and len(found) <= _MOST:
+    while waiting and len(terms) <= _MOST:
         atom = waiting.pop(0)
         equation = None if isinstance(atom, core.Literal) else makers.get(atom)
         if equation is not None and equation.primitive.name in ("add", "add_any", "sub", "convert_element_type", "neg"):
             waiting = [*equation.invars, *waiting]
         elif equation is not None:
-            found.append((atom, place_of(equation)[0]))
-    return found
+            terms.append((atom, place_of(equation)[0]))
+    return terms
 
 
 def _changed(
@@ -211,14 +211,14 @@ def _changed(
     if plain is None:
         suspects = ", ".join(str(site) for site in tried[:_MOST])
         return Changed(None, [], [f"could not be tried alone, and may be wrong: {suspects} ({reason})"])
-    found = Changed(plain, [], [])
+    changed = Changed(plain, [], [])
     for site in tried[:_MOST]:
         gradient, reason = _gradient(objective, leaves, policy(site), excused)
         if gradient is None:
-            found.reasons.append(f"{site} could not be tried alone: {reason}")
+            changed.reasons.append(f"{site} could not be tried alone: {reason}")
         else:
-            found.by_site.append((site, gradient))
-    return found
+            changed.by_site.append((site, gradient))
+    return changed
 
 
 def _gradient(objective: Objective, leaves: Sequence[Any], policy: Policy, excused: Excused) -> Stripped:
@@ -236,13 +236,13 @@ def _differentiate(
     leaves = [np.asarray(leaf) for leaf in leaves]
     program = jax.make_jaxpr(fn)(leaves, rest)
     try:
-        found = _derived(derivative, program, leaves, rest)(leaves)
+        result = _derived(derivative, program, leaves, rest)(leaves)
     except (*excused, TypeError) as error:
         if not isinstance(error, excused) and not str(error).startswith(_NO_TRANSPOSED_SOLVE):
             raise
         text = str(error).splitlines()
         return None, text[0][:160] if text else type(error).__name__
-    return found, ""
+    return result, ""
 
 
 def _derived(

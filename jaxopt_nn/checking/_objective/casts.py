@@ -24,23 +24,23 @@ def widened(objective: Objective, leaves: Sequence[Any]) -> tuple[Objective, str
     """``(objective, reason)``: f in float64 throughout if a leaf passes through a shorter float; or why that fails."""
     if not any(objective.reading.rounding):
         return objective, ""
-    wide = objective._replace(wide=True)
+    widened = objective._replace(widen=True)
     policy = Policy(lambda _: True, lambda _: False)
     try:
-        jax.eval_shape(lambda leaves, rest: wide.value(leaves, rest, policy), list(leaves), objective.rest)
+        jax.eval_shape(lambda leaves, rest: widened.value(leaves, rest, policy), list(leaves), objective.rest)
     except Exception as error:  # any operation may insist on the float that it was traced for
         text = str(error).splitlines() or [type(error).__name__]
         return objective, f"f could not be taken to float64 throughout: {text[0][:160]}"
     reading = objective.reading
-    return wide._replace(reading=reading._replace(rounding=tuple(0.0 for _ in reading.rounding))), ""
+    return widened._replace(reading=reading._replace(rounding=tuple(0.0 for _ in reading.rounding))), ""
 
 
 def casts(program: Any) -> list[str]:
     """``dtype at file.py:line`` of the conversions to a shorter float, in the order of the program."""
-    found: dict[str, None] = {}
-    _find(opened(program), found)
-    more = len(found) - _MOST
-    return [*list(found)[:_MOST], *([f"{more} more places"] if more > 0 else [])]
+    places: dict[str, None] = {}
+    _collect_casts(opened(program), places)
+    more = len(places) - _MOST
+    return [*list(places)[:_MOST], *([f"{more} more places"] if more > 0 else [])]
 
 
 def has_primitive(program: Any, name: str) -> bool:
@@ -51,11 +51,11 @@ def has_primitive(program: Any, name: str) -> bool:
     )
 
 
-def _find(jaxpr: Any, found: dict[str, None]) -> None:
+def _collect_casts(jaxpr: Any, places: dict[str, None]) -> None:
     for equation in jaxpr.eqns:
         inner = list(programs_in(equation.params))
         for var in equation.outvars if not inner else ():
             if any(is_shorter(var.aval.dtype, atom.aval.dtype) for atom in equation.invars):
-                found[f"{var.aval.dtype} at {place_of(equation)[0]}"] = None
+                places[f"{var.aval.dtype} at {place_of(equation)[0]}"] = None
         for program in inner:
-            _find(opened(program), found)
+            _collect_casts(opened(program), places)

@@ -54,8 +54,8 @@ def second_order(
     def slope(leaves: Sequence[Any], rest: Sequence[Any], along: Sequence[Any]) -> Array:
         # As a jax array: NumPy's float64 would stay one inside a trace where x64 is off.
         cotangent = None if objective.cotangent is None else jnp.asarray(objective.cotangent)
-        found = gradient(leaves, rest, cotangent)
-        return sum((jnp.vdot(g, jnp.asarray(w, g.dtype)) for g, w in zip(found, along, strict=True)), jnp.zeros(()))
+        gradients = gradient(leaves, rest, cotangent)
+        return sum((jnp.vdot(g, jnp.asarray(w, g.dtype)) for g, w in zip(gradients, along, strict=True)), jnp.zeros(()))
 
     flat, paths = jax.tree.leaves(arguments.args), arguments.paths
     tree = dict(zip(paths, (flat[i] for i in arguments.positions), strict=True))

@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jax.extend import core
 
 from jaxopt_nn import trees
-from jaxopt_nn._jaxprs.equations import Call, Cond, Scan, ShardMap, While, held, opened
+from jaxopt_nn._jaxprs.equations import Call, Cond, Scan, ShardMap, While, inner_programs, opened
 from jaxopt_nn.checking._sampling.directions import seed_words
 from jaxopt_nn.types import Key
 
@@ -99,7 +99,7 @@ class _Tracker:
         for equation in jaxpr.eqns:
             ins = [read(atom) for atom in equation.invars]
             outs = self.step(equation, ins)
-            values.update(zip(equation.outvars, outs or self.made(equation, ins), strict=True))
+            values.update(zip(equation.outvars, outs or self.key_values(equation, ins), strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
     def again(self, body: Any, consts: list[int], times: int) -> None:
@@ -107,25 +107,25 @@ class _Tracker:
         for _ in range(times):
             self.walk(body, [*consts, *(self.new() for _ in body.invars[len(consts) :])])
 
-    def made(self, equation: Any, ins: list[int]) -> list[int]:
+    def key_values(self, equation: Any, ins: list[int]) -> list[int]:
         """Numbers for what an operation returns, the same ones for the same operation on the same keys."""
         name = equation.primitive.name
         if name not in _DERIVED:
             return [self.new() for _ in equation.outvars]
-        made = (name, str(sorted(equation.params.items())), *ins)
-        return [self.of((*made, i)) for i in range(len(equation.outvars))]
+        fingerprint = (name, str(sorted(equation.params.items())), *ins)
+        return [self.of((*fingerprint, i)) for i in range(len(equation.outvars))]
 
     def step(self, equation: Any, ins: list[int]) -> list[int]:
         """The outputs where they are known to be inputs, else nothing."""
-        name, inner = equation.primitive.name, held(equation)
+        name, inner = equation.primitive.name, inner_programs(equation)
         if name in ("random_bits", "random_split"):
             draw, split = ("random_bits", ins[0]), ("random_split", ins[0])
             self.draws[name, ins[0]] += 1
             split_too = self.draws[draw] * self.draws[split] > 0
             self.twice |= self.draws[draw] > 1 or split_too
-            drawn = equation.outvars[0].aval if name == "random_bits" else None
+            random_bits = equation.outvars[0].aval if name == "random_bits" else None
             self.unalike |= split_too or (
-                drawn is not None and self.shapes.setdefault(ins[0], drawn.shape) != drawn.shape
+                random_bits is not None and self.shapes.setdefault(ins[0], random_bits.shape) != random_bits.shape
             )
         elif name in _SAME:
             return ins[:1]

@@ -50,7 +50,7 @@ class Arguments(NamedTuple):
         dtypes: their dtypes as jax holds them for the caller.
         skipped: the other leaves of these arguments: path and dtype.
         positions: where the float leaves are among all leaves of ``args``.
-        held: whether all other arrays stay what they are, as f needs their numbers while it is traced.
+        constants_needed: whether all other arrays stay what they are, as f needs their numbers while it is traced.
     """
 
     args: tuple[Any, ...]
@@ -61,7 +61,7 @@ class Arguments(NamedTuple):
     dtypes: tuple[str, ...]
     skipped: tuple[str, ...]
     positions: tuple[int, ...]
-    held: bool = False
+    constants_needed: bool = False
 
 
 class Objective(NamedTuple):
@@ -75,7 +75,7 @@ class Objective(NamedTuple):
         reading: what the program tells.
         sites: where it has rules of its own or stops a gradient.
         deterministic: whether two traces gave the same program.
-        wide: whether ``value`` takes shorter floats inside of f for float64.
+        widen: whether ``value`` takes shorter floats inside of f for float64.
         trusted: rules that are meant: ``value`` is the function whose derivative they are.
         by_hand: f at a list of float64 leaves, where JAX cannot trace it; else None. ``shared`` then is the program of
             nothing.
@@ -88,14 +88,14 @@ class Objective(NamedTuple):
     reading: Reading
     sites: list[Site]
     deterministic: bool
-    wide: bool = False
+    widen: bool = False
     trusted: tuple[Site, ...] = ()
     by_hand: Callable[[Sequence[Any]], float] | None = None
     note: str = ""
 
     def value(self, leaves: Sequence[Any], rest: Any, policy: Policy) -> tuple[Array, Array]:
         """The float64 scalar that is differentiated, and its branch signature, under ``enable_x64``."""
-        return value_of(self.shared, policy._replace(wide=self.wide, trusted=self.trusted), leaves, rest)
+        return value_of(self.shared, policy._replace(widen=self.widen, trusted=self.trusted), leaves, rest)
 
     @property
     def program(self) -> Any:
@@ -171,7 +171,7 @@ def make_objective(f: Callable[..., Any], arguments: Arguments, words: tuple[int
         program, again = _traces(f, arguments)
     except Exception as error:  # whatever f raises: it may be no function of JAX
         error.add_note("check_gradients calls f with float64 arrays under jax.enable_x64; f must accept these")
-        arguments = arguments._replace(held=True)
+        arguments = arguments._replace(constants_needed=True)
         try:
             program, again = _traces(f, arguments)
         except Exception:
@@ -242,25 +242,25 @@ def _call_claim(
     if objective.by_hand is not None:
         return _match(as_passed(), arguments)
     try:
-        found = grad_fn(*_put(arguments, [jnp.asarray(leaf) for leaf in leaves], rest))
+        claimed = grad_fn(*_put(arguments, [jnp.asarray(leaf) for leaf in leaves], rest))
     except Exception as error:  # whatever it raises: it may write into an array of NumPy
         try:
-            found = as_passed()
+            claimed = as_passed()
         except Exception:
             raise error from None
-    return _match(found, arguments)
+    return _match(claimed, arguments)
 
 
 def _as_passed(arguments: Arguments, leaves: Sequence[Any]) -> list[Any]:
     """Leaves as what the caller passed: arrays of NumPy or of JAX, or Python floats. f may write into its own."""
     flat = jax.tree.leaves(arguments.args)
-    passed: list[Any] = []
+    originals: list[Any] = []
     for i, leaf in zip(arguments.positions, leaves, strict=True):
         if isinstance(flat[i], float):
-            passed.append(float(leaf))
+            originals.append(float(leaf))
         else:
-            passed.append(np.array(leaf) if isinstance(flat[i], (np.ndarray, np.generic)) else jnp.asarray(leaf))
-    return passed
+            originals.append(np.array(leaf) if isinstance(flat[i], (np.ndarray, np.generic)) else jnp.asarray(leaf))
+    return originals
 
 
 def claimed_gradient(
@@ -338,7 +338,7 @@ def _put(arguments: Arguments, leaves: Sequence[Any], rest: Sequence[Any]) -> An
 
 
 def _other_positions(arguments: Arguments) -> list[int]:
-    if arguments.held:
+    if arguments.constants_needed:
         return []
     variables = set(arguments.positions)
     flat = jax.tree.leaves(arguments.args)
@@ -415,11 +415,11 @@ def _settings(tree: PyTree) -> set[int]:
     """The leaves of a tree that are Python floats inside of a module or another dataclass: no parameters."""
     plain = (dict, list, tuple, Mapping)
     nodes = jax.tree.leaves(tree, is_leaf=lambda node: not isinstance(node, plain))
-    found: set[int] = set()
+    float_leaves: set[int] = set()
     first = 0
     for node in nodes:
         leaves = jax.tree.leaves(node)
         if not jax.tree_util.all_leaves([node]):
-            found |= {first + i for i, leaf in enumerate(leaves) if isinstance(leaf, float)}
+            float_leaves |= {first + i for i, leaf in enumerate(leaves) if isinstance(leaf, float)}
         first += len(leaves)
-    return found
+    return float_leaves

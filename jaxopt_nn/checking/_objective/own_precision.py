@@ -63,7 +63,7 @@ def compare_own_dtype(
         note = "f draws random numbers; other ones in another dtype, so the gradient in the own dtype is not compared"
         return nothing, (note,)
     own = own_dtype_gradient(f, grad_fn, arguments, objective)
-    errors = [_relative(narrow, wide) for narrow, wide in zip(own, claimed, strict=True)]
+    errors = [_relative(narrow, exact) for narrow, exact in zip(own, claimed, strict=True)]
     units = [_unit(dtype) for dtype in arguments.dtypes]
     compared = [unit > 0 and reach is None for unit, reach in zip(units, vanishing, strict=True)]
     bad = [one and not error <= math.sqrt(unit) for one, error, unit in zip(compared, errors, units, strict=True)]
@@ -75,21 +75,21 @@ def compare_own_dtype(
             others = [(leaf, _unit(leaf.dtype)) for leaf in other_arrays(arguments)]
             excused = [0.0] * len(claimed)
             for coarser in (1.0, _EXCUSED) * _DRAWS:
-                moved = gradient(
+                perturbed = gradient(
                     [_nudged(leaf, coarser * unit, draws) for leaf, unit in zip(arguments.leaves, units, strict=True)],
                     [_nudged(leaf, coarser * unit, draws) for leaf, unit in others],
                 )
-                changes = [_EXCUSED / coarser * _relative(a, b) for a, b in zip(moved, claimed, strict=True)]
+                changes = [_EXCUSED / coarser * _relative(a, b) for a, b in zip(perturbed, claimed, strict=True)]
                 excused = [max(pair) for pair in zip(excused, changes, strict=True)]
         bad = [
             one and (not math.isfinite(error) or error > most)
             for one, error, most in zip(bad, errors, excused, strict=True)
         ]
-    found = [
+    results = [
         OwnDtype(error if unit else None, ("FAIL" if wrong else "PASS") if one else None)
         for error, unit, wrong, one in zip(errors, units, bad, compared, strict=True)
     ]
-    return found, ()
+    return results, ()
 
 
 def round_off_of_claims(
@@ -104,20 +104,20 @@ def round_off_of_claims(
     if not any(units):
         return [(0.0, 0.0)] * len(units)
     draws, unit, others = np.random.default_rng(0), max(units), other_arrays(arguments)
-    found = [(0.0, 0.0)] * len(units)
+    errors = [(0.0, 0.0)] * len(units)
     for _ in range(_DRAWS):
         again = gradient(
             [_nudged(leaf, own, draws) for leaf, own in zip(arguments.leaves, units, strict=True)],
             [_nudged(leaf, unit if jnp.issubdtype(leaf.dtype, jnp.floating) else 0.0, draws) for leaf in others],
         )
-        found = [
+        errors = [
             (max(whole, _relative(a, b)), max(part, _along(a, b)))
-            for (whole, part), a, b in zip(found, again, claimed, strict=True)
+            for (whole, part), a, b in zip(errors, again, claimed, strict=True)
         ]
     least = [max(_SURE * unit, min(_LIKELY * unit, _CAP)) for unit in units]
     return [
         (few + _TIMES * whole, few + _TIMES * part) if few else (0.0, 0.0)
-        for few, (whole, part) in zip(least, found, strict=True)
+        for few, (whole, part) in zip(least, errors, strict=True)
     ]
 
 
@@ -135,11 +135,11 @@ def _unit(dtype: Any) -> float:
 def _nudged(leaf: Any, unit: float, draws: np.random.Generator) -> Any:
     if not unit:
         return leaf
-    wide = np.asarray(leaf).astype(np.float64)
-    return wide * (1 + unit * draws.choice((-0.5, 0.5), np.shape(leaf)))
+    exact = np.asarray(leaf).astype(np.float64)
+    return exact * (1 + unit * draws.choice((-0.5, 0.5), np.shape(leaf)))
 
 
-def _relative(narrow: Floats, wide: Floats) -> float:
+def _relative(narrow: Floats, exact: Floats) -> float:
     with np.errstate(invalid="ignore"):  # inf - inf
-        norm, difference = float(np.linalg.norm(wide)), float(np.linalg.norm(narrow - wide))
+        norm, difference = float(np.linalg.norm(exact)), float(np.linalg.norm(narrow - exact))
     return difference / norm if norm else 0.0 if not difference else math.inf

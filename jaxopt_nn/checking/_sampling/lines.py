@@ -115,7 +115,7 @@ def make_probe(
         steps = np.array(LADDER) * unit * stretch
         offsets = np.concatenate([[0.0], steps, -steps])
         scale = np.ones(len(lines))
-        found = np.empty((len(lines), len(offsets), 2))
+        samples = np.empty((len(lines), len(offsets), 2))
         for start in range(0, len(lines), block):
             moves = np.zeros((block, total))
             chunk = lines[start : start + block]
@@ -123,8 +123,8 @@ def make_probe(
                 flat, scale[start + i] = direction(line, high - low)
                 moves[i, low:high] = units * flat
             sampled = np.asarray(run(point, rest, moves, len(chunk), offsets))
-            found[start : start + len(chunk)] = sampled[: len(chunk)]
-        values, branches = found[..., 0], found[..., 1]
+            samples[start : start + len(chunk)] = sampled[: len(chunk)]
+        values, branches = samples[..., 0], samples[..., 1]
         crossed = branches[:, 1:] != branches[:, :1]
         crossed = crossed[:, : len(steps)] | crossed[:, len(steps) :]
         middle, above, below = values[:, 0], values[:, 1 : 1 + len(steps)], values[:, 1 + len(steps) :]
@@ -181,11 +181,11 @@ def _call_by_call(
     """As the compiled program, without branch signatures."""
     del rest
     edges = np.cumsum([0, *(x.size for x in point)])
-    found = np.zeros((count, len(offsets), 2))
+    values = np.zeros((count, len(offsets), 2))
     for i, move in enumerate(moves[:count]):
         steps = [move[low : low + x.size].reshape(x.shape) for low, x in zip(edges[:-1], point, strict=True)]
-        found[i, :, 0] = [f([np.asarray(x) + t * v for x, v in zip(point, steps, strict=True)]) for t in offsets]
-    return found
+        values[i, :, 0] = [f([np.asarray(x) + t * v for x, v in zip(point, steps, strict=True)]) for t in offsets]
+    return values
 
 
 def _avoidable(crossed: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -112,8 +112,10 @@ def contradicted(probe: Probe, evidence: Evidence, settings: Settings, oracle: O
     # Where terms cancel, two programs for one gradient leave round-off that is none of f's.
     round_off = ROUND_OFF_OF_F * abs(evidence.sample.middle) / unit
     if coarse and smooth and float(np.linalg.norm(gap)) > max(clear * evidence.norm, round_off):
-        found = explain(probe, evidence, settings, oracle, trusted=True)
-        return found._replace(hypothesis=found.hypothesis + "; by rule-stripped AD alone, differences are too coarse")
+        finding = explain(probe, evidence, settings, oracle, trusted=True)
+        return finding._replace(
+            hypothesis=finding.hypothesis + "; by rule-stripped AD alone, differences are too coarse"
+        )
     return None
 
 
@@ -125,9 +127,9 @@ def blocked(evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding |
     if oracle.frozen is None:
         return None
     sample = oracle.frozen(evidence.lines)
-    found = compare(evidence.claimed, sample.slopes, evidence.norm, evidence.tolerance)
-    usable = found.error <= 1e-3 * evidence.norm
-    if np.any(found.wrong) or not np.any(usable):
+    comparison = compare(evidence.claimed, sample.slopes, evidence.norm, evidence.tolerance)
+    usable = comparison.error <= 1e-3 * evidence.norm
+    if np.any(comparison.wrong) or not np.any(usable):
         return None
     through = oracle.conventional() if oracle.stripped is None else oracle.stripped
     if through is not None and not len(_suspicious(evidence.claim, through)):
@@ -172,8 +174,8 @@ def explain(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle
         if np.any(places.comparison.wrong):
             rule = simplest(samples, _known(gradient, oracle)) or localization.count_text(places, gradient.shape)
             order = np.argsort(-np.abs(places.comparison.residual))[:3]
-            seen = places_at(probe, evidence, order, settings)
-            worst = localization.worst_places(seen, gradient.shape, units)
+            wrong_places = places_at(probe, evidence, order, settings)
+            worst = localization.worst_places(wrong_places, gradient.shape, units)
             worst = worst or localization.worst_places(places, gradient.shape, units)
             return failed(rule, worst, oracle)
     return _by_lines(probe, evidence, settings, oracle)
@@ -195,8 +197,8 @@ def _by_lines(probe: Probe, evidence: Evidence, settings: Settings, oracle: Orac
     elif places is None:
         words, block = (*settings.words, 2, claim.leaf), 2 * settings.directions
         look, norm = look_along(probe, evidence), evidence.norm
-        found = localization.bisect(look, gradient, words, block, norm, evidence.tolerance, claim.keep)
-        places = places_at(probe, evidence, np.array([found]), settings)
+        index = localization.bisect(look, gradient, words, block, norm, evidence.tolerance, claim.keep)
+        places = places_at(probe, evidence, np.array([index]), settings)
     wrong, complete = places.comparison.wrong, len(places.flat) == len(claim.places)
     worst = localization.worst_places(places, gradient.shape, claim.units)
     if not rule and complete and np.any(wrong):
@@ -247,14 +249,14 @@ def allowed(claim: Claim, stripped: Floats) -> Floats:
 def _agrees(evidence: Evidence, stripped: Floats) -> bool:
     """Whether the differences along random lines are those of rule-stripped AD."""
     known = np.isfinite(evidence.comparison.error)
-    found = compare(project(stripped, evidence.lines), evidence.sample.slopes, evidence.norm, evidence.tolerance)
-    return bool(np.any(known)) and not np.any(found.wrong & known)
+    comparison = compare(project(stripped, evidence.lines), evidence.sample.slopes, evidence.norm, evidence.tolerance)
+    return bool(np.any(known)) and not np.any(comparison.wrong & known)
 
 
 def _exactly(evidence: Evidence, stripped: Floats) -> tuple[Samples, localization.Places]:
     places = _against(evidence, stripped)
-    found = places.comparison
-    return Samples(places.claimed, found.numeric, found.error, found.bound, np.ravel), places
+    comparison = places.comparison
+    return Samples(places.claimed, comparison.numeric, comparison.error, comparison.bound, np.ravel), places
 
 
 def _against(evidence: Evidence, stripped: Floats) -> localization.Places:

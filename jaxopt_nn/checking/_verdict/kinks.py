@@ -85,9 +85,9 @@ def _right(
 ) -> Finding:
     """Nothing is wrong: how much is known?"""
     size = evidence.claim.gradient.size
-    seen = kinked if exactly else min(kinked, looked)
+    sampled = kinked if exactly else min(kinked, looked)
     text = f"f has a kink at {kinked} of {size} coordinates; the claim lies between the one-sided slopes"
-    text += f" at {seen} that were looked at" if seen < kinked else " there"
+    text += f" at {sampled} that were looked at" if sampled < kinked else " there"
     if part is None:
         return Finding("KINK_OK", text)
     norm = max(part.norm, _NEGLIGIBLE * whole)
@@ -128,6 +128,6 @@ def _about(oracle: Oracle, keep: NDArray[np.bool_]) -> Oracle:
     return oracle._replace(
         value=only(oracle.value),
         stripped=None if oracle.stripped is None else only(oracle.stripped),
-        conventional=lambda: None if (found := oracle.conventional()) is None else only(found),
+        conventional=lambda: None if (value := oracle.conventional()) is None else only(value),
         terms=lambda: [(place, only(gradient)) for place, gradient in oracle.terms()],
     )

@@ -75,14 +75,14 @@ def worst_places(places: Places, shape: tuple[int, ...], units: Floats, count: i
     """The ``count`` worst of the wrong places, worst first; ``units`` are those of the leaf's coordinates."""
     comparison = places.comparison
     order = sorted(np.flatnonzero(comparison.wrong), key=lambda i: -abs(float(comparison.residual[i])))[:count]
-    found: list[Coordinate] = []
+    coordinates: list[Coordinate] = []
     for i in order:
         flat = int(places.flat[i])
         unit = float(np.broadcast_to(units, shape).ravel()[flat])
         place = tuple(int(axis) for axis in np.unravel_index(flat, shape))
         numbers = (places.claimed[i], comparison.numeric[i], comparison.error[i])
-        found.append(Coordinate(place, *(float(number) / unit for number in numbers)))
-    return tuple(found)
+        coordinates.append(Coordinate(place, *(float(number) / unit for number in numbers)))
+    return tuple(coordinates)
 
 
 def count_text(places: Places, shape: tuple[int, ...] = ()) -> str:

@@ -36,17 +36,17 @@ class _Sampled(NamedTuple):
     Attributes:
         shared: f's program.
         frozen: whether stop_gradients are frozen; else they are transparent.
-        wide: whether shorter floats are float64.
+        widen: whether shorter floats are float64.
         trusted: rules that are meant.
     """
 
     shared: Program
     frozen: bool
-    wide: bool
+    widen: bool
     trusted: tuple[Site, ...]
 
     def __call__(self, leaves: Sequence[Any], rest: Any) -> tuple[Array, Array]:
-        policy = Policy(lambda _: True, lambda _: False, frozen=self.frozen, signature=True, wide=self.wide)
+        policy = Policy(lambda _: True, lambda _: False, frozen=self.frozen, signature=True, widen=self.widen)
         return value_of(self.shared, policy._replace(trusted=self.trusted), leaves, rest)
 
 
@@ -60,7 +60,7 @@ def counting_probe(
     groups: Sequence[Floats] = (),
 ) -> Probe:
     """Samples f, with frozen or transparent stop_gradients, and notes how often it was evaluated."""
-    sampled = _Sampled(objective.shared, frozen, objective.wide, objective.trusted)
+    sampled = _Sampled(objective.shared, frozen, objective.widen, objective.trusted)
     sampler = make_probe(sampled, arguments.leaves, objective.rest, block, groups, objective.by_hand)
 
     def probe(
@@ -78,7 +78,7 @@ def make_oracles(
     arguments: Arguments,
     stripped: rule_stripped.Stripped,
     field: Gradient,
-    moved: Callable[[], list[list[Any]]],
+    nearby_claims: Callable[[], list[list[Any]]],
     stops: bool,
     automatic: bool,
     block: int,
@@ -90,14 +90,14 @@ def make_oracles(
     """What else is known about each leaf; what costs a compilation is put off until somebody asks, and kept.
 
     Why something could not be had is added to ``reasons``. ``field`` is the claimed gradient as a function, and
-    ``moved`` gives it at points that differ by round-off. ``constant``: stop_gradients are meant.
+    ``nearby_claims`` gives it at points that differ by round-off. ``constant``: stop_gradients are meant.
     """
     points = arguments.leaves
-    as_it_is = objective._replace(wide=False)  # a rule runs in the float that it was traced for
+    as_it_is = objective._replace(widen=False)  # a rule runs in the float that it was traced for
     plain = automatic and not (objective.by_hand or rule_stripped.has_own_rules(objective))
     frozen = functools.cache(lambda: counting_probe(objective, arguments, block, calls, frozen=True))
 
-    def told(changed: rule_stripped.Changed) -> rule_stripped.Changed:
+    def checked(changed: rule_stripped.Changed) -> rule_stripped.Changed:
         reasons.update(dict.fromkeys(changed.reasons))
         return changed
 
@@ -105,7 +105,7 @@ def make_oracles(
     def conventional() -> list[Floats] | None:
         if objective.by_hand is not None:
             return None
-        if plain and not (stops or constant or objective.wide):  # the claim itself, without a second compilation
+        if plain and not (stops or constant or objective.widen):  # the claim itself, without a second compilation
             return [np.asarray(leaf, np.float64) for leaf in field(points)]
         return rule_stripped.conventional_gradient(as_it_is, points, frozen=constant).gradient
 
@@ -119,27 +119,27 @@ def make_oracles(
     def near(i: int) -> Near | None:
         unit = natural_scale(points[i]) * coordinate_units(points[i])
         draws = np.random.default_rng(i)
-        found: list[Floats] = []
+        gradients: list[Floats] = []
         for _ in range(_PAIRS):
             step = _NEAR * unit * draws.uniform(0.5, 1.0, points[i].shape) * draws.choice((-1.0, 1.0), points[i].shape)
             for move in (step, -step):
                 leaves = [leaf + move if j == i else leaf for j, leaf in enumerate(points)]
-                found.append(np.asarray((exact() or field)(leaves)[i], np.float64).ravel())
-        sides = np.stack(found) * np.broadcast_to(units[i], points[i].shape).ravel()
+                gradients.append(np.asarray((exact() or field)(leaves)[i], np.float64).ravel())
+        sides = np.stack(gradients) * np.broadcast_to(units[i], points[i].shape).ravel()
         return Near(np.min(sides, axis=0), np.max(sides, axis=0), exact() is not None) if _finite(sides) else None
 
     def steady(i: int) -> bool:
-        claims = [np.asarray(leaves[i], np.float64) for leaves in (field(points), *moved())]
+        claims = [np.asarray(leaves[i], np.float64) for leaves in (field(points), *nearby_claims())]
         return all(bool(norm(one - claims[0]) <= _STEADY * norm(claims[0])) for one in claims)
 
-    single_rules = functools.cache(lambda: told(rule_stripped.single_rules(as_it_is, points)))
-    through_stops = functools.cache(lambda: told(rule_stripped.through_stops(objective, points)))
+    single_rules = functools.cache(lambda: checked(rule_stripped.single_rules(as_it_is, points)))
+    through_stops = functools.cache(lambda: checked(rule_stripped.through_stops(objective, points)))
 
     @functools.cache
-    def terms() -> list[tuple[str, list[Floats]]]:
-        found, reason = rule_stripped.terms(objective, points)
+    def summands() -> list[tuple[str, list[Floats]]]:
+        summands, reason = rule_stripped.terms(objective, points)
         reasons.update({reason: None} if reason else {})
-        return found
+        return summands
 
     masks = _masks(jax.tree.leaves(arguments.args))
     axes = [length for leaf in jax.tree.leaves(arguments.args) for length in np.shape(leaf)]
@@ -153,7 +153,7 @@ def make_oracles(
             path=arguments.paths[i],
             value=points[i] * units[i],
             stripped=gradient * units[i] if gradient is not None and _finite(gradient) else None,
-            conventional=lambda: found[i] * units[i] if (found := conventional()) and _finite(found[i]) else None,
+            conventional=lambda: values[i] * units[i] if (values := conventional()) and _finite(values[i]) else None,
             plain=plain,
             near=lambda: near(i),
             steady=lambda: steady(i),
@@ -161,7 +161,7 @@ def make_oracles(
             frozen=(lambda lines: frozen()(i, lines)) if stops else None,
             rules=lambda: rule_stripped.blame(single_rules(), i) if automatic else [],
             stops=lambda: rule_stripped.blame(through_stops(), i),
-            terms=lambda: [(place, gradients[i] * units[i]) for place, gradients in terms()],
+            terms=lambda: [(place, gradients[i] * units[i]) for place, gradients in summands()],
             sizes=sorted(set(axes)),
             masks=masks,
         )
@@ -175,12 +175,12 @@ def _finite(values: Floats) -> bool:
 
 def _masks(leaves: Sequence[Any]) -> list[tuple[int, int]]:
     """``(ones, size)`` of every array of zeros and ones."""
-    found: dict[tuple[int, int], None] = {}
+    sizes: dict[tuple[int, int], None] = {}
     for leaf in leaves:
         if isinstance(leaf, (jax.Array, np.ndarray)) and (
             leaf.dtype == np.bool_ or jnp.issubdtype(leaf.dtype, np.number)
         ):
             array = np.asarray(leaf)
             if array.ndim and np.all((array == 0) | (array == 1)) and 0 < np.count_nonzero(array) < array.size:
-                found[int(np.count_nonzero(array)), array.size] = None
-    return list(found)
+                sizes[int(np.count_nonzero(array)), array.size] = None
+    return list(sizes)

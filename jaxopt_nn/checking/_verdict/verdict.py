@@ -126,7 +126,7 @@ def _judged(probe: Probe, evidence: Evidence, reach: float | None, settings: Set
     if wrong and (finding := blocked(evidence, settings, oracle)):
         return finding
     if kinked:
-        return _together(probe, evidence, settings, oracle) or at_kinks(probe, evidence, reach, settings, oracle)
+        return _along_blocks(probe, evidence, settings, oracle) or at_kinks(probe, evidence, reach, settings, oracle)
     if wrong:
         return explain(probe, evidence, settings, oracle)
     if not reach and (finding := contradicted(probe, evidence, settings, oracle)):
@@ -164,23 +164,23 @@ def _off_along_itself(probe: Probe, evidence: Evidence, settings: Settings, orac
     lines = [along(claim.gradient)]
     (claimed,) = project(claim.gradient, lines)
     tolerance = evidence.tolerance._replace(rtol=max(settings.tolerance.rtol, claim.slack_along))
-    found = compare(np.array([claimed]), look_along(probe, evidence)(lines).slopes, abs(claimed), tolerance)
-    if not np.any(found.wrong):
+    comparison = compare(np.array([claimed]), look_along(probe, evidence)(lines).slopes, abs(claimed), tolerance)
+    if not np.any(comparison.wrong):
         return None
-    ratio = f"ratio {claimed / found.numeric[0]:.3g} along the claimed gradient itself"
+    ratio = f"ratio {claimed / comparison.numeric[0]:.3g} along the claimed gradient itself"
     finding = failed(ratio, (), oracle)
     return finding._replace(lines=tuple(lines))
 
 
 def _nothing_seen(evidence: Evidence, limit: float) -> bool:
     """Whether the slopes that differences see are below ``limit``, those too in which the claim seems wrong."""
-    found = [evidence.comparison, *([evidence.places.comparison] if evidence.places else [])]
-    against = np.concatenate([one.numeric[one.wrong] for one in found])
-    seen = np.median(np.abs(evidence.comparison.numeric) + evidence.comparison.error)
-    return bool(seen <= limit and np.all(np.abs(against) <= limit))
+    comparisons = [evidence.comparison, *([evidence.places.comparison] if evidence.places else [])]
+    against = np.concatenate([one.numeric[one.wrong] for one in comparisons])
+    typical = np.median(np.abs(evidence.comparison.numeric) + evidence.comparison.error)
+    return bool(typical <= limit and np.all(np.abs(against) <= limit))
 
 
-def _together(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding | None:
+def _along_blocks(probe: Probe, evidence: Evidence, settings: Settings, oracle: Oracle) -> Finding | None:
     """FAIL where the claim is wrong along a line that moves many coordinates alike, the whole leaf or a part.
 
     Ties stay ties along it, so that f has a plain slope there: a rule that gives the whole cotangent to each of several
@@ -196,8 +196,8 @@ def _together(probe: Probe, evidence: Evidence, settings: Settings, oracle: Orac
         return None
     claimed = project(evidence.claim.gradient, lines)
     sample = look_along(probe, evidence)(lines)
-    found = compare(claimed, sample.slopes, evidence.norm, evidence.tolerance)
-    plain = found.wrong & (found.jump == 0)
+    comparison = compare(claimed, sample.slopes, evidence.norm, evidence.tolerance)
+    plain = comparison.wrong & (comparison.jump == 0)
     if not np.any(plain):
         return None
     first = int(np.argmax(plain))
@@ -206,7 +206,8 @@ def _together(probe: Probe, evidence: Evidence, settings: Settings, oracle: Orac
     )
     text = (
         f"where coordinates {lines[first].low} to {lines[first].high} of the flattened leaf move alike, and ties stay "
-        f"ties, claimed {claimed[first]:.6g}, numeric {found.numeric[first]:.6g}: all of it to each of several ties?"
+        f"ties, claimed {claimed[first]:.6g}, numeric {comparison.numeric[first]:.6g}: all of it to each of several "
+        "ties?"
     )
     return Finding("FAIL", text + causes, lines=tuple(line for line, off in zip(lines, plain, strict=True) if off))
 
@@ -216,7 +217,7 @@ def _curve(evidence: Evidence) -> Curve:
     curve, unit = evidence.sample.curve, evidence.norm or 1.0
     claimed = evidence.claimed[:, None]
     with np.errstate(all="ignore"):
-        errors = [np.median(np.abs(found - claimed), axis=0) / unit for found in (curve.two_sided, curve.forward)]
+        errors = [np.median(np.abs(slopes - claimed), axis=0) / unit for slopes in (curve.two_sided, curve.forward)]
     return Curve(
         steps=tuple(float(step) for step in curve.steps),
         two_sided=tuple(float(error) for error in errors[0]),

@@ -20,12 +20,12 @@ from jaxopt_nn.checking._sampling.lines import Probe
 from jaxopt_nn.checking._verdict.comparison import Comparison
 from jaxopt_nn.checking._verdict.evidence import Claim, Evidence, Finding, Settings, along_lines
 
-__all__ = ["alike", "passed", "still"]
+__all__ = ["check_groups", "influence_groups", "zero_groups"]
 
 _SPREAD = 1e4  # of influence within a group: what is lost in sharpness on the most influential leaf
 
 
-def alike(norms: Sequence[float], scales: Sequence[float], chosen: Sequence[bool]) -> list[Floats]:
+def influence_groups(norms: Sequence[float], scales: Sequence[float], chosen: Sequence[bool]) -> list[Floats]:
     """Groups of ``chosen`` leaves of like influence ‖c‖·s, two leaves at least: the units a_i, 0 outside the group.
 
     Args:
@@ -46,17 +46,17 @@ def alike(norms: Sequence[float], scales: Sequence[float], chosen: Sequence[bool
     return groups
 
 
-def still(norms: Sequence[float], scales: Sequence[float], chosen: Sequence[bool]) -> list[Floats]:
+def zero_groups(norms: Sequence[float], scales: Sequence[float], chosen: Sequence[bool]) -> list[Floats]:
     """The group of ``chosen`` leaves whose claimed gradient is zero, each in its own unit; none for a single one."""
     members = np.array([one and not norm for one, norm in zip(chosen, norms, strict=True)])
     return [np.where(members, scales, 0.0)] if np.sum(members) > 1 else []
 
 
-def passed(
+def check_groups(
     probe: Probe, claims: Sequence[Claim], groups: Sequence[Floats], settings: Settings
 ) -> dict[int, tuple[Evidence, Finding]]:
     """Evidence and finding, by index, for the leaves of those groups in which everything is right."""
-    found: dict[int, tuple[Evidence, Finding]] = {}
+    findings: dict[int, tuple[Evidence, Finding]] = {}
     for number, units in enumerate(groups, len(claims)):
         members = [i for i, unit in enumerate(units) if unit]
         gradient = np.concatenate([a * claim.gradient.ravel() for a, claim in zip(units, claims, strict=True)])
@@ -65,8 +65,8 @@ def passed(
         evidence = along_lines(probe, claim, settings._replace(tolerance=tolerance))
         finding = _finding(evidence, settings, len(members))
         if finding is not None:
-            found.update({i: (_share(evidence, claims[i], float(units[i])), finding) for i in members})
-    return found
+            findings.update({i: (_share(evidence, claims[i], float(units[i])), finding) for i in members})
+    return findings
 
 
 def _finding(evidence: Evidence, settings: Settings, members: int) -> Finding | None:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_nn._arguments import check_number
+from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn.layers._inputs import check_array
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
@@ -38,7 +39,7 @@ def activity_penalty(*, l1: ArrayLike = 0.0, l2: ArrayLike = 0.0) -> Layer:
     >>> import jax, jax.numpy as jnp
     >>> layer = activity_penalty(l1=0.5)
     >>> x = jnp.array([[1.0, -3.0], [0.0, 2.0]])
-    >>> y, state = layer.apply({}, layer.init(None, x)[1], x, train=True, key=None, weight=None)
+    >>> y, state = layer.apply({}, layer.init(None, x)[1], x, train=True, key=None)
     >>> bool((y == x).all()), float(total_activity_penalty(state))
     (True, 1.5)
     """
@@ -50,7 +51,7 @@ def activity_penalty(*, l1: ArrayLike = 0.0, l2: ArrayLike = 0.0) -> Layer:
         check_array(x)
         if not jnp.issubdtype(x.dtype, jnp.floating) or len(x.shape) < 1:
             raise ValueError(f"expected floating-point [batch, ...], got {x.dtype}{list(x.shape)}")
-        return {}, {_ENTRY: jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))}
+        return {}, {_ENTRY: jnp.zeros((), compute_dtype(x))}
 
     def apply(
         params: Params,
@@ -65,15 +66,15 @@ def activity_penalty(*, l1: ArrayLike = 0.0, l2: ArrayLike = 0.0) -> Layer:
         check_array(x)
         if not train:
             return x, state
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        share = jnp.ones(x.shape[0], wide) if weight is None else jnp.asarray(weight, wide)
+        dtype = compute_dtype(x)
+        share = jnp.ones(x.shape[0], dtype) if weight is None else jnp.asarray(weight, dtype)
         present = (share > 0).reshape((-1,) + (1,) * (x.ndim - 1))
-        values = jnp.where(present, x, jnp.zeros_like(x)).astype(wide)
+        values = jnp.where(present, x, jnp.zeros_like(x)).astype(dtype)
         axes = tuple(range(1, x.ndim))
         # sign · a, not abs: in JAX that has the derivative 1 at 0
-        sizes = jnp.asarray(l1, wide) * jnp.sum(values * jnp.sign(values), axes)
-        sizes = sizes + jnp.asarray(l2, wide) * jnp.sum(jnp.square(values), axes)
-        penalty = jnp.sum(share * sizes) / jnp.maximum(jnp.sum(share), jnp.finfo(wide).tiny)
+        sizes = jnp.asarray(l1, dtype) * jnp.sum(values * jnp.sign(values), axes)
+        sizes = sizes + jnp.asarray(l2, dtype) * jnp.sum(jnp.square(values), axes)
+        penalty = jnp.sum(share * sizes) / jnp.maximum(jnp.sum(share), jnp.finfo(dtype).tiny)
         return x, {_ENTRY: penalty.astype(state[_ENTRY].dtype)}
 
     return Layer(init, apply, "activity_penalty")
@@ -85,5 +86,5 @@ def total_activity_penalty(model_state: State) -> Array | None:
     >>> total_activity_penalty({"batch_norm_0": {"mean": jnp.zeros(3)}}) is None
     True
     """
-    found = [jnp.sum(leaf) for path, leaf in named_leaves(model_state) if path.rsplit("/", 1)[-1] == _ENTRY]
-    return jax.tree.reduce(jnp.add, found) if found else None
+    penalties = [jnp.sum(leaf) for path, leaf in named_leaves(model_state) if path.rsplit("/", 1)[-1] == _ENTRY]
+    return jax.tree.reduce(jnp.add, penalties) if penalties else None

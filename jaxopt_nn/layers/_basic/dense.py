@@ -44,7 +44,7 @@ def dense(
     >>> import jax, jax.numpy as jnp
     >>> layer = dense(3)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((8, 5)))
-    >>> y, _ = layer.apply(params, state, jnp.ones((8, 5)), train=False, key=None, weight=None)
+    >>> y, _ = layer.apply(params, state, jnp.ones((8, 5)))
     >>> params["kernel"].shape, params["bias"].shape, y.shape
     ((5, 3), (3,), (8, 3))
     """

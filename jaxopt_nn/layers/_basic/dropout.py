@@ -14,6 +14,7 @@ from jax import lax
 
 from jaxopt_nn import _ops, trees
 from jaxopt_nn._arguments import check_key, check_number
+from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn.layers._combinators.wiring import as_layer
 from jaxopt_nn.layers._inputs import check_floating
 from jaxopt_nn.trees import Mask
@@ -44,11 +45,11 @@ def dropout(drop_rate: ArrayLike) -> Layer:
 
     >>> import jax, jax.numpy as jnp
     >>> layer = dropout(0.5)
-    >>> y, _ = layer.apply({}, {}, jnp.ones((4, 1000)), train=True, key=jax.random.key(0), weight=None)
+    >>> y, _ = layer.apply({}, {}, jnp.ones((4, 1000)), train=True, key=jax.random.key(0))
     >>> sorted(set(y.ravel().tolist())), abs(float(y.mean()) - 1) < 0.1
     ([0.0, 2.0], True)
     """
-    return _dropping(drop_rate, lambda x: x.shape, 1, "dropout")
+    return _dropout(drop_rate, lambda x: x.shape, 1, "dropout")
 
 
 def spatial_dropout(drop_rate: ArrayLike) -> Layer:
@@ -68,11 +69,11 @@ def spatial_dropout(drop_rate: ArrayLike) -> Layer:
 
     >>> import jax, jax.numpy as jnp
     >>> x = jnp.ones((2, 5, 5, 64))
-    >>> y, _ = spatial_dropout(0.5).apply({}, {}, x, train=True, key=jax.random.key(0), weight=None)
+    >>> y, _ = spatial_dropout(0.5).apply({}, {}, x, train=True, key=jax.random.key(0))
     >>> sorted(set(y.sum((1, 2)).ravel().tolist()))
     [0.0, 50.0]
     """
-    return _dropping(drop_rate, lambda x: (x.shape[0], *[1] * (len(x.shape) - 2), x.shape[-1]), 3, "spatial_dropout")
+    return _dropout(drop_rate, lambda x: (x.shape[0], *[1] * (len(x.shape) - 2), x.shape[-1]), 3, "spatial_dropout")
 
 
 def stochastic_depth(drop_rate: ArrayLike) -> Layer:
@@ -98,11 +99,11 @@ def stochastic_depth(drop_rate: ArrayLike) -> Layer:
     >>> block = residual(serial(dense(5), jax.nn.relu, dense(5), stochastic_depth(0.2)))
     >>> x = jnp.ones((256, 5))
     >>> params, state = block.init(jax.random.key(0), x)
-    >>> y, _ = block.apply(params, state, x, train=True, key=jax.random.key(1), weight=None)
+    >>> y, _ = block.apply(params, state, x, train=True, key=jax.random.key(1))
     >>> 0.1 < float((y == x).all(1).mean()) < 0.3
     True
     """
-    return _dropping(drop_rate, lambda x: (x.shape[0], *[1] * (len(x.shape) - 1)), 1, "stochastic_depth")
+    return _dropout(drop_rate, lambda x: (x.shape[0], *[1] * (len(x.shape) - 1)), 1, "stochastic_depth")
 
 
 def drop_connect(layer: Layer | Callable[[Any], Any], drop_rate: ArrayLike, mask: Mask = trees.kernels_only) -> Layer:
@@ -130,7 +131,7 @@ def drop_connect(layer: Layer | Callable[[Any], Any], drop_rate: ArrayLike, mask
     >>> from jaxopt_nn.layers import dense
     >>> layer = drop_connect(dense(1, kernel_init=jax.nn.initializers.ones), 0.5)
     >>> params, _ = layer.init(jax.random.key(0), jnp.ones((1, 1000)))
-    >>> y, _ = layer.apply(params, {}, jnp.ones((1, 1000)), train=True, key=jax.random.key(1), weight=None)
+    >>> y, _ = layer.apply(params, {}, jnp.ones((1, 1000)), train=True, key=jax.random.key(1))
     >>> 0 < abs(float(y[0, 0]) - 1000) < 150
     True
     """
@@ -154,27 +155,27 @@ def drop_connect(layer: Layer | Callable[[Any], Any], drop_rate: ArrayLike, mask
     ) -> tuple[Any, State]:
         if not train:
             return inner.apply(params, state, x, train=train, key=key, weight=weight)
-        key = _needed(key)
+        key = _require_key(key)
         leaves, tree = jax.tree.flatten(params)
         chosen = trees.select("mask", mask, params)
-        own, *keys = jax.random.split(key, 1 + sum(chosen))
+        inner_key, *keys = jax.random.split(key, 1 + sum(chosen))
         dropped = [
-            _drop(leaf, drop_rate, keys.pop(), leaf.shape) if yes else leaf
-            for leaf, yes in zip(leaves, chosen, strict=True)
+            _drop(leaf, drop_rate, keys.pop(), leaf.shape) if is_chosen else leaf
+            for leaf, is_chosen in zip(leaves, chosen, strict=True)
         ]
-        return inner.apply(jax.tree.unflatten(tree, dropped), state, x, train=train, key=own, weight=weight)
+        return inner.apply(jax.tree.unflatten(tree, dropped), state, x, train=train, key=inner_key, weight=weight)
 
     return Layer(init, apply, "drop_connect")
 
 
-def _dropping(drop_rate: ArrayLike, mask_shape: Callable[[Any], tuple[int, ...]], rank: int, name: str) -> Layer:
+def _dropout(drop_rate: ArrayLike, mask_shape: Callable[[Any], tuple[int, ...]], rank: int, name: str) -> Layer:
     check_number("drop_rate", drop_rate, 0, 1, open_high=True)
 
     def check(x: Any) -> None:
         check_floating(x)
         if len(x.shape) < rank:
-            wanted = "[batch, spatial axes ..., channels]" if rank > 1 else "[batch, ...]"
-            raise ValueError(f"expected input {wanted}, got shape {list(x.shape)}")
+            expected = "[batch, spatial axes ..., channels]" if rank > 1 else "[batch, ...]"
+            raise ValueError(f"expected input {expected}, got shape {list(x.shape)}")
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
         del key
@@ -192,12 +193,12 @@ def _dropping(drop_rate: ArrayLike, mask_shape: Callable[[Any], tuple[int, ...]]
     ) -> tuple[Array, State]:
         del params, weight
         check(x)
-        return (_drop(x, drop_rate, _needed(key), mask_shape(x)) if train else x), state
+        return (_drop(x, drop_rate, _require_key(key), mask_shape(x)) if train else x), state
 
     return Layer(init, apply, name)
 
 
-def _needed(key: Key | None) -> Key:
+def _require_key(key: Key | None) -> Key:
     if key is None:
         raise ValueError("key: expected a PRNG key in training, got None")
     check_key("key", key)
@@ -216,11 +217,11 @@ def _drop(x: Array, drop_rate: ArrayLike, key: Key, mask_shape: Sequence[int]) -
         key: a PRNG key.
         mask_shape: of the rank of ``x``: an axis of size 1 shares its mask.
     """
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    rate = jnp.asarray(drop_rate, wide)
+    dtype = compute_dtype(x)
+    rate = jnp.asarray(drop_rate, dtype)
     threshold = lax.stop_gradient(jnp.clip(jnp.round(rate * _LEVELS), 0, _LEVELS - 1))
     rate = rate + (threshold / _LEVELS - lax.stop_gradient(rate))
     keep = _ops.random_uint16(key, mask_shape) >= threshold.astype(jnp.uint16)
-    kept = (x.astype(wide) / (1 - rate)).astype(x.dtype)
+    scaled = (x.astype(dtype) / (1 - rate)).astype(x.dtype)
     keep = jnp.broadcast_to(keep, x.shape) | jnp.zeros_like(x, bool)  # sharded as x is
-    return jnp.where(keep, kept, jnp.zeros_like(x))
+    return jnp.where(keep, scaled, jnp.zeros_like(x))

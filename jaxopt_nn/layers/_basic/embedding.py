@@ -51,7 +51,7 @@ def embedding(
     >>> layer = embedding(10, 4, padding_id=0)
     >>> ids = jnp.array([[1, 2, 0]])
     >>> params, state = layer.init(jax.random.key(0), ids)
-    >>> y, _ = layer.apply(params, state, ids, train=False, key=None, weight=None)
+    >>> y, _ = layer.apply(params, state, ids)
     >>> y.shape, bool(jnp.all(y[0, 0] == params["embedding"][1])), float(jnp.sum(jnp.abs(y[0, 2])))
     ((1, 3, 4), True, 0.0)
     """
@@ -116,15 +116,15 @@ def reshape(*shape: int) -> Callable[[Array], Array]:
         raise ValueError(f"shape: expected one -1 at the most, got {list(shape)}")
 
     def reshaped(x: Array) -> Array:
-        known, size = 1, 1
+        product, size = 1, 1
         for each in shape:
-            known *= 1 if each == -1 else each
+            product *= 1 if each == -1 else each
         for each in x.shape[1:]:
             size *= each
-        if size % known or (-1 not in shape and size != known):
+        if size % product or (-1 not in shape and size != product):
             raise ValueError(f"expected {list(shape)} to hold the {size} numbers of an example {list(x.shape[1:])}")
-        filled = [size // known if each == -1 else each for each in shape]
-        return x.reshape((x.shape[0], *filled))
+        sizes = [size // product if each == -1 else each for each in shape]
+        return x.reshape((x.shape[0], *sizes))
 
     reshaped.__name__ = "reshape"
     return reshaped

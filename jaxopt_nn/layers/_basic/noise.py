@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_nn._arguments import check_key, check_number
+from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn.layers._inputs import check_floating
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
 
@@ -29,7 +30,7 @@ def gaussian_noise(stddev: ArrayLike) -> Layer:
         Bishop, "Training with noise is equivalent to Tikhonov regularization", 1995.
 
     >>> import jax, jax.numpy as jnp
-    >>> y, _ = gaussian_noise(0.5).apply({}, {}, jnp.ones((8, 512)), train=True, key=jax.random.key(0), weight=None)
+    >>> y, _ = gaussian_noise(0.5).apply({}, {}, jnp.ones((8, 512)), train=True, key=jax.random.key(0))
     >>> bool(abs(y.mean() - 1) < 0.05), bool(abs(y.std() - 0.5) < 0.05)
     (True, True)
     """
@@ -56,7 +57,7 @@ def gaussian_noise(stddev: ArrayLike) -> Layer:
         if key is None:
             raise ValueError("key: expected a PRNG key in training, got None")
         check_key("key", key)
-        noise = jax.random.normal(key, x.shape, jnp.promote_types(x.dtype, jnp.float32))
+        noise = jax.random.normal(key, x.shape, compute_dtype(x))
         return (x + jnp.asarray(stddev, noise.dtype) * noise).astype(x.dtype), state
 
     return Layer(init, apply, "gaussian_noise")

@@ -40,7 +40,7 @@ def check_no_weights(function: Callable[..., Any]) -> None:
         TypeError: it is a module, or holds one.
     """
     arrays = dict[str, Any]()
-    for name, value in _held(function):
+    for name, value in _contents(function):
         adapter = _adapter(value)
         if adapter is not None:
             where = "" if value is function else f", which {_name(function)} holds as {name}"
@@ -60,25 +60,25 @@ def check_no_weights(function: Callable[..., Any]) -> None:
         )
 
 
-def _held(function: Any) -> Iterator[tuple[str, Any]]:
+def _contents(function: Any) -> Iterator[tuple[str, Any]]:
     """Names and values of what ``function`` holds, itself first."""
-    waiting: list[tuple[str, Any, bool]] = [("", function, True)]
+    stack: list[tuple[str, Any, bool]] = [("", function, True)]
     seen = set[int]()
-    while waiting:
-        name, value, own = waiting.pop()
+    while stack:
+        name, value, own = stack.pop()
         if id(value) in seen:
             continue
         seen.add(id(value))
         if isinstance(value, (dict, list, tuple)) and not hasattr(value, "_fields"):
             items = value.items() if isinstance(value, dict) else enumerate(value)
-            waiting += [(f"{name}[{key!r}]", item, False) for key, item in items]
+            stack += [(f"{name}[{key!r}]", item, False) for key, item in items]
             continue
         yield name, value
         if _adapter(value) is None and not inspect.ismodule(value) and callable(value) and not isinstance(value, type):
             wrapped = _wrapped(value)
             # Not the global variables of functions that it only calls: these lead into whole libraries.
-            waiting += [(inner, item, False) for inner, item in _inside(value, bool(wrapped), own)]
-            waiting += [("function", item, own) for item in wrapped]  # next, before it is met in a closure
+            stack += [(inner, item, False) for inner, item in _parts_of(value, bool(wrapped), own)]
+            stack += [("function", item, own) for item in wrapped]  # next, before it is met in a closure
 
 
 def _wrapped(value: Any) -> list[Any]:
@@ -88,7 +88,7 @@ def _wrapped(value: Any) -> list[Any]:
     return [getattr(value, name) for name in ("__func__", "__wrapped__") if hasattr(value, name)]
 
 
-def _inside(value: Any, is_wrapper: bool, with_globals: bool) -> Iterator[tuple[str, Any]]:
+def _parts_of(value: Any, is_wrapper: bool, with_globals: bool) -> Iterator[tuple[str, Any]]:
     if isinstance(value, functools.partial):
         yield from ((f"argument {index}", item) for index, item in enumerate(value.args))
         yield from value.keywords.items()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jaxopt_nn.layers._combinators.wiring import Node, Wiring, as_layer, wired
+from jaxopt_nn.layers._combinators.wiring import Node, Wiring, as_layer, layer_of_wiring
 from jaxopt_nn.types import Layer
 
 __all__ = ["Shared", "graph", "shared"]
@@ -64,7 +64,7 @@ def graph(
     ...     inputs=("a", "b"), outputs=("score", "left"))
     >>> x = {"a": jnp.ones((2, 3)), "b": jnp.zeros((2, 3))}
     >>> params, state = model.init(jax.random.key(0), x)
-    >>> y, _ = model.apply(params, state, x, train=False, key=None, weight=None)
+    >>> y, _ = model.apply(params, state, x)
     >>> sorted(params), y["score"].shape, y["left"].shape
     (['left', 'score'], (2, 1), (2, 4))
     """
@@ -81,7 +81,7 @@ def graph(
     if not leaving:
         raise ValueError("outputs: expected the name of a node, got none")
     ordered = [Node(name, layers[owners[name]], sources[name], owners[name]) for name in _order(sources, owners)]
-    return wired(
+    return layer_of_wiring(
         Wiring(
             tuple(ordered),
             inputs if isinstance(inputs, str) else entries,

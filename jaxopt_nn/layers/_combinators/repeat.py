@@ -8,7 +8,15 @@ import jax
 from jax import lax
 
 from jaxopt_nn._arguments import check_key, check_positive_int
-from jaxopt_nn.layers._combinators.wiring import Node, Wiring, as_layer, counted, located, output_shape, shapes_of
+from jaxopt_nn.layers._combinators.wiring import (
+    Node,
+    Wiring,
+    as_layer,
+    at_path,
+    numbered_names,
+    output_shape,
+    shapes_of,
+)
 from jaxopt_nn.types import Array, Key, Layer, Params, State
 
 __all__ = ["repeat"]
@@ -48,15 +56,15 @@ def repeat(block: Layer | Callable[[Any], Any], n: int, *, unroll: int = 1, rema
     check_positive_int("unroll", unroll)
     n, unroll = int(n), int(unroll)  # of NumPy's integers too
     layer = as_layer(block)
-    (name,) = counted([layer])
+    (name,) = numbered_names([layer])
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
         check_key("key", key)
         x = shapes_of(x)
-        params, state = located(name, jax.vmap(lambda own: layer.init(own, x)), jax.random.split(key, n))
+        params, state = at_path(name, jax.vmap(lambda own: layer.init(own, x)), jax.random.split(key, n))
         first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (params, state))
-        y = located(name, output_shape, layer, *first, x)
-        located(name, _check_same, x, y)
+        y = at_path(name, output_shape, layer, *first, x)
+        at_path(name, _check_same, x, y)
         return {name: params} if jax.tree.leaves(params) else {}, {name: state} if jax.tree.leaves(state) else {}
 
     def apply(
@@ -76,8 +84,8 @@ def repeat(block: Layer | Callable[[Any], Any], n: int, *, unroll: int = 1, rema
     def scanned(stacked: Any, x: Any, weight: Array | None, train: bool) -> tuple[Any, State]:
         def body(x: Any, own: Any) -> tuple[Any, State]:
             own_params, own_state, own_key = own
-            y, new_state = located(name, layer.apply, own_params, own_state, x, train=train, key=own_key, weight=weight)
-            located(name, _check_same, x, y)
+            y, new_state = at_path(name, layer.apply, own_params, own_state, x, train=train, key=own_key, weight=weight)
+            at_path(name, _check_same, x, y)
             return y, new_state
 
         body = jax.checkpoint(body, prevent_cse=False) if remat else body

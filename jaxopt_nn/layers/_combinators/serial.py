@@ -9,7 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxopt_nn.layers._combinators.wiring import Node, Wiring, as_layer, counted, wired
+from jaxopt_nn.layers._combinators.wiring import Node, Wiring, as_layer, layer_of_wiring, numbered_names
 from jaxopt_nn.layers._inputs import check_several
 from jaxopt_nn.types import Array, Key, Layer, Params, State
 
@@ -37,10 +37,10 @@ def serial(*layers: Layer | Callable[[Any], Any]) -> Layer:
     ['dense_0/bias', 'dense_0/kernel', 'dense_1/bias', 'dense_1/kernel']
     """
     children = [as_layer(layer) for layer in layers]
-    names = counted(children)
+    names = numbered_names(children)
     before = ["input", *names]
     nodes = [Node(name, layer, (fed,), name) for name, layer, fed in zip(names, children, before, strict=False)]
-    return wired(Wiring(tuple(nodes), "input", before[-1]), "serial")
+    return layer_of_wiring(Wiring(tuple(nodes), "input", before[-1]), "serial")
 
 
 def residual(block: Layer | Callable[[Any], Any], shortcut: Layer | Callable[[Any], Any] | None = None) -> Layer:
@@ -62,7 +62,7 @@ def residual(block: Layer | Callable[[Any], Any], shortcut: Layer | Callable[[An
 
     >>> import jax, jax.numpy as jnp
     >>> layer = residual(jnp.tanh)
-    >>> y, _ = layer.apply({}, {}, jnp.zeros((2, 3)) + 1, train=False, key=None, weight=None)
+    >>> y, _ = layer.apply({}, {}, jnp.zeros((2, 3)) + 1)
     >>> bool(jnp.all(y == 1 + jnp.tanh(1.0)))
     True
     """
@@ -75,10 +75,10 @@ def residual(block: Layer | Callable[[Any], Any], shortcut: Layer | Callable[[An
         return ours + around
 
     children = [as_layer(block)] + ([] if shortcut is None else [as_layer(shortcut)])
-    *names, last = counted([*children, merge := as_layer(add)])
+    *names, last = numbered_names([*children, merge := as_layer(add)])
     nodes = [Node(name, layer, ("input",), name) for name, layer in zip(names, children, strict=True)]
     nodes.append(Node(last, merge, (names[0], "input" if shortcut is None else names[1]), last))
-    return wired(Wiring(tuple(nodes), "input", last), "residual")
+    return layer_of_wiring(Wiring(tuple(nodes), "input", last), "residual")
 
 
 def eval_mode(layer: Layer | Callable[[Any], Any]) -> Layer:
@@ -185,7 +185,7 @@ def parallel(
     >>> from jaxopt_nn.layers import dense
     >>> model = parallel(dense(3), jax.nn.relu)
     >>> params, state = model.init(jax.random.key(0), jnp.ones((2, 5)))
-    >>> model.apply(params, state, jnp.ones((2, 5)), train=False, key=None, weight=None)[0].shape
+    >>> model.apply(params, state, jnp.ones((2, 5)))[0].shape
     (2, 8)
     """
     if not branches:
@@ -194,9 +194,9 @@ def parallel(
     merged = as_layer(_tuple if merge is None else merge)
     if len(children) == 1:  # a node with one input gets it bare; merge is promised a tuple
         merged = _of_one(merged)
-    *names, last = counted([*children, merged])
+    *names, last = numbered_names([*children, merged])
     nodes = [Node(name, layer, ("input",), name) for name, layer in zip(names, children, strict=True)]
-    return wired(Wiring((*nodes, Node(last, merged, tuple(names), last)), "input", last), "parallel")
+    return layer_of_wiring(Wiring((*nodes, Node(last, merged, tuple(names), last)), "input", last), "parallel")
 
 
 def _tuple(outputs: Sequence[Any]) -> tuple[Any, ...]:

@@ -19,14 +19,14 @@ __all__ = [
     "Node",
     "Wiring",
     "as_layer",
+    "at_path",
     "bind",
     "collect",
-    "counted",
     "gather",
-    "located",
+    "layer_of_wiring",
+    "numbered_names",
     "output_shape",
     "shapes_of",
-    "wired",
 ]
 
 
@@ -103,7 +103,7 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
     return Layer(init, apply, getattr(function, "__name__", "function").strip("<>"))
 
 
-def counted(layers: Sequence[Layer]) -> list[str]:
+def numbered_names(layers: Sequence[Layer]) -> list[str]:
     """Names by kind and count: ``dense_0``, ``relu_0``, ``dense_1``."""
     counts: dict[str, int] = {}
     names: list[str] = []
@@ -114,7 +114,7 @@ def counted(layers: Sequence[Layer]) -> list[str]:
     return names
 
 
-def wired(wiring: Wiring, name: str) -> Layer:
+def layer_of_wiring(wiring: Wiring, name: str) -> Layer:
     """The layer that evaluates a wiring once. Each node gets a key of its own, ``split(key, n)[position]``."""
     nodes = wiring.nodes
 
@@ -126,13 +126,13 @@ def wired(wiring: Wiring, name: str) -> Layer:
         for node, own_key in zip(nodes, jax.random.split(key, len(nodes)), strict=True):
             fed = gather(values, node.inputs)
             if node.owner == node.name:
-                own_params, own_state = located(node.name, node.layer.init, own_key, fed)
+                own_params, own_state = at_path(node.name, node.layer.init, own_key, fed)
                 if jax.tree.leaves(own_params):
                     params[node.name] = own_params
                 if jax.tree.leaves(own_state):
                     state[node.name] = own_state
             own = params.get(node.owner, {}), state.get(node.owner, {})
-            values[node.name] = located(node.name, output_shape, node.layer, *own, fed)
+            values[node.name] = at_path(node.name, output_shape, node.layer, *own, fed)
         return params, state
 
     def apply(
@@ -148,7 +148,7 @@ def wired(wiring: Wiring, name: str) -> Layer:
         new_state = dict(state)
         keys = [None] * len(nodes) if key is None else jax.random.split(key, len(nodes))
         for node, own_key in zip(nodes, keys, strict=True):
-            values[node.name], own_state = located(
+            values[node.name], own_state = at_path(
                 node.name,
                 node.layer.apply,
                 params.get(node.owner, {}),
@@ -218,7 +218,7 @@ def output_shape(layer: Layer, params: Params, state: State, x: PyTree) -> PyTre
 _PLAIN = (ValueError, TypeError, KeyError, AttributeError, IndexError)
 
 
-def located(name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def at_path(name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Calls ``fn``; its errors get ``name`` in front of their message, those of other classes a note with the path."""
     try:
         return fn(*args, **kwargs)

@@ -63,11 +63,11 @@ def with_defaults(model: Any, convention: Literal["torch", "keras"]) -> Layer:
         laws = _laws(layer, params, convention, 0)
         named = named_leaves(params)
         keys = jax.random.split(second, max(1, len(named)))
-        drawn = [
-            laws[path](own, leaf.shape, leaf.dtype) if path in laws else leaf
-            for own, (path, leaf) in zip(keys, named, strict=False)
+        leaves = [
+            laws[path](own_key, leaf.shape, leaf.dtype) if path in laws else leaf
+            for own_key, (path, leaf) in zip(keys, named, strict=False)
         ]
-        return jax.tree.unflatten(jax.tree.structure(params), drawn), state
+        return jax.tree.unflatten(jax.tree.structure(params), leaves), state
 
     return layer._replace(init=init)
 
@@ -108,8 +108,8 @@ def _of_kind(kind: str, params: Params, convention: str, stacked: int) -> dict[s
         return {name: laws[name] for name in names}
     laws = {}
     for name, inner in params.items():  # a layer of layers without a wiring, such as drop_connect
-        found = _of_kind(re.sub(r"_\d+$", "", str(name)), inner, convention, stacked)
-        laws |= {f"{name}/{path}": law for path, law in found.items()}
+        inner_laws = _of_kind(re.sub(r"_\d+$", "", str(name)), inner, convention, stacked)
+        laws |= {f"{name}/{path}": law for path, law in inner_laws.items()}
     return laws
 
 
@@ -133,8 +133,8 @@ def _of_keras_recurrence(kind: str, params: Params, stacked: int) -> dict[str, I
     def orthogonal(key: Key, shape: Any, dtype: Any = jnp.float32) -> Array:
         blocks = math.prod(shape[:stacked])
         draw = initializers.orthogonal()
-        drawn = jax.vmap(lambda own: draw(own, shape[stacked:], dtype))(jax.random.split(key, blocks))
-        return drawn.reshape(shape)
+        leaves = jax.vmap(lambda own_key: draw(own_key, shape[stacked:], dtype))(jax.random.split(key, blocks))
+        return leaves.reshape(shape)
 
     def bias(key: Key, shape: Any, dtype: Any = jnp.float32) -> Array:
         del key

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn._arguments import check_number, check_positive_int
-from jaxopt_nn.layers._combinators.wiring import as_layer, bind, collect, gather, located
-from jaxopt_nn.layers._normalization.moments import unit_of, wide_of
+from jaxopt_nn._dtypes import compute_dtype
+from jaxopt_nn.layers._combinators.wiring import as_layer, at_path, bind, collect, gather
+from jaxopt_nn.layers._normalization.moments import unit_of
 from jaxopt_nn.types import Array, ArrayLike, Layer, Params, PyTree, State
 
 __all__ = ["lsuv"]
@@ -41,7 +42,8 @@ def lsuv(
     Returns:
         The parameters with other kernels; a pure function of its arguments, for ``jit`` and ``vmap``. The model is
         evaluated with ``train=False``: no dropout, normalizations by their running statistics. Layers of other kinds
-        (recurrences, attention, guests) stay as they are. A kernel whose output does not vary stays as it is too.
+        (recurrences, attention, models of other libraries) stay as they are, as does a kernel whose output does not
+        vary.
 
     Raises:
         ValueError, TypeError: a bad argument; those of a layer that ``x`` does not fit, with its path.
@@ -56,7 +58,7 @@ def lsuv(
     >>> x = jax.random.normal(jax.random.key(0), (500, 20))
     >>> params, state = model.init(jax.random.key(1), x)
     >>> params = lsuv(model, params, state, x)
-    >>> y, _ = model.apply(params, state, x, train=False, key=None, weight=None)
+    >>> y, _ = model.apply(params, state, x)
     >>> bool(abs(jnp.var(y) - 1) < 0.01)
     True
     """
@@ -83,22 +85,24 @@ def _scaled(
     if wiring.times is not None:
         (node,) = wiring.nodes
 
-        def block(x: PyTree, own: Any) -> tuple[PyTree, Params]:
-            new, y = located(node.name, _scaled, node.layer, *own, x, tolerance, iterations)
+        def block(x: PyTree, node_state: Any) -> tuple[PyTree, Params]:
+            new, y = at_path(node.name, _scaled, node.layer, *node_state, x, tolerance, iterations)
             return y, new
 
         x, stacked = lax.scan(block, x, (params.get(node.name, {}), state.get(node.name, {})), length=wiring.times)
         return {**params, node.name: stacked} if node.name in params else params, x
     values, new, done = bind(wiring, x), dict(params), set[str]()
     for node in wiring.nodes:
-        fed, own = gather(values, node.inputs), state.get(node.owner, {})
+        node_inputs, node_state = gather(values, node.inputs), state.get(node.owner, {})
         if node.owner in new and node.owner not in done:  # of a shared layer, the first use decides
-            new[node.owner], values[node.name] = located(
-                node.name, _scaled, node.layer, new[node.owner], own, fed, tolerance, iterations
+            new[node.owner], values[node.name] = at_path(
+                node.name, _scaled, node.layer, new[node.owner], node_state, node_inputs, tolerance, iterations
             )
             done.add(node.owner)
         else:
-            values[node.name] = located(node.name, _output, node.layer, new.get(node.owner, {}), own, fed)
+            values[node.name] = at_path(
+                node.name, _output, node.layer, new.get(node.owner, {}), node_state, node_inputs
+            )
     return new, collect(wiring, values)
 
 
@@ -108,18 +112,20 @@ def _scaled_kernel(
     if not isinstance(params, dict) or "kernel" not in params or not params.keys() <= {"kernel", "bias"}:
         return params, _output(layer, params, state, x)
 
-    def once(kernel: Array, _: None) -> tuple[Array, None]:
+    def rescale(kernel: Array, _: None) -> tuple[Array, None]:
         y = _output(layer, {**params, "kernel": kernel}, state, x)
-        wide = y.astype(wide_of(y)).ravel()
-        unit = unit_of(wide, (0,))[0]
-        variance = jnp.var(wide / unit)
+        exact = y.astype(compute_dtype(y)).ravel()
+        unit = unit_of(exact, (0,))[0]
+        variance = jnp.var(exact / unit)
         # Written so that NaN, which no scale mends, changes nothing.
         far = jnp.abs(variance * unit * unit - 1) >= jnp.asarray(tolerance, variance.dtype)
-        off = (variance > 0) & jnp.isfinite(variance) & far
-        factor = jnp.where(off, lax.rsqrt(jnp.where(off, variance, 1)) / unit, jnp.ones_like(variance))
+        needs_scaling = (variance > 0) & jnp.isfinite(variance) & far
+        factor = jnp.where(
+            needs_scaling, lax.rsqrt(jnp.where(needs_scaling, variance, 1)) / unit, jnp.ones_like(variance)
+        )
         return (kernel * factor.astype(kernel.dtype)), None
 
-    kernel, _ = lax.scan(once, params["kernel"], None, length=iterations)
+    kernel, _ = lax.scan(rescale, params["kernel"], None, length=iterations)
     new = {**params, "kernel": kernel}
     return new, _output(layer, new, state, x)
 

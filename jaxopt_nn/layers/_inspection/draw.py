@@ -46,7 +46,7 @@ def draw(model: Any, x: PyTree, *, title: str = "") -> Any:
     except ImportError as error:
         raise ImportError("drawing needs matplotlib: pip install 'jaxopt-nn[plots]'") from error
     labels, arrows = _parts(model, x)
-    places, routes = _laid_out(list(labels), arrows)
+    places, routes = _layout(list(labels), arrows)
     columns = [at[0] for route in routes for at in route] or [0.0]
     width, height = max(columns) - min(columns) + 1, max(at[1] for at in places.values()) + 1
     figure = Figure(figsize=(width * _COLUMN, height * _LINE + (0.4 if title else 0)), layout="constrained")
@@ -79,31 +79,32 @@ def draw(model: Any, x: PyTree, *, title: str = "") -> Any:
 
 def _parts(model: Any, x: PyTree) -> tuple[dict[str, tuple[str, bool]], list[tuple[str, str]]]:
     """The labels of inputs, layers and outputs, and whether they have parameters; and what feeds what."""
-    found: Description = describe(model, x)
+    description: Description = describe(model, x)
     wiring = as_layer(model).wiring
     names = "input" if wiring is None else wiring.inputs
     if isinstance(names, str):
         entries: Mapping[str, Any] = {"input": x}
-        found = _renamed(found, names)
+        description = _renamed(description, names)
     else:
         entries = x if isinstance(x, Mapping) else dict(zip(names, x, strict=True))
     labels = {name: (f"{_short(name)}\n{_shape(value)}", False) for name, value in entries.items()}
     arrows: list[tuple[str, str]] = []
-    for row in found.rows:
+    for row in description.rows:
         times = "" if row.times == 1 else f"  x{row.times}"
         count = f" · {row.parameters:,} parameters" if row.parameters else ""
         labels[row.path] = (f"{_short(row.path)}{times}\n{_shape(row.output)}{count}", row.parameters > 0)
         arrows += [(source, row.path) for source in row.inputs]
-    labels["output"] = (f"output\n{_shape(found.output)}", False)
-    return labels, arrows + [(source, "output") for source in found.outputs]
+    labels["output"] = (f"output\n{_shape(description.output)}", False)
+    return labels, arrows + [(source, "output") for source in description.outputs]
 
 
-def _renamed(found: Description, name: str) -> Description:
+def _renamed(description: Description, name: str) -> Description:
     """The same with the one input called "input"."""
     rows = [
-        row._replace(inputs=tuple("input" if source == name else source for source in row.inputs)) for row in found.rows
+        row._replace(inputs=tuple("input" if source == name else source for source in row.inputs))
+        for row in description.rows
     ]
-    return found._replace(rows=tuple(rows))
+    return description._replace(rows=tuple(rows))
 
 
 def _short(path: str) -> str:
@@ -116,7 +117,7 @@ def _shape(value: Any) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
-def _laid_out(
+def _layout(
     names: list[str], arrows: list[tuple[str, str]]
 ) -> tuple[dict[str, tuple[float, float]], list[list[tuple[float, float]]]]:
     """Places of the boxes, and of the arrows the points that they pass, as (column, row).
@@ -130,20 +131,20 @@ def _laid_out(
     last = max(rows.values())
     rows["output"] = last
     chains: list[list[str | tuple[int, int]]] = []
-    before: dict[Any, list[Any]] = {name: [] for name in names}
+    sources_of: dict[Any, list[Any]] = {name: [] for name in names}
     members: list[list[Any]] = [[name for name in names if rows[name] == row] for row in range(last + 1)]
     for number, (source, target) in enumerate(arrows):
         chain: list[Any] = [source, *((number, row) for row in range(rows[source] + 1, rows[target])), target]
         for one, two in itertools.pairwise(chain):
-            before.setdefault(two, []).append(one)
+            sources_of.setdefault(two, []).append(one)
         for place in chain[1:-1]:
             members[place[1]].append(place)
         chains.append(chain)
     columns: dict[Any, float] = {}
     for row in members:
-        wish = {place: _mean([columns[source] for source in before[place]]) for place in row}
-        ordered = sorted(row, key=lambda place: (wish[place], isinstance(place, tuple)))
-        centre = _mean(list(wish.values()))
+        preferred = {place: _mean([columns[source] for source in sources_of[place]]) for place in row}
+        ordered = sorted(row, key=lambda place: (preferred[place], isinstance(place, tuple)))
+        centre = _mean(list(preferred.values()))
         for position, place in enumerate(ordered):
             columns[place] = centre + position - (len(ordered) - 1) / 2
     at = {place: (columns[place], float(number)) for number, row in enumerate(members) for place in row}

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxopt_nn.layers._combinators.wiring import as_layer, bind, collect, gather, located, shapes_of
-from jaxopt_nn.layers._inspection.flops import count_flops
+from jaxopt_nn._jaxprs.flops import count_flops
+from jaxopt_nn.layers._combinators.wiring import as_layer, at_path, bind, collect, gather, shapes_of
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Layer, Params, PyTree, State
 
@@ -110,7 +110,8 @@ def summary(model: Any, x: PyTree) -> None:
         model: a layer, or a plain function of an array.
         x: an example input, or its ``jax.ShapeDtypeStruct``; with the batch axis, which the FLOPs are for.
 
-    The numbers themselves: :func:`describe`. FLOPs are counted from the equations of the program, not taken from XLA:
+    The numbers themselves: :func:`describe`. FLOPs are counted from the equations of the program, not taken from the
+    compiler:
     2 for a multiply-add, 1 for each element of any other floating-point result, whatever the machine.
 
     >>> import jax
@@ -162,7 +163,7 @@ def _walk(
     groups = sources if many and len(sources) == len(named) else (everything,) * len(named)
     origins = dict(zip(named, groups, strict=True))
     for node in wiring.nodes:
-        inner, values[node.name], origins[node.name] = located(
+        inner, values[node.name], origins[node.name] = at_path(
             node.name,
             _walk,
             node.layer,

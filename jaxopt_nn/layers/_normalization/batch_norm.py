@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn._arguments import check_number
+from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn.layers._normalization.moments import (
     Moments,
     aligned,
@@ -14,7 +15,6 @@ from jaxopt_nn.layers._normalization.moments import (
     check_normalized,
     inverse_deviation,
     weighted_moments,
-    wide_of,
 )
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
 
@@ -92,7 +92,7 @@ def batch_norm(
     >>> layer = batch_norm()
     >>> x = jax.random.normal(jax.random.key(0), (64, 3)) * 5 + 2
     >>> params, state = layer.init(jax.random.key(1), x)
-    >>> y, new_state = layer.apply(params, state, x, train=True, key=None, weight=None)
+    >>> y, new_state = layer.apply(params, state, x, train=True, key=None)
     >>> bool(jnp.all(jnp.abs(y.mean(0)) < 1e-5)), bool(jnp.all(jnp.abs(y.std(0) - 1) < 1e-3))
     (True, True)
     """
@@ -110,8 +110,8 @@ def batch_norm(
         check_normalized(x)
         shape = (x.shape[-1],)
         params = {"scale": jnp.ones(shape, x.dtype), "bias": jnp.zeros(shape, x.dtype)}
-        wide = wide_of(x)
-        return params, {"mean": jnp.zeros(shape, wide), "var": jnp.ones(shape, wide)}
+        dtype = compute_dtype(x)
+        return params, {"mean": jnp.zeros(shape, dtype), "var": jnp.ones(shape, dtype)}
 
     def apply(
         params: Params,
@@ -124,36 +124,36 @@ def batch_norm(
     ) -> tuple[Array, State]:
         del key
         check_normalized(x, params["scale"].shape[0])
-        wide = wide_of(x)
-        values = x.astype(wide)
-        mean, var = state["mean"].astype(wide), state["var"].astype(wide)
-        factor = lax.rsqrt(var + jnp.asarray(small, wide))
+        dtype = compute_dtype(x)
+        values = x.astype(dtype)
+        mean, var = state["mean"].astype(dtype), state["var"].astype(dtype)
+        factor = lax.rsqrt(var + jnp.asarray(small, dtype))
         if train and math.prod(x.shape[:-1]) != 0:
             batch = weighted_moments(values, weight, small)
-            state = _followed(state, batch, jnp.asarray(rate, wide), chosen)
+            state = _updated_statistics(state, batch, jnp.asarray(rate, dtype), chosen)
             values, normalizing = batch.x, (batch.mean, inverse_deviation(batch.variance, small, batch.unit))
             if weight is None:
                 mean, factor = normalizing
             else:  # without weight there are no statistics but the running ones
-                there = batch.entries > 0
-                mean, factor = (jnp.where(there, *pair) for pair in zip(normalizing, (mean, factor), strict=True))
-        scale = params["scale"].astype(wide) * factor
-        mean, scale, bias = (aligned(each, x) for each in (mean, scale, params["bias"].astype(wide)))
+                has_weight = batch.entries > 0
+                mean, factor = (jnp.where(has_weight, *pair) for pair in zip(normalizing, (mean, factor), strict=True))
+        scale = params["scale"].astype(dtype) * factor
+        mean, scale, bias = (aligned(each, x) for each in (mean, scale, params["bias"].astype(dtype)))
         return ((values - mean) * scale + bias).astype(x.dtype), state
 
     return Layer(init, apply, "batch_norm")
 
 
-def _followed(state: State, batch: Moments, rate: Array, convention: _Convention) -> State:
+def _updated_statistics(state: State, batch: Moments, rate: Array, convention: _Convention) -> State:
     """The running statistics after a batch."""
     old_share, new_share = (rate, 1 - rate) if convention.momentum_is_of_old else (1 - rate, rate)
     mean, variance = batch.mean * batch.unit, batch.variance * batch.unit * batch.unit
-    known = batch.entries > 0
+    defined = batch.entries > 0
     if convention.unbiased:
-        known = batch.entries > 1
-        variance = variance * (batch.entries / jnp.where(known, jnp.maximum(batch.entries - 1, 1e-6), 1))
+        defined = batch.entries > 1
+        variance = variance * (batch.entries / jnp.where(defined, jnp.maximum(batch.entries - 1, 1e-6), 1))
 
-    def follow(old: Array, new: Array, known: Array) -> Array:
-        return jnp.where(known, (old_share * old + new_share * new).astype(old.dtype), old)
+    def average(old: Array, new: Array, defined: Array) -> Array:
+        return jnp.where(defined, (old_share * old + new_share * new).astype(old.dtype), old)
 
-    return {"mean": follow(state["mean"], mean, batch.entries > 0), "var": follow(state["var"], variance, known)}
+    return {"mean": average(state["mean"], mean, batch.entries > 0), "var": average(state["var"], variance, defined)}

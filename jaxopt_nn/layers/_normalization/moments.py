@@ -19,7 +19,6 @@ __all__ = [
     "scale_and_bias",
     "unit_of",
     "weighted_moments",
-    "wide_of",
 ]
 
 
@@ -40,11 +39,6 @@ class Moments(NamedTuple):
     mean: Array
     variance: Array
     entries: Array
-
-
-def wide_of(x: Any) -> Any:
-    """The dtype to compute in: float32 at least."""
-    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def check_no_features(name: str, positional: tuple[Any, ...]) -> None:
@@ -83,7 +77,7 @@ def unit_of(x: Array, axes: tuple[int, ...], epsilon: ArrayLike = 0.0) -> Array:
 def inverse_deviation(variance: Array, epsilon: ArrayLike, unit: Array) -> Array:
     """``1/√(σ² + ε)`` in the unit of the variance. Finite, with finite derivatives, where both are 0."""
     form = jnp.finfo(variance.dtype)
-    inverse = 1 / unit  # of ε / unit / unit, XLA would make ε / unit², where the square may be 0 or infinite
+    inverse = 1 / unit  # ε / unit / unit may be compiled as ε / unit², where the square may be 0 or infinite
     small = jnp.asarray(epsilon, variance.dtype) * inverse * inverse
     return lax.rsqrt(variance + jnp.maximum(small, jnp.asarray(float(form.tiny) ** (2 / 3), variance.dtype)))
 

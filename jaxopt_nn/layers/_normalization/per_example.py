@@ -11,6 +11,7 @@ from typing import Any, Never
 import jax.numpy as jnp
 
 from jaxopt_nn._arguments import check_number, check_positive_int
+from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn.layers._normalization.moments import (
     check_no_features,
     check_normalized,
@@ -18,7 +19,6 @@ from jaxopt_nn.layers._normalization.moments import (
     moments,
     scale_and_bias,
     unit_of,
-    wide_of,
 )
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
 
@@ -48,7 +48,7 @@ def layer_norm(*features: Never, epsilon: ArrayLike = 1e-5, use_scale: bool = Tr
     Differs in ε from flax.linen.LayerNorm (1e-6) and keras.layers.LayerNormalization (1e-3); torch's is 1e-5.
 
     >>> import jax.numpy as jnp
-    >>> y, _ = layer_norm(epsilon=0.0).apply({}, {}, jnp.array([[1.0, 3.0]]), train=False, key=None, weight=None)
+    >>> y, _ = layer_norm(epsilon=0.0).apply({}, {}, jnp.array([[1.0, 3.0]]))
     >>> y.tolist()
     [[-1.0, 1.0]]
     """
@@ -130,7 +130,7 @@ def group_norm(
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[1.0, 3.0, 10.0, 30.0]])
-    >>> group_norm(2, epsilon=0.0).apply({}, {}, x, train=False, key=None, weight=None)[0].tolist()
+    >>> group_norm(2, epsilon=0.0).apply({}, {}, x)[0].tolist()
     [[-1.0, 1.0, -1.0, 1.0]]
     """
     check_no_features("group_norm", features)
@@ -176,7 +176,7 @@ def instance_norm(*features: Never, epsilon: ArrayLike = 1e-5, use_scale: bool =
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[[1.0, 10.0], [3.0, 30.0]]])
-    >>> instance_norm(epsilon=0.0).apply({}, {}, x, train=False, key=None, weight=None)[0].tolist()
+    >>> instance_norm(epsilon=0.0).apply({}, {}, x)[0].tolist()
     [[[-1.0, -1.0], [1.0, 1.0]]]
     """
     check_no_features("instance_norm", features)
@@ -224,6 +224,6 @@ def _normalization(
         del train, key, weight
         vectors = [vector.shape[0] for vector in params.values()]
         check(x, vectors[0] if vectors else None)
-        return scale_and_bias(normalize(x.astype(wide_of(x))), params).astype(x.dtype), state
+        return scale_and_bias(normalize(x.astype(compute_dtype(x))), params).astype(x.dtype), state
 
     return Layer(init, apply, name)

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn import trees
+from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn.layers._combinators.wiring import as_layer
-from jaxopt_nn.layers._normalization.moments import unit_of, wide_of
+from jaxopt_nn.layers._normalization.moments import unit_of
 from jaxopt_nn.trees import Mask
 from jaxopt_nn.types import Array, Key, Layer, Params, State
 
@@ -54,7 +55,7 @@ def weight_norm(layer: Layer, mask: Mask = trees.kernels_only) -> Layer:
         if not any(chosen):
             raise ValueError("mask: expected to select a parameter of the layer, which has none")
         return jax.tree.unflatten(
-            tree, [_split(leaf) if yes else leaf for leaf, yes in zip(leaves, chosen, strict=True)]
+            tree, [_split(leaf) if is_chosen else leaf for leaf, is_chosen in zip(leaves, chosen, strict=True)]
         ), state
 
     def apply(
@@ -66,14 +67,14 @@ def weight_norm(layer: Layer, mask: Mask = trees.kernels_only) -> Layer:
         key: Key | None = None,
         weight: Array | None = None,
     ) -> tuple[Any, State]:
-        params = jax.tree.map(lambda leaf: _joined(leaf) if _is_split(leaf) else leaf, params, is_leaf=_is_split)
+        params = jax.tree.map(lambda leaf: _recombined(leaf) if _is_split(leaf) else leaf, params, is_leaf=_is_split)
         return inner.apply(params, state, x, train=train, key=key, weight=weight)
 
     return Layer(init, apply, "weight_norm")
 
 
 def _split(kernel: Array) -> dict[str, Array]:
-    unit, _, square = _measured(kernel)
+    unit, _, square = _scaled_and_square_norm(kernel)
     return {"direction": kernel, "magnitude": (unit * jnp.sqrt(square)).astype(kernel.dtype).reshape(-1)}
 
 
@@ -81,18 +82,18 @@ def _is_split(node: Any) -> bool:
     return isinstance(node, dict) and node.keys() == {"direction", "magnitude"}
 
 
-def _joined(parts: dict[str, Array]) -> Array:
+def _recombined(parts: dict[str, Array]) -> Array:
     direction, magnitude = parts["direction"], parts["magnitude"]
-    _, scaled, square = _measured(direction)
+    _, scaled, square = _scaled_and_square_norm(direction)
     # A direction of zeros gives a kernel of zeros, and no NaN in the gradient.
     square = jnp.where(square == 0, 1, square)
     scale = magnitude.astype(square.dtype).reshape(square.shape) * lax.rsqrt(square)
     return (scaled * scale).astype(direction.dtype)
 
 
-def _measured(kernel: Array) -> tuple[Array, Array, Array]:
+def _scaled_and_square_norm(kernel: Array) -> tuple[Array, Array, Array]:
     """A unit, the kernel in it, and Σ of its squares over all axes but the last; in float32 at least."""
-    wide, axes = kernel.astype(wide_of(kernel)), tuple(range(kernel.ndim - 1))
-    unit = unit_of(wide, axes)
-    scaled = wide * (1 / unit)
+    exact, axes = kernel.astype(compute_dtype(kernel)), tuple(range(kernel.ndim - 1))
+    unit = unit_of(exact, axes)
+    scaled = exact * (1 / unit)
     return unit, scaled, jnp.sum(jnp.square(scaled), axes, keepdims=True)

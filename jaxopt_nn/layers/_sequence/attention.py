@@ -12,12 +12,13 @@ import jax.numpy as jnp
 
 from jaxopt_nn import initializers
 from jaxopt_nn._arguments import check_key, check_number, check_positive_int
+from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn.initializers import Initializer
 from jaxopt_nn.layers._basic.dense import dense
 from jaxopt_nn.layers._basic.dropout import dropout
 from jaxopt_nn.layers._combinators.graph import graph
 from jaxopt_nn.layers._combinators.serial import add, serial
-from jaxopt_nn.layers._combinators.wiring import as_layer, counted
+from jaxopt_nn.layers._combinators.wiring import as_layer, numbered_names
 from jaxopt_nn.layers._inputs import check_array, check_floating
 from jaxopt_nn.layers._normalization.per_example import layer_norm
 from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
@@ -79,7 +80,7 @@ def multi_head_attention(
     >>> x = jax.random.normal(jax.random.key(0), (1, 5, 4))
     >>> params, state = layer.init(jax.random.key(1), x)
     >>> def attend(x):
-    ...     return layer.apply(params, state, x, train=False, key=None, weight=None)[0]
+    ...     return layer.apply(params, state, x)[0]
     >>> y, changed = attend(x), attend(x.at[:, 3].set(9.0))
     >>> y.shape, [bool(jnp.all(a == b)) for a, b in zip(y[0], changed[0])]  # nobody sees what comes later
     ((1, 5, 4), [True, True, True, False, False])
@@ -139,14 +140,14 @@ def multi_head_attention(
             return y.reshape((*y.shape[:2], num_heads, y.shape[-1] // num_heads))  # no -1: the batch may be empty
 
         q, k, v = by_head("query", queries), by_head("key", values), by_head("value", values)
-        wide = jnp.promote_types(q.dtype, jnp.float32)
-        logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=wide) * q.shape[-1] ** -0.5
+        dtype = compute_dtype(q)
+        logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=dtype) * q.shape[-1] ** -0.5
         allowed = _allowed(mask, causal, logits.shape)
         if allowed is not None:
-            logits = jnp.where(allowed, logits, jnp.finfo(wide).min)
+            logits = jnp.where(allowed, logits, jnp.finfo(dtype).min)
         shares = jax.nn.softmax(logits, axis=-1) if logits.shape[-1] != 0 else logits
         if allowed is not None:  # where nothing is allowed, all would have an equal share
-            shares = jnp.where(allowed, shares, jnp.zeros((), wide))
+            shares = jnp.where(allowed, shares, jnp.zeros((), dtype))
         if drop is not None:
             shares, _ = drop.apply({}, {}, shares, train=train, key=key, weight=None)
         heads = jnp.einsum("nhqk,nkhd->nqhd", shares.astype(v.dtype), v)
@@ -211,7 +212,7 @@ def transformer_block(
         _dense_of_width(lambda both: both[1].shape[-1], kernel),
         *after,
     ]
-    names = counted(parts)
+    names = numbered_names(parts)
     fed = [("input",), (names[0],), (names[1], "input"), (names[2],)]
     hidden = {name: (part, *sources) for name, part, sources in zip(names, parts, fed, strict=False)}
     nodes = {
@@ -281,9 +282,9 @@ def _parts(x: Any) -> tuple[Any, Any, Any]:
 def _check(params: Params, queries: Any, values: Any, mask: Any) -> None:
     for name, source in (("query", queries), ("value", values)):
         check_floating(source)
-        due = params[name]["kernel"].shape[0]
-        if len(source.shape) != 3 or source.shape[-1] != due:
-            raise ValueError(f"expected a sequence [batch, time, {due}], got shape {list(source.shape)}")
+        expected = params[name]["kernel"].shape[0]
+        if len(source.shape) != 3 or source.shape[-1] != expected:
+            raise ValueError(f"expected a sequence [batch, time, {expected}], got shape {list(source.shape)}")
     if queries.shape[0] != values.shape[0]:
         raise ValueError(f"expected one batch size, got queries {list(queries.shape)} and values {list(values.shape)}")
     if mask is None:

@@ -63,7 +63,7 @@ def simple_rnn(
     >>> import jax, jax.numpy as jnp
     >>> layer = simple_rnn(3, return_sequences=False)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((2, 7, 4)))
-    >>> layer.apply(params, state, jnp.ones((2, 7, 4)), train=False, key=None, weight=None)[0].shape
+    >>> layer.apply(params, state, jnp.ones((2, 7, 4)))[0].shape
     (2, 3)
     """
 
@@ -125,7 +125,7 @@ def lstm(
     >>> import jax, jax.numpy as jnp
     >>> layer = lstm(3)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((2, 7, 4)))
-    >>> layer.apply(params, state, jnp.ones((2, 7, 4)), train=False, key=None, weight=None)[0].shape
+    >>> layer.apply(params, state, jnp.ones((2, 7, 4)))[0].shape
     (2, 7, 3)
     """
 
@@ -286,11 +286,11 @@ def _recurrent(
         gates = x @ params["kernel"]
         gates = gates + jnp.broadcast_to(params["bias"], gates.shape)
 
-        def body(carry: tuple[Array, ...], at: Any) -> tuple[tuple[Array, ...], Array | None]:
-            own, there = at
-            new = cell.step(params, carry, own)
-            if there is not None:
-                new = tuple(jnp.where(there[:, None], a, b) for a, b in zip(new, carry, strict=True))
+        def body(carry: tuple[Array, ...], inputs: Any) -> tuple[tuple[Array, ...], Array | None]:
+            own_gates, present = inputs
+            new = cell.step(params, carry, own_gates)
+            if present is not None:
+                new = tuple(jnp.where(present[:, None], a, b) for a, b in zip(new, carry, strict=True))
             return new, new[0] if return_sequences else None
 
         # The zeros depend on x: so they are sharded, and mapped, as it is.

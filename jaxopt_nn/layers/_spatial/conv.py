@@ -1,10 +1,11 @@
 """Convolutions over any number of spatial axes: ``[N, L, C]``, ``[N, H, W, C]``, ...
 
-**Lowering.** ``"native"`` is XLA's convolution. ``"patches"`` copies the windows into a matrix and multiplies it: with
-kernels under ``vmap`` it stays a matrix product, where the native one becomes a grouped convolution with a slow
-backward pass. ``"auto"`` takes patches on a single CPU device, where they are several times as fast, unless they would
-hold more than 2²⁷ numbers; else the native convolution. Values and derivatives of every order are the same to rounding;
-patches may spread an input that is not finite to a few more outputs of the same example.
+**Lowering.** ``"native"`` is ``lax.conv_general_dilated``. ``"patches"`` copies the windows into a matrix and
+multiplies it: with kernels under ``vmap`` it stays a matrix product, where the native one becomes a grouped convolution
+with a slow backward pass. ``"auto"`` takes patches where they are measured to be faster (:mod:`jaxopt_nn._ops` knows
+the machine), unless they would hold more than 2²⁷ numbers; else the native convolution. Values and derivatives of every
+order are the same to rounding; patches may spread an input that is not finite to a few more outputs of the same
+example.
 ``python -m benchmarks.layers`` measures both.
 """
 
@@ -80,7 +81,7 @@ def conv(
     >>> layer = conv(8, 3, stride=2)
     >>> x = jnp.ones((4, 28, 28, 1))
     >>> params, state = layer.init(jax.random.key(0), x)
-    >>> y, _ = layer.apply(params, state, x, train=False, key=None, weight=None)
+    >>> y, _ = layer.apply(params, state, x)
     >>> params["kernel"].shape, y.shape
     ((3, 3, 1, 8), (4, 14, 14, 8))
     """
@@ -206,7 +207,7 @@ def conv_transpose(
     >>> layer = conv_transpose(3, 4, stride=2)
     >>> x = jnp.ones((2, 7, 7, 8))
     >>> params, state = layer.init(jax.random.key(0), x)
-    >>> layer.apply(params, state, x, train=False, key=None, weight=None)[0].shape
+    >>> layer.apply(params, state, x)[0].shape
     (2, 14, 14, 3)
     """
     window = _Window(kernel_size, stride, dilation, padding, lowering)
@@ -272,10 +273,10 @@ def _grouped(
 
 def _transposed_axes(x: Any, window: Sizes, stride: Sizes, dilation: Sizes, padding: Padding) -> tuple[Axis, ...]:
     axes = len(x.shape) - 2
-    found: list[Axis] = []
+    result: list[Axis] = []
     rows = zip(x.shape[1:-1], per_axis(window, axes), per_axis(stride, axes), per_axis(dilation, axes), strict=True)
-    for position, (size, entries, step, spread) in enumerate(rows):
-        span = (entries - 1) * spread + 1
+    for position, (size, entries, step, spacing) in enumerate(rows):
+        span = (entries - 1) * spacing + 1
         before = after = 0
         if padding == "SAME":
             before = max(span - step, 0) // 2
@@ -288,8 +289,8 @@ def _transposed_axes(x: Any, window: Sizes, stride: Sizes, dilation: Sizes, padd
                 f"padding: expected to leave something of the {out + before + after} outputs on spatial axis "
                 f"{position}, got {(before, after)} to cut off (input of shape {list(x.shape)})"
             )
-        found.append(Axis(entries, step, spread, before, after, size, out))
-    return tuple(found)
+        result.append(Axis(entries, step, spacing, before, after, size, out))
+    return tuple(result)
 
 
 def _init(

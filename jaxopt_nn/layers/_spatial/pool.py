@@ -1,8 +1,9 @@
 """Pooling: windows of ``[N, *spatial, C]`` become their maximum or their mean, channel by channel.
 
-**Lowering.** "native" is XLA's ``reduce_window``; "patches" reduces slices of the input, and where the windows tile it
-(stride equal to the window), a reshaped input. "auto" takes patches on a single CPU device, unless their slices would
-hold more than 2²⁷ numbers; elsewhere the native operation. Values, derivatives and ties are the same.
+**Lowering.** "native" is ``lax.reduce_window``; "patches" reduces slices of the input, and where the windows tile it
+(stride equal to the window), a reshaped input. "auto" takes patches where they are measured to be faster
+(:mod:`jaxopt_nn._ops` knows the machine), unless their slices would hold more than 2²⁷ numbers; else the native
+operation. Values, derivatives and ties are the same.
 ``python -m benchmarks.layers`` measures it.
 
 **Ties.** The gradient of a maximum goes to the first of the equal entries of a window, in the order of the array, as in
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn import _ops
+from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn._ops.windows import Axis, Lowering
 from jaxopt_nn.layers._spatial.windows import (
     Padding,
@@ -52,7 +54,7 @@ def max_pool(
 
     >>> import jax.numpy as jnp
     >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
-    >>> y, _ = max_pool(2).apply({}, {}, x, train=False, key=None, weight=None)
+    >>> y, _ = max_pool(2).apply({}, {}, x)
     >>> y.ravel().tolist()
     [5.0, 7.0, 13.0, 15.0]
     """
@@ -86,17 +88,17 @@ def average_pool(
 
     >>> import jax.numpy as jnp
     >>> x = jnp.ones((1, 3, 1))
-    >>> average_pool(2, padding="SAME").apply({}, {}, x, train=False, key=None, weight=None)[0].ravel().tolist()
+    >>> average_pool(2, padding="SAME").apply({}, {}, x)[0].ravel().tolist()
     [1.0, 1.0]
     >>> layer = average_pool(2, padding="SAME", count_padding=True)
-    >>> layer.apply({}, {}, x, train=False, key=None, weight=None)[0].ravel().tolist()
+    >>> layer.apply({}, {}, x)[0].ravel().tolist()
     [1.0, 0.5]
     """
 
     def mean(x: Array, axes: tuple[Axis, ...], lowering: Lowering) -> Array:
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        exact = x.astype(compute_dtype(x))
         share = (1 / _counts(axes, count_padding))[None, ..., None]
-        return (_ops.sum_pool(wide, axes, lowering) * jnp.asarray(share, wide.dtype)).astype(x.dtype)
+        return (_ops.sum_pool(exact, axes, lowering) * jnp.asarray(share, exact.dtype)).astype(x.dtype)
 
     return _pool(mean, window, stride, padding, lowering, "average_pool")
 
@@ -164,6 +166,6 @@ def _counts(axes: tuple[Axis, ...], count_padding: bool) -> np.ndarray[Any, Any]
     counts = np.ones(())
     for axis in axes:
         first = np.arange(axis.out) * axis.stride - axis.before
-        inside = np.minimum(first + axis.window, axis.size) - np.maximum(first, 0)
-        counts = np.multiply.outer(counts, np.full(axis.out, axis.window) if count_padding else inside)
+        entries = np.minimum(first + axis.window, axis.size) - np.maximum(first, 0)
+        counts = np.multiply.outer(counts, np.full(axis.out, axis.window) if count_padding else entries)
     return counts

@@ -89,16 +89,16 @@ def per_axis(sizes: Sizes, axes: int) -> tuple[int, ...]:
 def window_axes(x: Any, window: Sizes, stride: Sizes, dilation: Sizes, padding: Padding) -> tuple[Axis, ...]:
     """How a window moves over ``x``.
 
-    "SAME" gives ⌈size / stride⌉ windows, and of an odd padding the larger half comes after, as in XLA and TensorFlow.
+    "SAME" gives ⌈size / stride⌉ windows, and of an odd padding the larger half comes after, as in TensorFlow.
 
     Raises:
         ValueError: the window is larger than the padded input.
     """
     axes = len(x.shape) - 2
-    found: list[Axis] = []
+    result: list[Axis] = []
     rows = zip(x.shape[1:-1], per_axis(window, axes), per_axis(stride, axes), per_axis(dilation, axes), strict=True)
-    for position, (size, entries, step, spread) in enumerate(rows):
-        span = (entries - 1) * spread + 1
+    for position, (size, entries, step, spacing) in enumerate(rows):
+        span = (entries - 1) * spacing + 1
         before = after = 0
         if padding == "SAME":
             missing = max((math.ceil(size / step) - 1) * step + span - size, 0)
@@ -112,5 +112,5 @@ def window_axes(x: Any, window: Sizes, stride: Sizes, dilation: Sizes, padding: 
                 f"window: expected at most the {size + before + after} entries of the padded spatial axis {position}, "
                 f"got {span} (input of shape {list(x.shape)})"
             )
-        found.append(Axis(entries, step, spread, before, after, size, (size + before + after - span) // step + 1))
-    return tuple(found)
+        result.append(Axis(entries, step, spacing, before, after, size, (size + before + after - span) // step + 1))
+    return tuple(result)

@@ -7,6 +7,7 @@ import optax
 
 from jaxopt_nn.optimizers._algorithms.schedule_free import ScheduleFreeState
 from jaxopt_nn.optimizers._wrappers.lookahead import LookaheadState
+from jaxopt_nn.optimizers._wrappers.weight_average import WeightAverageState
 from jaxopt_nn.optimizers._wrappers.weight_ema import WeightEmaState
 from jaxopt_nn.types import Params, PyTree
 
@@ -24,8 +25,8 @@ def evaluation_params(opt_state: PyTree, params: Params) -> Params:
         params: the parameters that are trained.
 
     Returns:
-        The average of :func:`weight_ema`, the slow weights of :func:`lookahead` or the average of
-        :func:`schedule_free`, with the dtypes of ``params``; of several, the outermost, and the first of those. A leaf
+        The average of :func:`weight_ema`, :func:`weight_average` or :func:`schedule_free`, or the slow weights of
+        :func:`lookahead`, with the dtypes of ``params``; of several, the outermost, and the first of those. A leaf
         that is in none of them (as with :func:`freeze` or ``optax.partition``) is that of ``params``, as all are if
         the state holds no such weights.
 
@@ -43,14 +44,12 @@ def evaluation_params(opt_state: PyTree, params: Params) -> Params:
     """
 
     def holds_weights(node: Any) -> bool:
-        return isinstance(node, (WeightEmaState, LookaheadState, ScheduleFreeState))
+        return isinstance(node, (WeightEmaState, WeightAverageState, LookaheadState, ScheduleFreeState))
 
     def leaf(param: Any, weight: Any) -> Any:
-        return (
-            param
-            if weight is None or isinstance(weight, optax.MaskedNode)
-            else weight.astype(jax.numpy.result_type(param))
-        )
+        if weight is None or isinstance(weight, optax.MaskedNode):
+            return param
+        return weight.astype(jax.numpy.result_type(param))
 
     states = [node for node in jax.tree.leaves(opt_state, is_leaf=holds_weights) if holds_weights(node)]
     for node in reversed(states):

@@ -79,9 +79,8 @@ def _flatten_small(tree: PyTree, at_most: int) -> tuple[dict[str, Array], Callab
     """The tree as the optimizer sees it, and the function that makes a tree of what it answers."""
     leaves = [(path, jnp.asarray(leaf)) for path, leaf in named_leaves(tree)]
     is_small = [leaf.size <= at_most and not _is_sharded(leaf) for _, leaf in leaves]
-    names = [
-        f"flattened {leaf.dtype.name}" if small else path for small, (path, leaf) in zip(is_small, leaves, strict=True)
-    ]
+    pairs = zip(is_small, leaves, strict=True)
+    names = [f"flattened {leaf.dtype.name}" if small else path for small, (path, leaf) in pairs]
     parts: dict[str, list[Array]] = {}
     for name, small, (_, leaf) in zip(names, is_small, leaves, strict=True):
         parts.setdefault(name, []).append(leaf.ravel() if small else leaf)

@@ -68,12 +68,8 @@ def partition(
 
     def init(params: Params) -> optax.PartitionState:
         chosen = chosen_by(params)
-        return optax.PartitionState(
-            {
-                name: optax.MaskedState(inner.init(select_leaves(params, chosen[name])))
-                for name, inner in optimizers.items()
-            }
-        )
+        states = {name: inner.init(select_leaves(params, chosen[name])) for name, inner in optimizers.items()}
+        return optax.PartitionState({name: optax.MaskedState(state) for name, state in states.items()})
 
     def update(
         updates: PyTree, state: optax.PartitionState, params: Params | None = None, **extra: Any

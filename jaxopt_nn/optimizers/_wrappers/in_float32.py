@@ -18,8 +18,8 @@ __all__ = ["in_float32"]
 def in_float32(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """The same optimizer, which sees parameters and gradients of low precision in float32, and so has its state there.
 
-    The optimizers of this library compute and keep their state so anyway; this is for guests. Float32 and float64
-    leaves are what they were.
+    The optimizers of this library compute and keep their state so anyway; this is for those of optax. Leaves of
+    float32 and float64 are what they were.
 
     Args:
         optimizer: any optimizer of the optax protocol.
@@ -46,10 +46,9 @@ def in_float32(optimizer: optax.GradientTransformation) -> optax.GradientTransfo
         return jnp.asarray(exact, jnp.result_type(other))
 
     def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+        inner_params = None if params is None else to_float32(params)
         inner_extra = translate_extra(extra, to_float32, lambda exact: jax.tree.map(cast_like, exact, params))
-        exact, state = inner.update(
-            to_float32(updates), state, None if params is None else to_float32(params), **inner_extra
-        )
+        exact, state = inner.update(to_float32(updates), state, inner_params, **inner_extra)
         return jax.tree.map(cast_like, exact, updates), state
 
     return transform_extra(lambda params: inner.init(copy_of_params(params)), update)

@@ -168,6 +168,6 @@ def _store(exact: PyTree, targets: PyTree, key: Key | None, count: Array) -> tup
 
 
 def _nearest(leaf: Array, dtype: Any) -> Array:
-    """``leaf`` rounded to a number that ``dtype`` has: XLA may leave out a cast there and back, but not this."""
+    """``leaf`` rounded to a number that ``dtype`` has: a compiler may leave out a cast there and back, but not this."""
     kind = jnp.finfo(dtype)
     return jax.lax.reduce_precision(leaf, kind.nexp, kind.nmant)

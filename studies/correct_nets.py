@@ -1,4 +1,4 @@
-"""Random nets with right gradients, for ``benchmarks.gradient_checking``: a checker that fails one gives a false alarm.
+"""Random nets with right gradients, for ``studies.gradient_checking``: a checker that fails one gives a false alarm.
 
 A structure is what a program is compiled for: layers, loss, reduction, masks, dtypes, what is differentiated. Of each
 many cases are drawn: parameters, batch, masks, scale and the check's key, some of them with ties on purpose.

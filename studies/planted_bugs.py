@@ -1,4 +1,4 @@
-"""The planted bugs of ``benchmarks.gradient_checking``: each a wrong operation on ``[n]`` arrays with a correct twin.
+"""The planted bugs of ``studies.gradient_checking``: each a wrong operation on ``[n]`` arrays with a correct twin.
 
 All checkers see the same function: a custom rule around one operation, its output weighted and reduced, beside a second
 leaf that is right.

@@ -101,17 +101,17 @@ def from_haiku():
     return layers.from_haiku(net)
 
 
-GUESTS = [from_apply, from_linen, from_nnx, from_equinox, from_haiku]
-each_guest = pytest.mark.parametrize("make", GUESTS, ids=lambda make: make.__name__)
+MODELS = [from_apply, from_linen, from_nnx, from_equinox, from_haiku]
+each_model = pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__)
 
 
-@each_guest
-def test_a_guest_is_trained_by_make_run(make):
-    guest = make()
+@each_model
+def test_a_model_is_trained_by_make_run(make):
+    layer = make()
 
     def recipe(hp):
         return training.Recipe(
-            model=guest,
+            model=layer,
             loss=losses.softmax_cross_entropy,
             penalty=penalties.l2(1e-5, every_leaf),
             optimizer=optimizers.adam(hp["learning_rate"]),
@@ -125,28 +125,28 @@ def test_a_guest_is_trained_by_make_run(make):
     result = run(KEY, {"learning_rate": 0.02}, circle(256, 0), circle(256, 1))
     assert int(result.status) in (training.Status.COMPLETED, training.Status.STOPPED_EARLY)
     assert float(jnp.nanmax(result.history["valid_accuracy"])) > 0.9  # guessing: 0.5
-    before = guest.init(jax.random.key(1), jnp.ones((4, 2)))[1]
+    before = layer.init(jax.random.key(1), jnp.ones((4, 2)))[1]
     assert jax.tree.structure(before) == jax.tree.structure(result.model_state)
     floats = [leaf for _, leaf in named_leaves(result.model_state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     assert floats and any(np.abs(leaf).max() > 0.01 for leaf in floats)  # its running statistics have run
 
 
-@each_guest
-def test_a_guest_keeps_the_protocol(make):
-    guest = make()
+@each_model
+def test_a_model_keeps_the_protocol(make):
+    layer = make()
     x = jnp.asarray(circle(64, 2).x)
-    params, state = jax.jit(guest.init)(KEY, x)
+    params, state = jax.jit(layer.init)(KEY, x)
     assert all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(params))
     # Lanes are initialized with a key each: as alone, and not alike.
-    lanes, _ = jax.jit(jax.vmap(guest.init, (0, None)))(jnp.stack([jax.random.key(1), KEY]), x)
+    lanes, _ = jax.jit(jax.vmap(layer.init, (0, None)))(jnp.stack([jax.random.key(1), KEY]), x)
     jax.tree.map(lambda lane, own: np.testing.assert_allclose(lane[1], own, rtol=1e-5, atol=1e-6), lanes, params)
     assert any((leaf[0] != leaf[1]).any() for leaf in jax.tree.leaves(lanes))
-    assert jax.tree.map(jax.typeof, guest.init(KEY, jax.ShapeDtypeStruct(x.shape, x.dtype))) == jax.tree.map(
+    assert jax.tree.map(jax.typeof, layer.init(KEY, jax.ShapeDtypeStruct(x.shape, x.dtype))) == jax.tree.map(
         jax.typeof, (params, state)
     )
 
     def apply(train, key, state=state):
-        return jax.jit(lambda key: guest.apply(params, state, x, train=train, key=key, weight=None))(key)
+        return jax.jit(lambda key: layer.apply(params, state, x, train=train, key=key, weight=None))(key)
 
     y, after = apply(True, KEY)
     assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, state)
@@ -157,23 +157,24 @@ def test_a_guest_keeps_the_protocol(make):
     z, same = apply(False, None)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), same, state))
     np.testing.assert_array_equal(z, apply(False, KEY)[0])
+    np.testing.assert_array_equal(z, jax.jit(lambda: layer.apply(params, state, x)[0])())
     assert not np.allclose(z, apply(False, None, after)[0])  # in evaluation, the state is what it normalizes with
     # As a part of a model of ours, and as lanes of vmap.
-    model = layers.serial(guest, layers.dense(3))
+    model = layers.serial(layer, layers.dense(3))
     whole = model.init(KEY, x)
     shape = jax.eval_shape(lambda: model.apply(*whole, x, train=True, key=KEY, weight=jnp.ones(64)))[0].shape
     assert shape == (64, 3)
-    lanes = jax.vmap(lambda key: guest.apply(params, state, x, train=True, key=key, weight=None)[0])
+    lanes = jax.vmap(lambda key: layer.apply(params, state, x, train=True, key=key, weight=None)[0])
     np.testing.assert_allclose(lanes(jnp.stack([KEY, KEY]))[1], y, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("make", [from_linen, from_nnx, from_equinox, from_haiku], ids=lambda make: make.__name__)
 def test_no_key_in_training_is_an_error(make):
-    guest = make()
+    layer = make()
     x = jnp.asarray(circle(8, 0).x)
-    params, state = guest.init(KEY, x)
+    params, state = layer.init(KEY, x)
     with pytest.raises((ValueError, RuntimeError), match=r"(?i)key|rng"):
-        guest.apply(params, state, x, train=True, key=None, weight=None)
+        layer.apply(params, state, x, train=True, key=None, weight=None)
 
 
 def test_a_stateless_linen_module_and_an_equinox_module_for_batches():
@@ -192,17 +193,17 @@ def test_a_stateless_linen_module_and_an_equinox_module_for_batches():
 
 # Not Equinox's batch normalization: its counter changes its dtype where x64 is on, as it is under a check.
 @pytest.mark.parametrize("make", [from_apply, from_linen, from_nnx, from_haiku], ids=lambda make: make.__name__)
-def test_the_gradient_of_a_guest_can_be_checked(make):
+def test_the_gradient_of_a_model_can_be_checked(make):
     report = checking.check_layer(make(), circle(4, 0).x, key=jax.random.key(3))
     assert report.ok, report
 
 
 @pytest.mark.parametrize("make", [from_linen, from_nnx, from_equinox, from_haiku], ids=lambda make: make.__name__)
-def test_a_batch_without_weight_leaves_the_state_of_a_guest(make):
-    guest = make()
+def test_a_batch_without_weight_leaves_the_state_of_a_model(make):
+    layer = make()
     x = jnp.asarray(circle(8, 0).x)
-    params, state = guest.init(KEY, x)
-    call = jax.jit(lambda weight: guest.apply(params, state, x, train=True, key=KEY, weight=weight)[1])
+    params, state = layer.init(KEY, x)
+    call = jax.jit(lambda weight: layer.apply(params, state, x, train=True, key=KEY, weight=weight)[1])
     jax.tree.map(np.testing.assert_array_equal, call(jnp.zeros(8)), state)
     assert any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), call(jnp.ones(8)), state)))
 

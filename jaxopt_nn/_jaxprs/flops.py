@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_nn import _ops
+from jaxopt_nn._jaxprs.equations import opened, programs_in
 
 __all__ = ["count_flops"]
 
 # What moves numbers and computes none.
 _MOVES = frozenset((
     "bitcast_convert_type", "broadcast_in_dim", "concatenate", "convert_element_type", "copy", "copy_p", "device_put",
-    "dynamic_slice", "dynamic_update_slice", "expand_dims", "gather", "imag", "name", "optimization_barrier", "pad",
+    "dynamic_slice", "dynamic_update_slice", "expand_dims", "gather", "imag", "name", _ops.BARRIER, "pad",
     "random_bits", "random_fold_in", "random_seed", "random_split", "random_unwrap", "random_wrap", "real", "reshape",
     "rev", "scatter", "select_n", "sharding_constraint", "slice", "split", "squeeze", "stop_gradient", "threefry2x32",
     "transpose"
@@ -26,9 +27,9 @@ def count_flops(fn: Callable[..., Any], *args: Any) -> tuple[int, Any]:
 
     Two for a multiply-add of a matrix product or convolution, one for each element of any other floating-point result
     (``exp`` too), one for each element that is reduced; none for what only moves numbers, for integers and random bits.
-    A ``scan`` counts as often as it loops, a ``while_loop`` once, of branches the largest. XLA's own cost analysis
-    agrees on products and convolutions, but takes the body of every loop once. It is the work of what a layer means,
-    in the plain forms of its operations, whatever the machine does instead.
+    A ``scan`` counts as often as it loops, a ``while_loop`` once, of branches the largest. The compiler's own cost
+    analysis agrees on products and convolutions, but takes the body of every loop once. It is the work of the plain
+    forms of a layer's operations, whatever the machine does instead.
 
     >>> count_flops(lambda x, w: jnp.tanh(x @ w), jnp.ones((8, 5)), jnp.ones((5, 3)))[0]
     264
@@ -67,20 +68,12 @@ def _of_equation(equation: Any) -> int:
         return _float_size(equation.invars[2])
     if name in _MOVES:
         return 0
-    # By kind of parameter, not by its name: names change from one version of JAX to the next.
-    inside = [_of_jaxpr(program) for value in params.values() for program in _programs(value)]
+    counts = [_of_jaxpr(opened(program)) for program in programs_in(params)]
     if name == "cond":
-        return max(inside)
-    if inside:
-        return params.get("length", 1) * sum(inside) if name == "scan" else sum(inside)
+        return max(counts)
+    if counts:
+        return params.get("length", 1) * sum(counts) if name == "scan" else sum(counts)
     return sum(_float_size(value) for value in equation.outvars[:1])
-
-
-def _programs(value: Any) -> list[Any]:
-    """The programs in a parameter of an equation, opened: one, several, or none."""
-    items = value if isinstance(value, (tuple, list)) else (value,)
-    opened = [item if hasattr(item, "eqns") else getattr(item, "jaxpr", None) for item in items]
-    return [item for item in opened if hasattr(item, "eqns")]
 
 
 def _size(value: Any) -> int:

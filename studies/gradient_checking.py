@@ -1,4 +1,4 @@
-"""``python -m benchmarks.gradient_checking [--quick] [--seeds N] [--first-seed N] [--pieces ...] [--json X]``.
+"""``python -m studies.gradient_checking [--quick] [--seeds N] [--first-seed N] [--pieces ...] [--json X]``.
 
 Planted bugs, each with a correct twin, and random correct cases, under our checker and the ones that people have:
 ``jax.test_util.check_grads`` (default, in float64, with tight tolerances) and torch's ``gradcheck`` (slow and fast, in
@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.test_util import check_grads
 
-from benchmarks import correct_nets, hard_cases, planted_nets
-from benchmarks.planted_bugs import BUGS, REDUCTIONS, Bug, case
 from jaxopt_nn.checking import GradientReport, check_gradients
+from studies import correct_nets, hard_cases, planted_nets
+from studies.planted_bugs import BUGS, REDUCTIONS, Bug, case
 
 try:
     import torch
@@ -277,7 +277,7 @@ def measure_hard(family: str, seeds: range, sizes: tuple[int, ...]) -> dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gradient_checking")
+    parser = argparse.ArgumentParser(prog="python -m studies.gradient_checking")
     parser.add_argument("--quick", action="store_true", help="a smoke test: its figures mean little")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=2000, help="below 100 the checker was developed")

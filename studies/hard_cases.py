@@ -1,4 +1,4 @@
-"""Right and wrong gradients where differences have a hard time, for ``benchmarks.gradient_checking``.
+"""Right and wrong gradients where differences have a hard time, for ``studies.gradient_checking``.
 
 ``kinked``: a penalty or loss with a kink at each of many zeros beside a smooth part. ``badly scaled``: numbers of one
 leaf that differ by many orders of magnitude, and steep functions. ``low precision``: float32 or bfloat16 inside of f.

@@ -1,13 +1,15 @@
-"""The tables of the documentation on gradient checking, from results/gradient-checking.json."""
+"""``python -m studies.tables``: writes the tables of ``docs/gradient_checking.md`` from the committed results."""
 
 import json
+from pathlib import Path
 from typing import Any
 
-from benchmarks.tables import ROOT
+__all__ = ["PAGE", "insert", "tables"]
 
-__all__ = ["tables"]
-
-RESULTS = ROOT / "benchmarks" / "results" / "gradient-checking.json"
+PAGE = Path(__file__).parents[1] / "docs" / "gradient_checking.md"
+RESULTS = Path(__file__).parent / "results" / "gradient-checking.json"
+BEGIN = "<!-- tables: written by python -m studies.tables -->\n"
+END = "<!-- end of tables -->\n"
 CHECKERS = {
     "ours": "ours",
     "check_grads": "`check_grads`",
@@ -92,3 +94,14 @@ def _correct(correct: dict[str, Any]) -> str:
     ):
         lines.append(f"| {title} | {reports.get(key, 0):,} |")
     return "\n".join(lines)
+
+
+def insert(text: str) -> str:
+    """The page's text with the tables of the results between its two marks."""
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{tables()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(insert(PAGE.read_text()))

@@ -1,7 +1,7 @@
 """Optimizers of optax that are as good here as our own, by one table: what the guide says of them is tested here.
 
-A guest has four properties: it is what its paper says, each of its numbers may be swept and differentiated, its state
-has the digits of float32, and it runs in a training run like any other.
+Each of them has four properties here: it is what its paper says, each of its numbers may be swept and differentiated,
+its state has the digits of float32, and it runs in a training run like any other.
 """
 
 import re
@@ -17,7 +17,7 @@ from jaxopt_nn import layers, losses, optimizers, training
 from jaxopt_nn.types import Batch
 
 STEPS = 20
-GUIDE = Path(__file__).parents[2] / "docs" / "optimizers.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "optimizers" / "index.md"
 
 
 def _adabelief(g, p, memory, t, learning_rate, b1, b2, eps, eps_root):
@@ -40,7 +40,7 @@ def _fromage(g, p, memory, t, learning_rate):
 
 
 # name, optax's factory, the formula of the paper, its numbers
-GUESTS = [
+OPTIMIZERS = [
     (
         "adabelief",
         optax.adabelief,
@@ -56,8 +56,8 @@ GUESTS = [
     ),
     ("fromage", optax.fromage, _fromage, {"learning_rate": 0.05}),
 ]
-each_guest = pytest.mark.parametrize(
-    ("guest", "formula", "numbers"), [row[1:] for row in GUESTS], ids=[row[0] for row in GUESTS]
+each_optimizer = pytest.mark.parametrize(
+    ("make", "formula", "numbers"), [row[1:] for row in OPTIMIZERS], ids=[row[0] for row in OPTIMIZERS]
 )
 
 
@@ -81,10 +81,10 @@ def _end(optimizer, dtype=jnp.float32, scale=1.0):
     return jax.lax.scan(step, (params, optimizer.init(params)), _gradients(dtype))[0][0]
 
 
-@each_guest
-def test_a_guest_is_what_its_paper_says(guest, formula, numbers):
+@each_optimizer
+def test_an_optimizer_of_optax_is_what_its_paper_says(make, formula, numbers):
     with jax.enable_x64(True):
-        ours = _end(guest(**numbers), jnp.float64)
+        ours = _end(make(**numbers), jnp.float64)
         for name, gradients in _gradients(jnp.float64).items():
             p, memory = np.asarray(_params(jnp.float64)[name]), {}
             for t, g in enumerate(np.asarray(gradients), start=1):
@@ -92,20 +92,20 @@ def test_a_guest_is_what_its_paper_says(guest, formula, numbers):
             np.testing.assert_allclose(ours[name], p, rtol=1e-12, atol=1e-12)
 
 
-@each_guest
-def test_every_number_of_a_guest_may_be_swept(guest, formula, numbers):
+@each_optimizer
+def test_every_number_of_an_optimizer_of_optax_may_be_swept(make, formula, numbers):
     swept = {name: np.float32(number) * np.linspace(0.8, 1.0, 4, dtype=np.float32) for name, number in numbers.items()}
-    lanes = jax.jit(jax.vmap(lambda given: _end(guest(**given))))(swept)
-    alone = jax.jit(lambda: _end(guest(**{name: float(values[2]) for name, values in swept.items()})))()
+    lanes = jax.jit(jax.vmap(lambda given: _end(make(**given))))(swept)
+    alone = jax.jit(lambda: _end(make(**{name: float(values[2]) for name, values in swept.items()})))()
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x[2], y, rtol=1e-5, atol=1e-6), lanes, alone)
 
 
-@each_guest
-def test_derivatives_of_a_guest_are_finite_at_zero_gradients(guest, formula, numbers):
+@each_optimizer
+def test_derivatives_of_an_optimizer_of_optax_are_finite_at_zero_gradients(make, formula, numbers):
     @jax.jit
     def evaluate(given):
         def end(given):
-            return _end(guest(**given), scale=0.0)
+            return _end(make(**given), scale=0.0)
 
         return jax.jacfwd(end)(given), jax.jacrev(end)(given)
 
@@ -113,10 +113,10 @@ def test_derivatives_of_a_guest_are_finite_at_zero_gradients(guest, formula, num
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
 
 
-@each_guest
+@each_optimizer
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
-def test_the_state_of_a_guest_has_the_digits_of_float32(guest, formula, numbers, dtype):
-    optimizer, params = optimizers.in_float32(guest(**numbers)), _params(dtype)
+def test_the_state_in_float32_has_the_digits_of_float32(make, formula, numbers, dtype):
+    optimizer, params = optimizers.in_float32(make(**numbers)), _params(dtype)
     state = optimizer.init(params)
     updates, new = jax.eval_shape(lambda state: optimizer.update(params, state, params), state)
     types = [jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree) for tree in (state, new)]
@@ -140,10 +140,10 @@ def test_in_float32_is_the_optimizer_itself_with_its_digits():
         wrapped.init({"n": jnp.ones(2, jnp.int32)})
 
 
-# In a training run: guests, and what asks for more of it than a gradient or evaluates with other weights.
-RUNS = [(name, lambda rate, guest=guest: guest(rate)) for name, guest, _, _ in GUESTS]
+# In a training run: those of optax, and what asks for more of it than a gradient or evaluates with other weights.
+RUNS = [(name, lambda rate, make=make: make(rate)) for name, make, _, _ in OPTIMIZERS]
 RUNS += [
-    ("wrapped_guest", lambda rate: optimizers.in_float32(optax.adabelief(rate))),
+    ("wrapped", lambda rate: optimizers.in_float32(optax.adabelief(rate))),
     ("lamb", optimizers.lamb),
     ("lars", lambda rate: optimizers.lars(rate, trust_coefficient=0.5)),
     ("adafactor", optimizers.adafactor),
@@ -178,13 +178,10 @@ def test_a_training_run_takes_it_and_learns(optimizer):
     assert np.abs(loss[0] - loss[1]).max() > 1e-6
 
 
-def test_the_guide_names_each_guest_and_its_examples_run():
-    text, names = GUIDE.read_text(), {}
+def test_the_guide_names_each_optimizer_and_each_of_ours():
+    text = GUIDE.read_text()
     listed = re.findall(r"^\| `optax\.(\w+)` \| (?:with|keeps)", text, re.MULTILINE)
-    assert sorted(listed) == sorted(row[0] for row in GUESTS)
-    for example in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(example, names)
-    assert names["optimizer"].init({"kernel": jnp.ones(2)}).count == 0
+    assert sorted(listed) == sorted(row[0] for row in OPTIMIZERS)
     for ours in re.findall(r"^\| [^|]+ \| `(\w+)`", text, re.MULTILINE):
         assert hasattr(optimizers, ours)
 

@@ -1,0 +1,29 @@
+"""What the rest of the package may ask about the machine, and the primitives of JAX that mean something to it alone."""
+
+import os
+
+import jax
+
+__all__ = ["BARRIER", "VMAP_RULE_CALL", "device_memory", "platform"]
+
+BARRIER = "optimization_barrier"
+"""The primitive that returns its operands: it steers the compiler and computes nothing."""
+
+VMAP_RULE_CALL = "custom_vmap_call"
+"""The primitive that calls a function with a rule of its own for ``vmap``."""
+
+
+def platform() -> str:
+    """Where JAX runs programs by default: "cpu", "gpu" or "tpu"."""
+    return jax.default_backend()
+
+
+def device_memory() -> int | None:
+    """The memory of one device in bytes, on a CPU that of the whole machine; None where the device does not say."""
+    device = jax.devices()[0]
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    if device.platform == "cpu" and hasattr(os, "sysconf"):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None

@@ -1,0 +1,151 @@
+"""What a run will cost, before it runs."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxopt_nn import _ops
+from jaxopt_nn._jaxprs.equations import opened, programs_in
+from jaxopt_nn._jaxprs.flops import count_flops
+
+__all__ = ["Explanation", "explain"]
+
+
+class Explanation(NamedTuple):
+    """What a program costs, from its trace and its compiled form; nothing was run.
+
+    Attributes:
+        flops: floating-point operations of one call, loops counted as often as they go round. A run that stops early
+            does fewer. Two for a multiply-add of a product or convolution, one for each number of any other result.
+        parameters: numbers in ``params`` of what it returns; 0 if it has none. Under ``vmap`` those of all lanes.
+        argument_bytes, result_bytes: of its arguments and of what it returns, on one device.
+        temporary_bytes: of what it needs in between.
+        device_bytes: the memory of one device, or of the host if programs run there; None if the device does not say.
+        equations: in the traced program, those inside of loops counted once.
+        instructions: in the compiled program.
+        trace_seconds, compile_seconds: how long both took just now.
+    """
+
+    flops: int
+    parameters: int
+    argument_bytes: int
+    result_bytes: int
+    temporary_bytes: int
+    device_bytes: int | None
+    equations: int
+    instructions: int
+    trace_seconds: float
+    compile_seconds: float
+
+    @property
+    def peak_bytes(self) -> int:
+        """The memory of one call on one device: arguments, results and temporaries."""
+        return self.argument_bytes + self.result_bytes + self.temporary_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether that is no more than the device has; True where the device does not say."""
+        return self.device_bytes is None or self.peak_bytes <= self.device_bytes
+
+    def assert_fits(self) -> None:
+        """Raises ``MemoryError`` unless :attr:`fits`."""
+        if not self.fits:
+            assert self.device_bytes is not None
+            parts = {
+                "arguments": self.argument_bytes,
+                "results": self.result_bytes,
+                "temporaries": self.temporary_bytes,
+            }
+            raise MemoryError(
+                f"the program needs {_bytes(self.peak_bytes)} and the device has {_bytes(self.device_bytes)}; "
+                f"most of it are {max(parts, key=parts.__getitem__)}, {_bytes(max(parts.values()))}"
+            )
+
+    def __str__(self) -> str:
+        device = "unknown" if self.device_bytes is None else _bytes(self.device_bytes)
+        rows = [
+            ("FLOPs", _number(self.flops)),
+            ("parameters", f"{self.parameters:,}"),
+            ("memory", f"{_bytes(self.peak_bytes)} of {device}" + ("" if self.fits else ": DOES NOT FIT")),
+            ("  arguments", _bytes(self.argument_bytes)),
+            ("  results", _bytes(self.result_bytes)),
+            ("  temporaries", _bytes(self.temporary_bytes)),
+            ("program", f"{self.equations:,} equations, {self.instructions:,} instructions"),
+            ("tracing", f"{self.trace_seconds:.2f} s"),
+            ("compiling", f"{self.compile_seconds:.2f} s"),
+        ]
+        return "\n".join(f"{name:<14}{value}" for name, value in rows)
+
+
+def explain(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
+    """What a call of a function would cost: FLOPs, memory, size of the program, time to compile.
+
+    It is traced and compiled, and not run. Arguments may be shapes (``jax.ShapeDtypeStruct``) in place of arrays.
+
+    Args:
+        run: a function that ``jax.jit`` takes, or one that is jitted: that of :func:`make_run`, that under ``vmap``, a
+            step.
+        args, kwargs: what it would be called with.
+
+    Returns:
+        The :class:`Explanation`; printed, it is a table.
+
+    Raises:
+        TypeError: ``run`` is no function, or arguments that ``jax.jit`` does not take.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxopt_nn import layers, losses, optimizers, training
+    >>> from jaxopt_nn.types import Batch
+    >>> def recipe(rate):
+    ...     return training.Recipe(
+    ...         model=layers.dense(1), loss=losses.mean_squared_error, optimizer=optimizers.sgd(rate), batch_size=4)
+    >>> train = Batch(jnp.ones((8, 3)), jnp.ones((8, 1)))
+    >>> cost = training.explain(training.make_run(recipe), jax.random.key(0), 0.1, train)
+    >>> cost.parameters, cost.fits, cost.flops > 1000
+    (4, True, True)
+    """
+    if not callable(run):
+        raise TypeError(f"run: expected a function, as make_run(recipe) returns, got {run!r}")
+    jitted: Any = run if hasattr(run, "lower") else jax.jit(run)
+    started = time.perf_counter()
+    traced = jitted.trace(*args, **kwargs)
+    lowered = traced.lower()
+    traced_at = time.perf_counter()
+    compiled = lowered.compile()
+    ended = time.perf_counter()
+    flops, shapes = count_flops(lambda args, kwargs: run(*args, **kwargs), args, kwargs)
+    memory = compiled.memory_analysis()
+    return Explanation(
+        flops=flops,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(getattr(shapes, "params", None))),
+        argument_bytes=memory.argument_size_in_bytes,
+        result_bytes=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        device_bytes=_ops.device_memory(),
+        equations=_equations(traced.jaxpr.jaxpr),
+        instructions=sum(" = " in line for line in compiled.as_text().splitlines()),
+        trace_seconds=traced_at - started,
+        compile_seconds=ended - traced_at,
+    )
+
+
+def _equations(jaxpr: Any) -> int:
+    return sum(
+        1 + sum(_equations(opened(program)) for program in programs_in(equation.params)) for equation in jaxpr.eqns
+    )
+
+
+def _number(value: float) -> str:
+    for limit, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.1f} {unit}"
+    return f"{value:.0f}"
+
+
+def _bytes(value: float) -> str:
+    for limit, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if value >= limit:
+            return f"{value / limit:.1f} {unit}"
+    return f"{value:.0f} B"
