@@ -233,7 +233,8 @@ def test_lowest_pins_are_the_lower_bounds() -> None:
 
 def test_pins_cover_what_is_required_and_agree() -> None:
     development, older, peers = pins("dev"), pins("python3.11"), pins("peers")
-    assert set(requirements("data", "plots", "progress", "tensorboard", "test", "docs", "dev")) <= set(development) & set(older)
+    wanted = requirements("data", "plots", "progress", "tensorboard", "test", "docs", "dev")
+    assert set(wanted) <= set(development) & set(older)
     assert set(requirements("peers")) <= set(peers)
     assert {name: peers[name] for name in peers if name in older} == {
         name: older[name] for name in peers if name in older
