@@ -202,7 +202,9 @@ class Store:
             return position
         if damaged:
             texts = "; ".join(text for _, text in damaged)
-            raise ValueError(f"checkpoint.path: none of its checkpoints is whole: {texts}. Delete {self._folder}")
+            raise ValueError(
+                f"checkpoint.path: none of its checkpoints is whole: {texts}. To start anew, delete the folder"
+            )
         return None
 
     def _position(
@@ -217,8 +219,15 @@ class Store:
         if about["steps"]:
             expected["part"] = part_shapes()
         found = {name: array for name, array in arrays.items() if name.partition("/")[0] in ("order", "run", "part")}
+        self._check_same(path, about["same"])
         check_fits(f"checkpoint.path: {path}", expected, found)
-        self._compare(path, about)
+        same_versions = about["versions"] == self._identity.described["versions"]
+        if same_versions and about["program"] != self._identity.program:
+            warnings.warn(
+                f"checkpoint: the recipe is not the one that {path} was written with: another loss, layer or number "
+                f"in it. The run goes on with the new one",
+                stacklevel=4,
+            )
         begun = about["epochs"] + (about["steps"] > 0)
         if begun > self._plan.epochs:
             raise ValueError(f"epochs: expected {begun} or more, which {path} has behind it, got {self._plan.epochs}")
@@ -230,8 +239,8 @@ class Store:
         self._saved = path.name
         return Position(tree["order"], tree["run"], history, tree.get("part"), about["steps"])
 
-    def _compare(self, path: Path, about: Mapping[str, Any]) -> None:
-        there, here = about["same"], self._identity.same
+    def _check_same(self, path: Path, there: Mapping[str, str]) -> None:
+        here = self._identity.same
         for name in [*here, *(name for name in there if name not in here)]:
             was, given = (each.get(name, "none") for each in (there, here))
             if was != given:
@@ -239,13 +248,6 @@ class Store:
                     f"{name}: expected {was}, as in the run that {path} belongs to, got {given}. For another run take "
                     f"another folder; to start one from weights or a state, init_from=..."
                 )
-        same_versions = about["versions"] == self._identity.described["versions"]
-        if same_versions and about["program"] != self._identity.program:
-            warnings.warn(
-                f"checkpoint: the recipe is not the one that {path} was written with: another loss, layer or number "
-                f"in it. The run goes on with the new one",
-                stacklevel=4,
-            )
 
     def check_monitor(self, names: list[str]) -> None:
         """Raises ``ValueError`` unless the history will have what decides which checkpoint is the best."""
@@ -291,7 +293,7 @@ class Store:
         """Writes a checkpoint, unless it is there. If that cannot be done it warns: the run is worth more."""
         name = f"epoch-{position.epochs:06d}" + (f"-step-{position.steps:08d}" if position.steps else "")
         self._time = time.monotonic()
-        if name == self._saved:
+        if name == self._saved or not (position.epochs or position.steps):  # a start is as quickly made anew
             return
         tree: dict[str, Any] = {"order": position.order, "run": position.run_state}
         if position.steps:

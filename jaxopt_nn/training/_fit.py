@@ -178,18 +178,20 @@ def _store(
         return nullcontext()
     hparams, key, train, start = arguments
     arrays: dict[str, Any] = {}
+    data = fingerprints(train)
     described = {
         "hparams": encode("hparams", hparams, arrays, opaque=True),
         "key": encode("key", key._asdict() if isinstance(key, RunKeys) else key, arrays),
         "features": features_of(train),
-        "data": fingerprints(train),
+        "data": data,
         "state": key_type(shapes[1].state.key),
         "versions": versions(),
     }
     same = {name: str(getattr(parts, name)) for name in ("batch_size", "last_batch", "shuffle", "micro_batches")}
     numbers = {path: leaf for path, leaf in named_leaves({"hparams": hparams}) if not isinstance(leaf, Static)}
     same |= {path: _text(leaf) for path, leaf in numbers.items()}
-    same |= fingerprints({"key": key, "train": train, "valid": run.valid, "init_from": start})
+    same |= {f"train/{path}": mark for path, mark in data.items()}
+    same |= fingerprints({"key": key, "valid": run.valid, "init_from": start})
     identity = Identity(same, program_checksum(run, *shapes), described, arrays)
     return opened(checkpoint, identity, Plan(run.epochs, steps_per_epoch(run)))
 
