@@ -20,7 +20,6 @@ __all__ = [
     "check_each",
     "check_key",
     "check_number",
-    "check_one_number",
     "check_positive_int",
     "check_probabilities",
     "check_same_shape",
@@ -121,9 +120,6 @@ def check_number(
         raise ValueError(f"{name}: expected a finite number in {left}{low:g}, {high:g}{right}, got {number:g}")
     if whole and not number.is_integer():
         raise ValueError(f"{name}: expected an integer, got {number:g}")
-
-
-check_one_number = check_number
 
 
 def check_bool(name: str, value: Any) -> None:

@@ -143,9 +143,9 @@ def test_same_shapes():
 
 def test_one_number():
     for number in (2, 2.0, np.float32(2), jnp.bfloat16(2)):
-        arguments.check_one_number("n", number, 0.0, whole=True)
-    jax.jit(lambda n: arguments.check_one_number("n", n, 0.0, whole=True))(-0.5)
-    arguments.check_one_number("n", 0.5)
+        arguments.check_number("n", number, 0.0, whole=True)
+    jax.jit(lambda n: arguments.check_number("n", n, 0.0, whole=True))(-0.5)
+    arguments.check_number("n", 0.5)
     for wrong, message in (
         (-1, r"^n: expected a finite number in \[0, inf\), got -1"),
         (0.5, r"^n: expected an integer, got 0.5"),
@@ -153,9 +153,9 @@ def test_one_number():
         (np.ones((1,)), r"^n: expected one number, got an array of shape \(1,\)"),
     ):
         with pytest.raises(ValueError, match=message):
-            arguments.check_one_number("n", wrong, 0.0, whole=True)
+            arguments.check_number("n", wrong, 0.0, whole=True)
     with pytest.raises(ValueError, match=r"^n: expected one number, got an array of shape \(2, 3\)"):
-        jax.jit(lambda n: arguments.check_one_number("n", n))(np.ones((2, 3)))
+        jax.jit(lambda n: arguments.check_number("n", n))(np.ones((2, 3)))
 
 
 def test_class_labels():

@@ -35,7 +35,7 @@ import jax.numpy as jnp
 
 from jaxopt_nn._ops import plain
 from jaxopt_nn._ops.cpu import convolution, pooling
-from jaxopt_nn._ops.machine import BARRIER, VMAP_RULE_CALL, device_memory, platform
+from jaxopt_nn._ops.machine import BARRIER, VMAP_RULE_CALL, device_memory, lanes_of_a_device, platform
 from jaxopt_nn._ops.plain import any_over_vmapped_axis, random_uint16
 from jaxopt_nn._ops.windows import Axis, Lowering
 from jaxopt_nn.types import Array
@@ -47,12 +47,14 @@ __all__ = [
     "convolve",
     "convolve_transposed",
     "device_memory",
+    "lanes_of_a_device",
     "max_pool",
     "plain_forms",
     "platform",
     "random_uint16",
     "record",
     "sum_pool",
+    "uses_plain_forms",
 ]
 
 _LARGEST_PATCHES = 2**27
@@ -108,14 +110,14 @@ def record(value: Array, previous: Array, *, never: Array) -> Array:
     Those then compute the value for themselves; else they all wait for one tiny kernel: 54 µs a step for 36 (a compiled
     scan of Adam on a 64-64-32-10 net, 2 cores).
     """
-    if _PLAIN.get() or _plain_everywhere() or platform() != "cpu":
+    if uses_plain_forms() or platform() != "cpu":
         return plain.record(value, previous, never=never)
     return jnp.where(never, previous, value)
 
 
 def _is_fast(lowering: Lowering, x: Array, copied: int) -> bool:
     """Whether the fast form runs, which makes copies of ``copied`` numbers for each example."""
-    if _PLAIN.get():
+    if uses_plain_forms():
         return False
     if lowering != "auto":
         return lowering == "patches"
@@ -129,12 +131,17 @@ def _is_for_single_cpu(x: Array) -> bool:
     The fast forms regroup the axes of a batch. Of arrays that several devices share, that would break up axes that are
     spread over them.
     """
-    if _plain_everywhere() or platform() != "cpu":
+    if platform() != "cpu":
         return False
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.axis_names:
         return set(mesh.manual_axes) == set(mesh.axis_names)
     return jax.device_count() == 1 and not jax.typeof(x).sharding.mesh.axis_names
+
+
+def uses_plain_forms() -> bool:
+    """Whether what is traced now takes the plain forms, by the environment variable or within :func:`plain_forms`."""
+    return _plain_everywhere() or _PLAIN.get()
 
 
 @functools.cache

@@ -86,7 +86,7 @@ def max_pool(x: Array, axes: Sequence[Axis]) -> Array:
     """``y[n, o, c] = max_w x[n, o·stride + w − before, c]``; of equal entries the first has the derivative.
 
     Args:
-        x: ``[N, *spatial, C]``. NaN is larger than any number.
+        x: ``[N, *spatial, C]``. NaN is larger than any number; which entry of its window has the derivative is open.
         axes: the windows, without dilation; each holds an entry of the input.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The same run, driven from the host: for a progress bar, callbacks, and Ctrl-C."""
+"""The same run, driven from the host, with a progress bar, callbacks and Ctrl-C."""
 
 import inspect
 import math
@@ -68,19 +68,20 @@ def fit(
     checkpoint: Checkpoint | None = None,
     init_from: PyTree = None,
 ) -> RunResult:
-    """Trains as ``make_run(recipe)`` does, with the same bits, but epoch by epoch under the host's eyes.
+    """Trains as ``make_run(recipe)`` does, to the same bits, but epoch by epoch from the host.
 
     Args:
-        recipe: a function from hyperparameters to a :class:`Recipe`. A second ``fit`` of a recipe that says the same
-            compiles nothing, whatever the numbers in ``hparams``; what it reads from elsewhere is read anew.
-        hparams: any pytree; here strings, functions and bools need no ``Static`` around them.
+        recipe: a function from hyperparameters to a :class:`Recipe`. A second ``fit`` of an equal recipe compiles
+            nothing, also with other numbers in ``hparams``. Global variables that the recipe reads are read anew.
+        hparams: any pytree. Strings, functions and bools need no ``Static`` around them here.
         train, valid: data sets.
         key: a PRNG key, or :class:`RunKeys`.
-        callbacks: each is called with an :class:`EpochEnd` after each epoch and returns None, or whether to end it.
+        callbacks: each is called with an :class:`EpochEnd` after each epoch. It returns None, or whether to end the
+            run.
         progress_bar: True for a tqdm bar, False for none, None for one if tqdm is installed and stderr is a terminal.
-        epochs_per_call: epochs in one dispatch, at the most; fewer where they would take longer than about two seconds,
-            so that Ctrl-C is heard. Callbacks then see each epoch, but all with the state after the last of the
-            dispatch. The result is the same to the bit, unless a callback ends the run.
+        epochs_per_call: the most epochs in one call of the program. Calls are kept below about two seconds, so that
+            Ctrl-C works. Callbacks still see each epoch, but with the state after the last epoch of the call. The
+            result is the same to the bit, unless a callback ends the run.
         checkpoint: where and when to keep what it takes to go on, as :class:`Checkpoint` says. The same call again goes
             on where it stood, or returns the result of a run that has ended; the result has the same bits as that of
             one call. The recipe may ask for more epochs than before.
@@ -89,13 +90,13 @@ def fit(
             as a result or a loaded model, it takes these two; anything else are parameters.
 
     Returns:
-        The same as the run. After Ctrl-C, or if a callback ended it, the status is INTERRUPTED and the result is that
-        of the epochs completed.
+        The same as the run. If Ctrl-C or a callback ended it, the status is INTERRUPTED, and the result is that of the
+        completed epochs.
 
     Raises:
-        ValueError, TypeError: as the run; called inside of ``jit``, ``vmap`` or ``grad``; a callback that is none; the
-            checkpoint is of another run, or damaged; ``init_from`` is of another model. All before anything is
-            compiled, and with the path.
+        ValueError, TypeError: as the run; also inside of ``jit``, ``vmap`` or ``grad``; if a callback is no function;
+            if the checkpoint is of another run, or damaged; if ``init_from`` is of another model. All of these before
+            anything is compiled, and with the path.
         OSError: the checkpoint's folder cannot be written to, or another process uses it.
         ImportError: if ``progress_bar`` is True and tqdm is missing.
         Exception: what a callback raises. It has the result of the epochs before as its attribute ``result``, and the
@@ -227,7 +228,7 @@ def _keep(error: Exception, position: Position) -> None:
 
 
 def _with_known_counts(run_state: RunState) -> RunState:
-    """The same with counts of NumPy: what is computed of them compiles nothing."""
+    """The same, with counts as NumPy numbers, so that arithmetic on them compiles nothing."""
     best = None if run_state.best is None else run_state.best._replace(epoch=np.asarray(run_state.best.epoch))
     epochs, first_bad_step = (np.asarray(count) for count in (run_state.epochs, run_state.first_bad_step))
     return run_state._replace(best=best, epochs=epochs, first_bad_step=first_bad_step)
@@ -239,7 +240,7 @@ def _check_callbacks(callbacks: Any) -> None:
     for index, callback in enumerate(cast("Sequence[Any]", callbacks)):
         if not callable(callback):
             raise TypeError(f"callbacks[{index}]: expected a function of an EpochEnd, got {callback!r}")
-        with suppress(ValueError):  # no signature can be read of some built-in functions
+        with suppress(ValueError):  # some built-in functions have no signature to read
             signature = inspect.signature(callback)
             try:
                 signature.bind(None)

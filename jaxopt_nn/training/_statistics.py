@@ -87,8 +87,8 @@ def _statistics(model: Layer, batch_size: int, variables: tuple[Params, State], 
         # s = 1 both m and b can be told.
         if not jnp.issubdtype(old.dtype, jnp.floating):
             return old
-        moved = 1 - (from_one - from_zero) / len(rows)
-        known = moved > 1e-6
-        return jnp.where(known, from_zero / (len(rows) * jnp.where(known, moved, 1)), old).astype(old.dtype)
+        momentum = 1 - (from_one - from_zero) / len(rows)
+        follows = momentum > 1e-6
+        return jnp.where(follows, from_zero / (len(rows) * jnp.where(follows, momentum, 1)), old).astype(old.dtype)
 
     return jax.tree.map(mean, old, from_zero, from_one)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_nn import layers
+from jaxopt_nn import _ops, layers
 
 KINDS = {
     "max": layers.max_pool,
@@ -85,7 +85,7 @@ def test_ties_go_to_the_first_entry(lowering, stride):
 
 @pytest.mark.parametrize("positions", [(2, 3), (6, 7)])  # entry by entry, and by argmax
 def test_ties_and_nan_of_a_global_maximum_in_both_orders(positions):
-    """Of integers: what XLA computes anew, and rounds otherwise, is of no consequence to who is first."""
+    """Of integers: what is computed anew, and rounded otherwise, is of no consequence to who is first."""
     x = np.random.default_rng(0).integers(0, 2, (8, *positions, 3)).astype("f")
     x[1:3, 1, 1] = np.nan
     x[2, 1, 2] = np.nan
@@ -106,11 +106,11 @@ def test_ties_and_nan_of_a_global_maximum_in_both_orders(positions):
     np.testing.assert_array_equal(y, rows.max(1))
     first = np.argmax(rows, 1)  # NumPy's too is the first, and NaN a maximum
     chosen = np.arange(rows.shape[1])[None, :, None] == first[:, None]
-    np.testing.assert_array_equal(slope.reshape(rows.shape), chosen)
-    for curvature in curvatures:
-        np.testing.assert_array_equal(
-            curvature.reshape(rows.shape), np.where(chosen, 6 * rows.max(1, keepdims=True), 0)
-        )
+    expected = [chosen, *[np.where(chosen, 6 * rows.max(1, keepdims=True), 0)] * 2]
+    for got, want in zip((slope, *curvatures), expected, strict=True):
+        # The plain form gives the derivative of a NaN to some entry of its window.
+        same = ~np.isnan(y)[:, None] if _ops.uses_plain_forms() else True
+        np.testing.assert_array_equal(np.where(same, got.reshape(rows.shape), 0), np.where(same, want, 0))
 
 
 @pytest.mark.parametrize("lowering", ["native", "patches"])
@@ -148,6 +148,7 @@ def test_global_pools():
     np.testing.assert_allclose(layers.global_average_pool(x), x.mean((1, 2)), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.skipif(_ops.uses_plain_forms(), reason="the plain form is such an operation")
 def test_on_a_cpu_no_window_operation_is_left():
     layer = layers.serial(layers.max_pool(2), layers.average_pool(3, stride=1))
     text = jax.jit(jax.grad(lambda x: applied(layer, x).sum())).lower(jnp.ones((2, 8, 8, 1))).as_text()

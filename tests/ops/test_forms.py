@@ -271,6 +271,22 @@ def test_a_record_is_its_value():
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), fast, expected)
 
 
+def test_the_switch_takes_the_plain_forms_whatever_is_asked_for(monkeypatch):
+    args = arguments(CASES["convolution"][1], np.float32)
+
+    def program(convolve):
+        return jax.jit(lambda *args: convolve(*args)).lower(*args).as_text()
+
+    asked = lambda *args: _ops.convolve(*args, SAME, 1, "patches")  # noqa: E731
+    expected = program(lambda *args: plain.convolve(*args, SAME, 1))
+    monkeypatch.setattr(_ops, "_plain_everywhere", lambda: False)
+    assert program(asked) != expected
+    with _ops.plain_forms():
+        assert program(asked) == expected
+    monkeypatch.setattr(_ops, "_plain_everywhere", lambda: True)
+    assert program(asked) == expected
+
+
 SHARDED = ["convolution", "depthwise convolution", "transposed convolution", "maximum, tiling", "sum, overlapping"]
 
 

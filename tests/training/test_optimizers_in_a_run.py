@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from jaxopt_nn import layers, losses, optimizers, training
+from jaxopt_nn.training._run import split_key
 from jaxopt_nn.types import Batch
 
 X = jax.random.normal(jax.random.key(0), (48, 5))
@@ -46,7 +47,7 @@ def test_sam_gets_the_gradient_of_the_step():
     result = jax.jit(
         training.make_run(recipe(lambda hp: optimizers.sam(optimizers.sgd(hp), rho), batch_size=48, epochs=1))
     )(KEY, 0.1, DATA)
-    start, _ = layers.dense(1).init(training.run.split_key(KEY).init, X)
+    start, _ = layers.dense(1).init(split_key(KEY).init, X)
 
     def loss(params):
         return jnp.mean(

@@ -198,11 +198,11 @@ def test_the_first_example_of_the_readme_compiles_three_programs():
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     example = re.search(r"```python\n(.*?)```", readme, re.DOTALL).group(1)
     names = {}
-    exec(example[: example.index("run = training.make_run")], names)
+    exec(example[: example.index("result = training.fit")], names)
     recipe, hparams, train, valid, test = (names[name] for name in ("recipe", "hparams", "train", "valid", "test"))
     train, valid, test = (jax.tree.map(lambda leaf: leaf[:64], part) for part in (train, valid, test))
     with compilations() as compiled:
-        result = training.fit(recipe, hparams, train, valid, key=names["key"], epochs_per_call=30)
+        result = training.fit(recipe, hparams, train, valid, key=jax.random.key(1), epochs_per_call=30)
         training.evaluate(recipe, hparams, result, test)
     assert len(compiled) <= 3, compiled
 

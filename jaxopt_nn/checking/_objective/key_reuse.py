@@ -29,7 +29,7 @@ _SHORT = 64  # numbers in an array that may be keys
 
 def check_distinct_keys(args: tuple[Any, ...], key: Key) -> None:
     """Raises ``ValueError`` where two of ``args``, or one of them and the check's own ``key``, are one key."""
-    seen = {seed_words(key): "key"}
+    names = {seed_words(key): "key"}
     for path, leaf in trees.named_leaves(args):
         if not isinstance(leaf, jax.Array) or isinstance(leaf, Tracer):
             continue
@@ -38,7 +38,7 @@ def check_distinct_keys(args: tuple[Any, ...], key: Key) -> None:
             keys = leaf.ravel() if typed else leaf[None]
             for i, one in enumerate(keys[:_SHORT]):
                 name = f"args[{path}]" + (f"[{i}]" if typed and leaf.ndim else "")
-                other = seen.setdefault(seed_words(one), name)
+                other = names.setdefault(seed_words(one), name)
                 if other != name:
                     raise ValueError(f"{name}: expected a key of its own, got that of {other}: split it first")
 

@@ -77,16 +77,16 @@ def direction(line: Line, size: int) -> tuple[Floats, float]:
         return line.along / float(np.sqrt(np.mean(line.along**2))), 1.0
     flat = np.zeros(size)
     window = slice(line.low, line.high)
-    kept = np.ones(line.high - line.low, bool) if line.keep is None else line.keep[window]
+    mask = np.ones(line.high - line.low, bool) if line.keep is None else line.keep[window]
     if line.kind == "one":
-        flat[window] = kept
+        flat[window] = mask
         return flat, 1.0
-    draws = np.random.default_rng(line.words).standard_normal(len(kept))
+    draws = np.random.default_rng(line.words).standard_normal(len(mask))
     if line.kind == "signs":
-        flat[window] = np.where(draws < 0, -1.0, 1.0) * kept
+        flat[window] = np.where(draws < 0, -1.0, 1.0) * mask
         return flat, 1.0
-    scale = float(np.sqrt(np.mean(draws[kept] ** 2))) if np.any(kept) else 1.0
-    flat[window] = draws * kept / scale
+    scale = float(np.sqrt(np.mean(draws[mask] ** 2))) if np.any(mask) else 1.0
+    flat[window] = draws * mask / scale
     return flat, scale
 
 

@@ -39,7 +39,7 @@ def rmsprop(
     nesterov: bool = False,
     convention: Convention = "optax",
 ) -> optax.GradientTransformationExtraArgs:
-    """RMSProp, with ε inside of the root: as courses teach it, and optax and Keras have it.
+    """RMSProp, with ε inside of the root, as in optax and Keras.
 
     ``v ← ρ·v + (1-ρ)·g²``, then ``θ ← θ - lr · g / √(v + ε)``. Centered, the root is ``√(v - m² + ε)`` with
     ``m ← ρ·m + (1-ρ)·g``. With momentum, steps are summed: ``s ← μ·s + lr · g / √(…)``, then ``θ ← θ - s``.
@@ -53,7 +53,7 @@ def rmsprop(
         eps: ε >= 0, may be traced; None for 1e-8 (keras: 1e-7).
         centered: static; whether to divide by the standard deviation.
         momentum: μ, in [0, 1), may be traced; None (static) for none, and no state.
-        nesterov: static; whether the momentum looks ahead, which it does in optax alone.
+        nesterov: static; whether the momentum looks ahead, which only optax has.
         convention: static; whose formula.
 
     Returns:
@@ -131,15 +131,15 @@ def scale_by_rms(
         return (exact * safe_rsqrt(nu + small)).astype(g.dtype)
 
     def leaf(g: Array, nu: Array) -> tuple[Any, ...]:
-        exact, kept, new = g.astype(nu.dtype), cast(rho.rate, nu.dtype), cast(rho.complement, nu.dtype)
-        nu = kept * nu + new * (exact * exact)
+        exact, beta, share = g.astype(nu.dtype), cast(rho.rate, nu.dtype), cast(rho.complement, nu.dtype)
+        nu = beta * nu + share * (exact * exact)
         return scaled(g, exact, nu), nu
 
     def centered_leaf(g: Array, variance: Array, mu: Array) -> tuple[Any, ...]:
-        exact, kept, new = g.astype(mu.dtype), cast(rho.rate, mu.dtype), cast(rho.complement, mu.dtype)
+        exact, beta, share = g.astype(mu.dtype), cast(rho.rate, mu.dtype), cast(rho.complement, mu.dtype)
         # Equal to v - m², since m₀ = 0, but a sum of squares: it can neither cancel nor be negative.
-        variance = kept * (variance + new * (exact - mu) ** 2)
-        return scaled(g, exact, variance), variance, kept * mu + new * exact
+        variance = beta * (variance + share * (exact - mu) ** 2)
+        return scaled(g, exact, variance), variance, beta * mu + share * exact
 
     def update(updates: PyTree, state: RmsState, params: Params | None = None) -> tuple[PyTree, RmsState]:
         del params

@@ -84,12 +84,12 @@ def weight_average(
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra)
         count = next_count(state.count)
         first, period = jnp.asarray(start, jnp.int32), jnp.asarray(every, jnp.int32)
-        counts = (count > first) & ((count - first - 1) % period == 0)
-        averaged = jnp.where(counts, next_count(state.averaged), state.averaged)
+        is_counted = (count > first) & ((count - first - 1) % period == 0)
+        averaged = jnp.where(is_counted, next_count(state.averaged), state.averaged)
 
         def leaf(new: Array, average: Array) -> tuple[Any, ...]:
-            moved = average + (new - average) / cast(jnp.maximum(averaged, 1), average.dtype)
-            return (jnp.where(averaged == 0, new, jnp.where(counts, moved, average)),)
+            new_average = average + (new - average) / cast(jnp.maximum(averaged, 1), average.dtype)
+            return (jnp.where(averaged == 0, new, jnp.where(is_counted, new_average, average)),)
 
         (average,) = map_leaves(leaf, 1, apply_updates(params, updates), state.average)
         return updates, WeightAverageState(count, averaged, average, inner_state)

@@ -37,7 +37,7 @@ RIGHT = jax.grad(data_term)
         (lambda w, x: -jax.grad(loss)(w, x), "the sign is flipped"),
         (lambda w, x: 0 * w, "claimed is zero on args[0]"),
         (lambda w, x: jax.grad(loss)(w, x).T, "transpose of the numeric gradient on args[0]"),
-        (lambda w, x: jax.grad(loss)(w, x) + 0.02 * w, "term 2 of 3 of f (test_hypotheses.py:2"),
+        (lambda w, x: jax.grad(loss)(w, x) + 0.02 * w, "term 2 of 3 of f (test_diagnoses.py:2"),
         (lambda w, x: jax.grad(loss)(w, x) - 0.1 * jnp.cos(w), ") is missing in the claimed gradient on args[0]"),
         (lambda w, x: jax.grad(loss)(w, x) + 0.5 * w, "claimed - numeric = λ·w with λ = 0.5"),
         (lambda w, x: jax.grad(loss)(w, x).at[2, 3].add(1e-6), "1 of 36 coordinates are wrong; worst at [2, 3]"),

@@ -94,7 +94,7 @@ def test_a_stop_gradient_of_jax_itself_is_no_cause_and_one_of_the_users_that_blo
     assert check_gradients(loss, logits, key=KEY).verdict == "PASS"
     stopped = lambda x: loss(x) + jnp.sum(jax.tree.map(jax.lax.stop_gradient, [x])[0] * x)  # noqa: E731
     report = check_gradients(stopped, logits, grad_fn=lambda x: 2 * jax.grad(stopped)(x), key=KEY)
-    assert report.verdict == "FAIL" and "stop_gradient at test_rules.py" in report.leaves[0].hypothesis
+    assert report.verdict == "FAIL" and "stop_gradient at test_rule_stripped.py" in report.leaves[0].hypothesis
 
 
 def test_a_rule_beside_a_while_loop_is_a_suspect():
@@ -108,4 +108,6 @@ def test_a_rule_beside_a_while_loop_is_a_suspect():
     root.defvjp(lambda x: (root(x), x), lambda x, ct: (ct / jnp.sqrt(x),))
     report = check_gradients(lambda x: jnp.sum(root(x)), np.array([2.0, 3.0]), key=KEY)
     assert report.verdict == "FAIL"
-    assert any("may be wrong: the custom_vjp rule of root at test_rules.py" in note for note in report.notes), report
+    assert any("may be wrong: the custom_vjp rule of root at test_rule_stripped.py" in note for note in report.notes), (
+        report
+    )

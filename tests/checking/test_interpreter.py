@@ -55,8 +55,8 @@ def test_sites_say_where_they_are():
     found = sites(traced(lambda x: jax.nn.relu(bad_sin(lax.stop_gradient(x)))))
     assert [site.kind for site in found] == ["stop_gradient", "custom_vjp", "custom_jvp"]
     assert [is_jax_code(site) for site in found] == [False, False, True]
-    assert str(found[0]).startswith("stop_gradient at test_interpret.py:")
-    assert str(found[1]).startswith("the custom_vjp rule of bad_sin at test_interpret.py:")
+    assert str(found[0]).startswith("stop_gradient at test_interpreter.py:")
+    assert str(found[1]).startswith("the custom_vjp rule of bad_sin at test_interpreter.py:")
 
 
 def test_a_rule_that_defjvps_gives_a_function_of_jax_is_the_users():
@@ -64,7 +64,7 @@ def test_a_rule_that_defjvps_gives_a_function_of_jax_is_the_users():
     sin.defjvps(lambda t, out, x: 2 * t * jnp.cos(x))
     users, jax_own = sites(traced(lambda x: jax.nn.relu(sin(x))))
     assert (is_jax_code(users), is_jax_code(jax_own)) == (False, True)
-    assert str(users).startswith("the custom_jvp rule of sin at test_interpret.py:")
+    assert str(users).startswith("the custom_jvp rule of sin at test_interpreter.py:")
 
 
 def test_stop_gradients_are_opened_and_frozen():
