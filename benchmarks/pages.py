@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.cases import ACCELERATOR, CASES
-from benchmarks.figures import PEERS, ROOT, Results, about, missing, number, ratio
+from benchmarks.figures import PEERS, Results, about, missing, number, ratio
 from benchmarks.points import CURVES
 from benchmarks.work import Case
 
@@ -14,33 +14,30 @@ HEAD = """# Benchmarks
 <!-- Written by python -m benchmarks.tables from benchmarks/results. -->
 
 `make bench` measures all of this: ours beside other libraries, on the same data, network and number of steps. Each side
-has a process of its own; they take turns, round by round, so that what else the machine does meets all of them. "Ours
-is faster by" is the median of the ratios of the rounds, with the least and the largest. Compile time is apart (for
-torch, Keras and equinox it is that of the first step or epoch), memory is the process's peak, and the result shows that
-the faster one did not learn less: validation accuracy, the parameters' mean size, evaluations of the function, or the
-number of instructions compiled.
+runs in a process of its own. They take turns, round by round, so that whatever else the machine does affects all of
+them. "Ours is faster by" is the median of the rounds' ratios, with the smallest and the largest. Compile time is not
+part of it and has a column of its own (for torch, Keras and equinox, the first step or epoch). Memory is the peak of
+the process. One more column shows that the faster side did not do less: validation accuracy, the mean size of the
+parameters, evaluations of the function, or the number of compiled instructions.
 
-Two columns say how much of the machine is used: floating-point operations of the matrix products, and bytes that the
-optimizer reads and writes, as shares of the rates that the machine reached in the same rounds with nothing but
-products, and nothing but copies. Both are counted by hand in
-`benchmarks/roofline.py`, and activations are left out, so they are lower bounds. What was tried to come closer is in
-`benchmarks/NOTES.md`.
+Two columns say how much of the machine is used: the floating-point operations of the matrix products, and the bytes
+that the optimizer reads and writes, as shares of the rates that the machine reached in the same rounds with products
+alone, and with copies alone. Both are counted by hand in `benchmarks/roofline.py`. Activations are left out, so they
+are lower bounds. [Decisions about speed](decisions.md) says what was done to come closer, and what is left.
 """
 
 SCALING = """## Where ours is the better choice, and where it is not
 
-Steps a second of a network of 64 inputs, two hidden layers of 64 units and 10 outputs at batch size 32 with Adam, and
-one of its sizes changed at a time. Runs in lanes are counted together. Ours is called faster where it was so in every
-round.
+Steps a second of a network with 64 inputs, two hidden layers of 64 units and 10 outputs, at batch size 32 with Adam.
+One size at a time is changed. Steps of all lanes are added up. Ours is called faster only if it was so in every round.
 """
 
 
 LAYERS = """## How layers are computed
 
-XLA's own convolution, pooling and batched product beside those of `layers` (patches times a matrix, reshapes, and in
-lanes products whose gradients have no transposed matrices), forward and backward inside a compiled loop, in processor
-time of all cores: `python -m benchmarks.layers`. For the maximum over windows that overlap, `layers` takes XLA's; over
-windows that tile it takes its own. The last row is the drawing of dropout's masks, beside `jax.random.bernoulli`.
+XLA's own convolution and pooling beside those of `layers` (patches times a matrix, reshapes), forward and backward
+inside of a compiled loop, in processor time of all cores: `python -m benchmarks.layers`. The last row is the drawing of
+dropout's masks, beside `jax.random.bernoulli`.
 """
 
 
@@ -156,9 +153,7 @@ def _curve(stem: str, curve: str, measured: Results) -> str:
         return ""
     label, sides = CURVES[curve].label, ("ours", *CURVES[curve].peers)
     lines = [f"### {label[0].upper()}{label[1:]}\n"]
-    picture = f"benchmarks/{stem}-{curve}.svg"
-    if (ROOT / "docs" / picture).is_file():
-        lines.append(f"![Steps a second against {label}]({picture})\n")
+    lines.append(f"![Steps a second against {label}](api/benchmarks/{stem}-{curve}.svg)\n")  # drawn by docs/conf.py
     lines += [f"- {sentence}" for sentence in where_ours_is_slower(curve, measured)]
     lines += ["", f"| {label} | {' | '.join(PEERS[side] for side in sides)} |", f"|--:|{'--:|' * len(sides)}"]
     for value, result in points.items():

@@ -1,19 +1,14 @@
-"""``python -m benchmarks.plots``: draws the scaling curves of the committed results into ``docs/benchmarks/``.
+"""``python -m benchmarks.plots FOLDER`` draws the scaling curves of the committed results, as ``make docs`` does."""
 
-Each picture holds the digest of the figures it was drawn from, so that a test can tell an old one.
-"""
-
-import hashlib
-import json
+import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import PEERS, ROOT, Results, results
+from benchmarks.figures import PEERS, Results, results
 from benchmarks.points import CURVES
 
-__all__ = ["FOLDER", "digest", "draw"]
+__all__ = ["draw", "draw_all"]
 
-FOLDER = ROOT / "docs" / "benchmarks"
 # Told apart by shade and by mark, for those who print in grey or see other colours.
 STYLES = {
     "ours": ("#0b5394", "o"),
@@ -33,11 +28,6 @@ def speeds(curve: str, measured: Results) -> dict[str, dict[int, tuple[float, ..
             if row is not None:
                 found.setdefault(side, {})[value] = row["per_second"]
     return found
-
-
-def digest(curve: str, measured: Results) -> str:
-    """Of the figures that a picture shows."""
-    return hashlib.sha256(json.dumps(speeds(curve, measured), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def draw(curve: str, measured: Results, path: Path) -> None:
@@ -65,16 +55,17 @@ def draw(curve: str, measured: Results, path: Path) -> None:
         axes.grid(which="major", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(0.0, -0.32), ncols=2)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Date": None, "Description": f"figures {digest(curve, measured)}"})
+        figure.savefig(path, metadata={"Date": None})
 
 
-def main() -> None:
+def draw_all(folder: Path) -> None:
+    """Writes RESULTS-CURVE.svg for each curve of each file of results."""
+    folder.mkdir(parents=True, exist_ok=True)
     for stem, measured in results("scaling").items():
         for curve in CURVES:
             if speeds(curve, measured):
-                draw(curve, measured, FOLDER / f"{stem}-{curve}.svg")
+                draw(curve, measured, folder / f"{stem}-{curve}.svg")
 
 
 if __name__ == "__main__":
-    main()
+    draw_all(Path(sys.argv[1]))

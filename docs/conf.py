@@ -3,12 +3,11 @@
 import re
 import sys
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS.parent))
+sys.path[:0] = [str(DOCS.parent), str(DOCS)]
 
 package = import_module("jaxopt_nn")
 
@@ -45,15 +44,12 @@ def write_pages() -> None:
             page.write_text(text)
 
 
-def draw_schedules() -> None:
-    """Draws ``api/schedules/NAME.svg`` for each schedule."""
+def draw_pictures() -> None:
+    """Draws ``api/schedules/NAME.svg`` for each schedule, and ``api/benchmarks/NAME.svg`` for each scaling curve."""
     folder = DOCS / "api" / "schedules"
     folder.mkdir(parents=True, exist_ok=True)
-    spec = spec_from_file_location("schedule_plots", DOCS / "schedule_plots.py")
-    assert spec is not None and spec.loader is not None
-    script = module_from_spec(spec)
-    spec.loader.exec_module(script)
-    script.draw(folder)
+    import_module("schedule_plots").draw(folder)
+    import_module("benchmarks.plots").draw_all(DOCS / "api" / "benchmarks")
 
 
 def show_schedule(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
@@ -75,7 +71,7 @@ def keep_bars(app: Any, what: str, name: str, value: Any, options: Any, lines: l
 
 def setup(app: Any) -> None:
     write_pages()
-    draw_schedules()
+    draw_pictures()
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("autodoc-process-docstring", keep_bars)
     app.connect("autodoc-process-docstring", show_schedule)

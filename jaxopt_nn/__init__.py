@@ -1,9 +1,10 @@
 """Training and optimizing neural networks as pure functions.
 
-One idea: **pair → step → run**. A *pair* is a NamedTuple of pure functions (a layer, an optimizer); a *step* is
+One idea: **pair → step → run → sweep**. A *pair* is a NamedTuple of pure functions (a layer, an optimizer); a *step* is
 ``(state, batch) -> (state, metrics)``; a *recipe* maps hyperparameters to the parts of an experiment; a *run* is one
 pure function ``(key, hparams, train, valid) -> result``, a whole training from init to the best weights as one compiled
-program, ready for ``jit``, ``vmap`` and ``grad``. *Checking* stands beside them: a gradient is compared with evidence.
+program, ready for ``jit``, ``vmap`` and ``grad``; a *sweep* is hundreds of runs as lanes of a few programs. *Checking*
+stands beside them: a gradient is compared with evidence.
 """
 
 from jaxopt_nn import (
@@ -17,6 +18,7 @@ from jaxopt_nn import (
     penalties,
     plots,
     schedules,
+    sweeps,
     training,
     trees,
     types,
@@ -33,6 +35,7 @@ __all__ = [
     "penalties",
     "plots",
     "schedules",
+    "sweeps",
     "training",
     "trees",
     "types",

@@ -1,13 +1,14 @@
-"""Metrics: of single examples, to be averaged with weights over any batches; and of a whole set of predictions.
+"""Metrics of single examples, which are averaged over any batches, and metrics of a whole set of predictions.
 
-The first kind are plain functions ``metric(outputs, targets) -> [N]``, as losses are: their weighted mean over padded
-batches is exact. Fix a number with ``functools.partial(top_k_accuracy, k=3)``. The first axis counts examples; a metric
-is averaged over the axes behind it, and nothing broadcasts. A row with a NaN output or target is never correct.
+The first kind are plain functions ``metric(outputs, targets) -> [N]``, as losses are, so their weighted mean over
+padded batches is exact. Set their numbers with ``functools.partial(top_k_accuracy, k=3)``. The first axis counts
+examples. A metric is averaged over the axes behind it, and nothing broadcasts. A row with a NaN output or target is
+never correct.
 
-The second kind take the truth first, as scikit-learn does, and go with what ``predict`` returns.
+The second kind take the truth first, as in scikit-learn, and then the predictions.
 
-Targets that are no classes raise ``ValueError``: integers out of range, and numbers of a regression, which have no
-accuracy. In a compiled program they are never correct, and counted nowhere.
+Targets that are no classes (integers out of range, the numbers of a regression) raise ``ValueError``. In a compiled
+program such a row is never correct, and a confusion matrix does not count it.
 """
 
 from collections.abc import Callable
@@ -57,8 +58,8 @@ def accuracy(outputs: ArrayLike, labels: ArrayLike) -> Array:
     """1 where the largest output is that of the true class, else 0. Of equal outputs the first counts as the largest.
 
     Args:
-        outputs: ``[N, ..., C]`` with C >= 2: logits or probabilities. One output is the largest whatever it says: for
-            two classes told by one output use :func:`binary_accuracy`.
+        outputs: ``[N, ..., C]`` with C >= 2: logits or probabilities. For two classes from a single output, use
+            :func:`binary_accuracy`.
         labels: integer classes ``[N, ...]``, or one-hot rows or distributions ``[N, ..., C]``, of which the largest
             (the first of equals) is the true class.
 
@@ -110,12 +111,12 @@ def top_k_accuracy(outputs: ArrayLike, labels: ArrayLike, *, k: int = 5) -> Arra
 
 
 def binary_accuracy(logits: ArrayLike, targets: ArrayLike, *, threshold: ArrayLike = 0.0) -> Array:
-    """1 where a logit lies above the threshold just when its target is 1 (above 1/2), else 0.
+    """1 where a logit is above the threshold and its target above 1/2, or neither is; else 0.
 
     Args:
-        logits: ``[N, ...]``; with several an example (multi-label) their mean is taken.
+        logits: ``[N, ...]``; if an example has several (multi-label), the result is their mean.
         targets: ``[N, ...]``: booleans, 0 and 1, or probabilities.
-        threshold: a logit; 0 is the probability 1/2; may be traced. For outputs that are probabilities give 0.5.
+        threshold: a logit; 0 is the probability 1/2; may be traced. If the outputs are probabilities, pass 0.5.
 
     Returns:
         ``[N]`` float32.
@@ -208,13 +209,13 @@ def confusion_matrix(
         if all(each is not None for each in known):
             return _weigh_on_host(*known, num_classes)
     rows, columns = _indices(labels), _indices(predictions)
-    # JAX takes a negative index as one from the end; one that is too large it drops.
+    # JAX counts a negative index from the end, and drops one that is too large.
     rows, columns = jnp.where(rows >= 0, rows, num_classes), jnp.where(columns >= 0, columns, num_classes)
     if weight is None:
         return jnp.zeros((num_classes, num_classes), jnp.int32).at[rows, columns].add(1, mode="drop")
     amount = jnp.asarray(weight)
     amount = amount.astype(compute_dtype(amount))
-    # Added one by one, float32 ones stop at 2^24: many rows go to several sums, which are added up at the end.
+    # A float32 sum of ones stops at 2^24, so many rows are added in several sums, which are added at the end.
     sums = max(1, min(rows.size // 2**12, _LARGEST_SUMS // num_classes**2))
     which = jnp.arange(rows.size) % sums
     totals = jnp.zeros((sums, num_classes, num_classes), amount.dtype)
@@ -228,7 +229,7 @@ def _weigh_on_host(labels: Any, predictions: Any, weight: Any, num_classes: int)
 
 
 class ClassScores(NamedTuple):
-    """Scores of each class; their plain mean is the macro average, that weighted by ``support`` the weighted one.
+    """Scores of each class. Their mean is the macro average, their mean weighted by ``support`` the weighted average.
 
     Attributes:
         precision: ``[C]`` share of the predictions of a class that are right; 0 where it was never predicted.
@@ -262,7 +263,7 @@ def precision_recall_f1(confusion: ArrayLike) -> ClassScores:
     counts = jnp.asarray(plain_array("confusion", confusion))
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
         raise ValueError(f"confusion: expected a square matrix [C, C], got {list(counts.shape)}")
-    floats = counts.astype(compute_dtype(counts))  # twice an integer count may not fit
+    floats = counts.astype(compute_dtype(counts))  # twice a count may not fit an integer
     hits, predicted, support = jnp.diagonal(floats), floats.sum(0), floats.sum(1)
     return ClassScores(
         precision=_ratio(hits, predicted),
@@ -306,15 +307,15 @@ def r2_score(targets: ArrayLike, outputs: ArrayLike, weight: ArrayLike | None = 
         o, t = jnp.where(w > 0, o, 0), jnp.where(w > 0, t, 0)
     both = jnp.maximum(_scaled(o)[1], _scaled(t)[1])
     error = t / both - o / both
-    # Squares leave the range of float32 long before their quotient does: they are taken of numbers up to 2.
+    # Squares can overflow although their quotient does not, so numbers are first scaled to at most 2.
     t, t_scale = _scaled(t)
-    t_off = jnp.where(w > 0, t - t[jnp.argmax(w[:, 0] > 0)][None], 0)  # of constant targets exactly 0
+    t_off = jnp.where(w > 0, t - t[jnp.argmax(w[:, 0] > 0)][None], 0)  # exactly 0 if all targets are equal
     spread, spread_scale = _scaled(t_off - (jnp.sum(w * t_off, axis=0) / jnp.sum(w))[None])
     error, error_scale = _scaled(error)
     scale = (both / t_scale * (error_scale / spread_scale))[0]
     error, spread = jnp.sum(w * jnp.square(error), axis=0), jnp.sum(w * jnp.square(spread), axis=0)
     constant = spread == 0
-    score = 1 - error * scale / jnp.where(constant, 1, spread) * scale  # its square alone might not be finite
+    score = 1 - error * scale / jnp.where(constant, 1, spread) * scale  # the square of scale alone might overflow
     return jnp.mean(jnp.where(constant & (error > 0), 0, score))
 
 
@@ -364,7 +365,7 @@ def _indices(classes: ArrayLike) -> Array:
 
 
 def _mean_of_trailing(values: Array) -> Array:
-    # NumPy's promotion: JAX's has none of bool and float32 where jax_numpy_dtype_promotion is strict.
+    # NumPy's promotion, since JAX's raises for bool and float32 if jax_numpy_dtype_promotion is "strict".
     values = values.astype(np.promote_types(values.dtype, np.float32))
     return jnp.mean(values, axis=tuple(range(1, values.ndim)))
 

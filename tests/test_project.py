@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "layers": BASE | {"initializers"},
     "optimizers": BASE | {"schedules"},
     "training": BASE | LEAVES,
+    "sweeps": BASE | {"training"},
 }
 
 
@@ -237,6 +238,16 @@ def test_pins_cover_what_is_required_and_agree() -> None:
     assert {name: peers[name] for name in peers if name in older} == {
         name: older[name] for name in peers if name in older
     }
+
+
+def test_the_supported_pythons_are_named_alike() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pythons = re.findall(r"Python :: (3\.\d+)", " ".join(project["classifiers"]))
+    assert project["requires-python"] == f">={pythons[0]}"
+    assert f"NEWEST := {' '.join(reversed(pythons))}\n" in (ROOT / "Makefile").read_text()
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert f"Python {', '.join(pythons[:-1])} or {pythons[-1]} " in text
+    assert {path.name for path in (ROOT / "constraints").iterdir()} == set(re.findall(r"`([\w.]+\.txt)`", text))
 
 
 def test_each_extra_is_used() -> None:

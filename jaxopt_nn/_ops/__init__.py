@@ -35,7 +35,7 @@ import jax.numpy as jnp
 
 from jaxopt_nn._ops import plain
 from jaxopt_nn._ops.cpu import convolution, pooling
-from jaxopt_nn._ops.machine import BARRIER, VMAP_RULE_CALL, device_memory, platform
+from jaxopt_nn._ops.machine import BARRIER, VMAP_RULE_CALL, device_memory, lanes_of_a_device, platform
 from jaxopt_nn._ops.plain import any_over_vmapped_axis, random_uint16
 from jaxopt_nn._ops.windows import Axis, Lowering
 from jaxopt_nn.types import Array
@@ -47,6 +47,7 @@ __all__ = [
     "convolve",
     "convolve_transposed",
     "device_memory",
+    "lanes_of_a_device",
     "max_pool",
     "plain_forms",
     "platform",

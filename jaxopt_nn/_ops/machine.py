@@ -4,7 +4,7 @@ import os
 
 import jax
 
-__all__ = ["BARRIER", "VMAP_RULE_CALL", "device_memory", "platform"]
+__all__ = ["BARRIER", "VMAP_RULE_CALL", "device_memory", "lanes_of_a_device", "platform"]
 
 BARRIER = "optimization_barrier"
 """The primitive that returns its operands: it steers the compiler and computes nothing."""
@@ -27,3 +27,8 @@ def device_memory() -> int | None:
     if device.platform == "cpu" and hasattr(os, "sysconf"):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return None
+
+
+def lanes_of_a_device() -> int:
+    """How many small runs one device trains at a time: on a CPU more of them leave its caches."""
+    return 16 if platform() == "cpu" else 256

@@ -1,4 +1,4 @@
-"""Checks of what a layer is fed."""
+"""Checks of a layer's input."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def check_floating(x: Any) -> None:
 
 
 def check_several(arrays: Any) -> None:
-    """Raises unless ``arrays`` is a tuple (or list) of arrays: of one array, a loop would take its examples apart."""
+    """Raises unless ``arrays`` is a tuple or list of arrays. A loop over one array would take its examples apart."""
     if not isinstance(arrays, (tuple, list)) or len(arrays) == 0:
         shape, dtype = getattr(arrays, "shape", None), getattr(arrays, "dtype", None)
         got = repr(arrays) if shape is None else f"one array {dtype}{list(shape)}"

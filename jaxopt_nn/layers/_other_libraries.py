@@ -1,14 +1,14 @@
-"""Models of other libraries, or of one's own, as layers: with their state (running statistics), their keys and modes.
+"""Models of Flax, Equinox and Haiku, or of your own, as layers, with their state (such as running statistics).
 
-Such a model is a :class:`~jaxopt_nn.types.Layer` like any other: alone as a recipe's model, or as a part of one. What a
-library calls its mode is set from ``train``: a call that takes ``train``, ``training`` or ``is_training`` gets it as it
-is, one that takes ``deterministic``, ``use_running_average`` or ``inference`` gets its opposite.
+Such a layer is a :class:`~jaxopt_nn.types.Layer` like any other: it can be a recipe's model, or a part of one. Its mode
+follows ``train``: a call that has an argument ``train``, ``training`` or ``is_training`` gets it, and one that has
+``deterministic``, ``use_running_average`` or ``inference`` gets the opposite.
 
-Other libraries know no example weights: their batch normalization counts the rows that pad the last batch. Where
-that matters, drop that batch (``Recipe(last_batch="drop")``) or use :func:`jaxopt_nn.layers.batch_norm`. Only a batch
-in which no row has weight leaves the state as it is.
+Other libraries know no weights of examples, so their batch normalization counts the rows that pad the last batch. If
+that matters, drop that batch (``Recipe(last_batch="drop")``) or use :func:`jaxopt_nn.layers.batch_norm`. If no row of a
+batch has weight, the state does not change.
 
-A library is imported when the first model of it is made.
+A library is imported when a layer is made of one of its models.
 """
 
 import importlib
@@ -31,13 +31,13 @@ _WHILE_NOT = ("deterministic", "use_running_average", "inference")
 def from_apply(
     init: Callable[..., Any], apply: Callable[..., Any], *, has_state: bool = False, name: str = "model"
 ) -> Layer:
-    """A layer from a pair of functions, with as much of the protocol as they want.
+    """A layer from a pair of functions, which may leave out the arguments that they do not need.
 
     Args:
         init: ``init(key, x) -> params``, or ``-> (params, state)`` if ``has_state``; ``x`` are zeros of the input's
             shape and dtype.
-        apply: ``apply(params, x) -> y``, or ``apply(params, state, x) -> (y, state)`` if ``has_state``. Those of the
-            keywords ``train``, ``key`` and ``weight`` that its signature names it gets as well.
+        apply: ``apply(params, x) -> y``, or ``apply(params, state, x) -> (y, state)`` if ``has_state``. If its
+            signature names ``train``, ``key`` or ``weight``, it gets these too.
         has_state: static; whether there is a state.
         name: the base of the layer's name within a combinator.
 
@@ -86,8 +86,8 @@ def from_linen(module: Any, *, rngs: tuple[str, ...] = ("dropout",)) -> Layer:
     """A Flax Linen module as a layer.
 
     Args:
-        module: a ``flax.linen.Module``; its ``__call__`` takes ``x`` and, if it wants, one of the modes above by name.
-        rngs: the names of the streams that it draws from in training, besides ``params`` at first.
+        module: a ``flax.linen.Module``; its ``__call__`` takes ``x`` and may take a mode, by one of the names above.
+        rngs: the names of the random streams that it uses in training.
 
     Returns:
         The layer: its parameters are the collection ``params``, its state the other collections (``batch_stats``).
@@ -134,17 +134,17 @@ def from_nnx(build: Callable[[Any], Any]) -> Layer:
     """A Flax NNX module as a layer.
 
     Args:
-        build: ``build(rngs) -> module``, with ``rngs`` an ``nnx.Rngs``: an NNX module makes its parameters when it is
-            made, so a layer, which makes them at ``init``, needs the way to make it.
+        build: ``build(rngs) -> module``, with ``rngs`` an ``nnx.Rngs``. An NNX module has its parameters from the
+            start, and a layer makes them at ``init``, so it needs the function that makes the module.
 
     Returns:
         The layer: its parameters are the variables of type ``nnx.Param``, as nested dictionaries (``"layer1/kernel"``),
-        its state the others (``nnx.BatchStat``), but for those of random streams: these get their keys anew for every
-        call. ``module.train()`` and ``module.eval()`` set its mode.
+        its state the others (``nnx.BatchStat``), except for random streams, which get new keys at every call.
+        ``module.train()`` and ``module.eval()`` set its mode.
 
     Raises:
         ImportError: without Flax.
-        TypeError: ``build`` is a module, or makes none.
+        TypeError: ``build`` is a module, or does not make one.
         ValueError: from ``apply``, if the module has random streams and there is no key in training.
     """
     nnx = _library("flax.nnx")

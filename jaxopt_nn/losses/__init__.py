@@ -1,16 +1,16 @@
-"""Losses of single examples: plain functions ``loss(outputs, targets) -> [N]``, and the mean that respects weights.
+"""Losses of single examples, plain functions ``loss(outputs, targets) -> [N]``, and their weighted mean.
 
-A loss that has a number takes it as a keyword, to be fixed with ``functools.partial(huber, delta=0.5)``. The first axis
-counts examples; the loss is averaged over the axes behind it, so that each example has one. ``outputs`` must be floats;
-losses are computed and returned in float32 (float64 if ``outputs`` are float64), and targets are cast to that. Shapes
-must agree: nothing broadcasts.
+Numbers of a loss are keywords; set them with ``functools.partial(huber, delta=0.5)``. The first axis counts examples.
+A loss is averaged over the axes behind it, so that each example has one value. ``outputs`` must be floats. Losses are
+computed and returned in float32 (float64 if ``outputs`` are float64), and targets are cast to that. Shapes must agree;
+nothing broadcasts.
 
-Targets that a loss is not defined for (a class out of range, a probability that is none) raise ``ValueError`` naming
-the first of them. Within a compiled program no error can be raised: there the example's loss is NaN, and its gradient
-0. A NaN loss makes the mean NaN unless the example's weight is 0.
+A target that the loss is not defined for (a class out of range, a probability outside of [0, 1]) raises ``ValueError``,
+which names the first one. A compiled program cannot raise: there the example's loss is NaN, and its gradient 0. A NaN
+loss makes the mean NaN, unless the example's weight is 0.
 
-Cross-entropies take logits, the outputs of a last layer without an activation. Of probabilities they compute something
-else, without an error: the model learns slowly, and its predictions stay near 1/C.
+Cross-entropies take logits, the outputs of a last layer without an activation. If they are given probabilities there is
+no error, but the model learns slowly, and its predictions stay near 1/C.
 """
 
 from jaxopt_nn.losses._arrays import Loss

@@ -1,4 +1,4 @@
-"""Arrays as losses take them: floats wide enough, of one shape, an example along the first axis."""
+"""Arrays for losses: floats of at least float32, of one shape, with examples along the first axis."""
 
 from collections.abc import Callable
 from typing import Any

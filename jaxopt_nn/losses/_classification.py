@@ -1,4 +1,4 @@
-"""Losses of classes: softmax for those that exclude one another, sigmoid for those that do not, and ordered ones."""
+"""Losses of classes: exclusive ones (softmax), independent ones (sigmoid), ordered ones."""
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +39,8 @@ def softmax_cross_entropy(
     ℓ = -Σ_c w_c·q_c·log softmax(z)_c, with q = (1 - α)·p + α/C for the labels' distribution p and the smoothing α.
 
     Args:
-        logits: ``[N, ..., C]`` with C >= 2: not the outputs of a softmax, which is part of this loss. A class of logit
-            -inf is excluded: it adds 0 where q is 0.
+        logits: ``[N, ..., C]`` with C >= 2; not the outputs of a softmax, which is part of this loss. A class with
+            the logit -inf is excluded: it adds 0 where q is 0.
         labels: integer classes ``[N, ...]`` in [0, C), or one-hot rows or distributions ``[N, ..., C]``.
         label_smoothing: α in [0, 1]; may be traced.
         class_weight: w ``[C]``, non-negative, which may be traced; None for 1.
@@ -55,8 +55,8 @@ def softmax_cross_entropy(
     References:
         Szegedy et al., "Rethinking the Inception architecture", 2016, section 7 (smoothing).
 
-    Differs from ``torch.nn.CrossEntropyLoss(weight=w)`` in the mean over a batch, which that divides by Σ w_y; as Keras
-    with ``class_weight`` divides by N.
+    Differs from ``torch.nn.CrossEntropyLoss(weight=w)``, whose mean over a batch is divided by Σ w_y. Here it is
+    divided by N, as in Keras with ``class_weight``.
 
     >>> loss = softmax_cross_entropy(jnp.zeros((2, 4)), jnp.array([0, 3]))
     >>> bool(jnp.allclose(loss, jnp.log(4.0)))
@@ -76,16 +76,15 @@ def softmax_cross_entropy(
 
 
 def sigmoid_cross_entropy(logits: ArrayLike, targets: ArrayLike, *, positive_weight: ArrayLike = 1.0) -> Array:
-    """Cross-entropy of one yes or no, or of several that do not exclude one another (multi-label).
+    """Cross-entropy of binary targets: one for each example, or several independent ones (multi-label).
 
     ℓ = -w·t·log σ(z) - (1 - t)·log σ(-z)
 
     Args:
-        logits: ``[N, ...]``: not the outputs of a sigmoid, which is part of this loss.
+        logits: ``[N, ...]``; not the outputs of a sigmoid, which is part of this loss.
         targets: ``[N, ...]`` in [0, 1]: booleans, integers or probabilities.
-        positive_weight: w >= 0 of the positive targets, as torch's ``pos_weight``: a number, or one for each output,
-            of the shape behind N. The number of negatives over that of positives makes both count the same. May be
-            traced.
+        positive_weight: w >= 0 of the positive targets, as torch's ``pos_weight``: a number, or one for each output.
+            The number of negatives divided by that of positives makes both count the same. May be traced.
 
     Returns:
         ``[N]``, averaged over the axes behind.
@@ -109,7 +108,7 @@ def sigmoid_cross_entropy(logits: ArrayLike, targets: ArrayLike, *, positive_wei
 def sigmoid_focal(
     logits: ArrayLike, targets: ArrayLike, *, gamma: ArrayLike = 2.0, alpha: ArrayLike | None = None
 ) -> Array:
-    """The focal loss of yes or no: cross-entropy in which what is easy counts less.
+    """The focal loss of binary targets: a cross-entropy in which easy examples count less.
 
     ℓ = -α·t·(1 - p)^γ·log p - (1 - α)·(1 - t)·p^γ·log(1 - p), with p = σ(z); without α both factors are 1.
 
@@ -175,7 +174,7 @@ def softmax_focal(
     w = _class_weight(class_weight, z)
     q, valid = _class_probabilities(labels, z)
     log_p = jax.nn.log_softmax(z)
-    # 1 - p from log p; where p rounds to 1 the loss is 0 to rounding, and so is its slope.
+    # 1 - p from log p. Where p rounds to 1, the loss and its slope are 0 up to rounding.
     near_one = jnp.minimum(log_p, -jnp.finfo(z.dtype).eps)
     log_rest = jnp.log(-jnp.expm1(near_one))
     terms = _times_log(q * jnp.exp(jnp.asarray(gamma, z.dtype) * log_rest), log_p)
@@ -236,7 +235,7 @@ def hinge(outputs: ArrayLike, targets: ArrayLike, *, margin: ArrayLike = 1.0) ->
 
 
 def ordinal(logits: ArrayLike, labels: ArrayLike) -> Array:
-    """Cross-entropy of ordered classes, from one yes or no for each step between them: is the class above k?
+    """Cross-entropy of ordered classes, with one binary output for each k: is the class above k?
 
     ℓ = -Σ_k [y > k]·log σ(z_k) + [y <= k]·log σ(-z_k), k = 0 … C - 2.
 
@@ -305,7 +304,7 @@ def _positive_weight(positive_weight: ArrayLike, logits: Array) -> Array | None:
 
 
 def _per_output(factors: Array, logits: Array) -> Array:
-    """With as many axes as the logits have."""
+    """The same, with as many axes as the logits."""
     return jnp.expand_dims(factors, tuple(range(logits.ndim - factors.ndim)))
 
 
@@ -316,7 +315,7 @@ def _check_factors(name: str, weight: ArrayLike) -> None:
 
 
 def _class_probabilities(labels: ArrayLike, logits: Array) -> tuple[Array, Array]:
-    """What labels of either form say of each row of ``logits``: a distribution over classes, and whether it is one."""
+    """Labels of either form as a distribution over classes, for each row of ``logits``, and whether it is valid."""
     labels = plain_array("labels", labels)
     num_classes, shape = logits.shape[-1], np.shape(labels)
     if shape == logits.shape[:-1]:
@@ -336,5 +335,5 @@ def _class_probabilities(labels: ArrayLike, logits: Array) -> tuple[Array, Array
 
 
 def _times_log(p: Array, log_q: Array) -> Array:
-    """p·log q with 0·(-inf) = 0, as in an entropy; derivatives alike."""
+    """p·log q with 0·(-inf) = 0, as in an entropy, also in derivatives."""
     return p * jnp.where((p == 0) & jnp.isneginf(log_q), 0, log_q)

@@ -1,4 +1,4 @@
-"""The mean over examples that respects their weights."""
+"""The weighted mean over examples."""
 
 import jax.numpy as jnp
 
@@ -13,12 +13,13 @@ __all__ = ["weighted_mean"]
 def weighted_mean(per_example: ArrayLike, weight: ArrayLike | None = None) -> Array:
     """Mean of losses or metrics of examples: Σ w·ℓ / Σ w, and 0 where Σ w = 0. Only the ratios of weights matter.
 
-    Where a weight is 0, an infinite or NaN ℓ counts as 0, and the gradient with respect to ℓ is exactly 0. (Behind a
-    NaN *output* it still becomes 0·NaN on the way back through the loss: padded rows must hold finite numbers.)
+    Where a weight is 0, an infinite or NaN ℓ counts as 0, and the gradient with respect to ℓ is exactly 0. (If an
+    *output* of the model is NaN, the loss's own gradient still makes 0·NaN of it, so padded rows must hold finite
+    numbers.)
 
     Args:
         per_example: ``[N]``.
-        weight: ``[N]``, non-negative and finite, or None where all examples count the same.
+        weight: ``[N]``, non-negative and finite, or None if all examples count the same.
 
     Returns:
         A scalar, float32 or wider.
@@ -40,7 +41,7 @@ def weighted_mean(per_example: ArrayLike, weight: ArrayLike | None = None) -> Ar
     w = jnp.asarray(weight)
     w = w.astype(compute_dtype(w))
     w = (w / power_of_two(jnp.max(w, initial=0.0))).astype(values.dtype)
-    # Finite values stay although their weight is 0, so that the derivative with respect to such a weight is right.
+    # Finite values of weight 0 are kept, so that the derivative with respect to such a weight is right.
     values = jnp.where((w == 0) & ~jnp.isfinite(values), 0, values)
     total = jnp.sum(w)
     empty = total == 0

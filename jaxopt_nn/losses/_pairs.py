@@ -1,4 +1,4 @@
-"""Losses of embeddings: how far apart, for examples that are pairs or triples of inputs."""
+"""Losses of distances between embeddings, for examples that are pairs or triples of inputs."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +11,7 @@ __all__ = ["contrastive", "triplet"]
 
 
 def contrastive(outputs: ArrayLike, targets: ArrayLike, *, margin: ArrayLike = 1.0) -> Array:
-    """Pulls the embeddings of equals together, and pushes others apart until they are a margin away.
+    """Pulls the embeddings of equal inputs together, and pushes others apart up to a margin.
 
     With d = ‖a - b‖: ℓ = t·d² + (1 - t)·max(0, m - d)².
 
@@ -49,11 +49,11 @@ def contrastive(outputs: ArrayLike, targets: ArrayLike, *, margin: ArrayLike = 1
 
 
 def triplet(outputs: ArrayLike, targets: ArrayLike | None = None, *, margin: ArrayLike = 1.0) -> Array:
-    """Wants an anchor nearer to an equal than to another, by a margin: ℓ = max(0, m + ‖a - p‖ - ‖a - n‖).
+    """Makes an anchor nearer to an equal input than to another one, by a margin: ℓ = max(0, m + ‖a - p‖ - ‖a - n‖).
 
     Args:
         outputs: ``[N, 3, D]``: the embeddings of an anchor a, of an equal p, and of another n.
-        targets: not looked at: the order within a triple says who is who.
+        targets: ignored; the order in a triple says which is which.
         margin: m > 0; may be traced.
 
     Returns:

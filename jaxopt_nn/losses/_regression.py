@@ -1,4 +1,4 @@
-"""Losses of regressions: of a number, of a quantile, of a distribution's parameters."""
+"""Losses of regressions: for a number, a quantile, or the parameters of a distribution."""
 
 import math
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def mean_squared_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def huber(outputs: ArrayLike, targets: ArrayLike, *, delta: ArrayLike = 1.0) -> Array:
-    """Huber's loss: quadratic in small errors, linear in large ones, averaged over an example's outputs.
+    """Huber's loss, quadratic for small errors and linear for large ones, averaged over an example's outputs.
 
     With e = o - t: ℓ = e²/2 where abs(e) <= δ, and δ·(abs(e) - δ/2) beyond.
 
@@ -62,7 +62,7 @@ def huber(outputs: ArrayLike, targets: ArrayLike, *, delta: ArrayLike = 1.0) -> 
     check_number("delta", delta, 0.0, open_low=True)
     o, t = pair("outputs", outputs, "targets", targets)
     error, d = o - t, jnp.asarray(delta, o.dtype)
-    # e²/2 = max_c (c·e - c²/2), here over |c| <= δ: one expression, with the right second derivative at e = 0 also.
+    # max over |c| <= δ of c·e - c²/2: one expression for both parts, with the right second derivative at e = 0.
     c = jnp.clip(error, -d, d)
     return mean_of_trailing(c * (error - 0.5 * c))
 
@@ -133,7 +133,7 @@ def quantile(outputs: ArrayLike, targets: ArrayLike, *, quantile: float | Sequen
 
 
 def gaussian_nll(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Negative log-likelihood of a normal distribution whose mean and variance the model says.
+    """Negative log-likelihood of a normal distribution, whose mean and variance are the model's outputs.
 
     With outputs μ and s = log σ²: ℓ = (log 2π + s + (t - μ)²·exp(-s)) / 2.
 
@@ -151,8 +151,8 @@ def gaussian_nll(outputs: ArrayLike, targets: ArrayLike) -> Array:
     References:
         Nix and Weigend, "Estimating the mean and variance of the target probability distribution", 1994.
 
-    Differs from ``torch.nn.GaussianNLLLoss`` in what it takes (there the variance) and in the constant, which that
-    leaves out unless ``full=True``.
+    Differs from ``torch.nn.GaussianNLLLoss``, which takes the variance itself, and has the constant only with
+    ``full=True``.
 
     >>> loss = gaussian_nll(jnp.array([[1.0, 0.0]]), jnp.array([1.0]))
     >>> bool(jnp.allclose(loss, 0.5 * jnp.log(2 * jnp.pi)))
@@ -172,7 +172,7 @@ def gaussian_nll(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def poisson_nll(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Negative log-likelihood of counts whose logarithmic rate the model says, without the term of the counts alone.
+    """Negative log-likelihood of Poisson counts, from the logarithm of their rate, without the constant log t!.
 
     With outputs z = log λ: ℓ = exp(z) - t·z.
 

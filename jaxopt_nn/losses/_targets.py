@@ -1,4 +1,4 @@
-"""What is known of a loss before it is used: whether targets suit it, and whether its outputs do."""
+"""Checks before a loss is used: whether its targets are valid, and whether its outputs are logits."""
 
 import functools
 from collections.abc import Callable
@@ -27,20 +27,20 @@ _OF_LOGITS = (kl_divergence, ordinal, sigmoid_cross_entropy, sigmoid_focal, soft
 
 
 def check_targets(name: str, loss: Loss, outputs: PyTree, targets: PyTree) -> None:
-    """Raises where ``loss`` refuses a value of the targets: a class out of range, a probability that is none.
+    """Raises if ``loss`` refuses a target: a class out of range, a probability outside of [0, 1].
 
-    The loss is traced with the targets as they are and outputs of which only the shapes are known. So every row is
-    looked at, nothing is computed or compiled, and what may be a target is for the loss to say. Only what this library
-    says of values is raised, also from within a person's own loss: any other failure will show where the loss is used.
+    The loss is traced, with concrete targets and with outputs of which only the shapes are known. So every row is
+    checked by the loss itself, and nothing is computed or compiled. Only this library's own errors about values are
+    raised, also if a user's loss calls one of ours. Any other error will show when the loss is used.
 
     Args:
-        name: what the targets are called, such as ``"train.y"``.
+        name: the name of the targets in messages, such as ``"train.y"``.
         loss: or a metric, ``(outputs, targets) -> [N]``.
         outputs: ``jax.ShapeDtypeStruct`` or arrays ``[anything, ...]``: the first axis is that of the targets here.
         targets: ``[N, ...]``; nothing is checked if they are traced.
 
     Raises:
-        ValueError: naming the first of them.
+        ValueError: it names the first such target.
     """
     leaves = jax.tree.leaves(targets)
     if not leaves or not all(isinstance(leaf, (np.ndarray, jax.Array)) for leaf in leaves):
@@ -49,7 +49,7 @@ def check_targets(name: str, loss: Loss, outputs: PyTree, targets: PyTree) -> No
         return
     rows = leaves[0].shape[0]
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype), outputs)
-    # NumPy arrays stay concrete through what a wrapper does with them, as in `lambda o, t: loss(o, t[:, None])`.
+    # NumPy arrays stay concrete inside of a wrapper such as `lambda o, t: loss(o, t[:, None])`.
     values = jax.tree.map(np.asarray, targets)
     try:
         jax.eval_shape(lambda outputs: loss(outputs, values), shapes)
@@ -62,8 +62,8 @@ def check_targets(name: str, loss: Loss, outputs: PyTree, targets: PyTree) -> No
 def activation_before(loss: Loss, outputs: Callable[..., Array], *args: PyTree) -> str | None:
     """The ``"softmax"`` or ``"sigmoid"`` that ``outputs(*args)`` ends with, if ``loss`` is one that takes logits.
 
-    Such a model learns slowly and badly, and nothing fails. The function is traced, not run, so ``args`` may be shapes.
-    A loss is recognized by itself or in a ``functools.partial``, not within a person's own function, which may well
+    Such a model learns slowly and badly, without an error. The function is traced and not run, so ``args`` may be
+    shapes. A loss is recognized by itself or in a ``functools.partial``, but not inside of another function, which may
     take the logarithm first.
     """
     while isinstance(loss, functools.partial):
@@ -79,7 +79,7 @@ _MOVES = {"broadcast_in_dim", "convert_element_type", "copy", "reshape", "squeez
 
 
 def _made_by(jaxpr: Jaxpr, var: Any) -> Any:
-    """The name of the activation that computes ``var``; or the input of ``jaxpr`` that it is, only moved; or None."""
+    """The name of the activation that computes ``var``; or the input of ``jaxpr`` that it is, reshaped; or None."""
     makers = {source: eqn for eqn in jaxpr.eqns for source in eqn.outvars}
     while not isinstance(var, Literal):
         if var not in makers:
@@ -104,7 +104,7 @@ def _made_by(jaxpr: Jaxpr, var: Any) -> Any:
 
 
 def _operation(makers: dict[Any, Any], var: Any) -> str:
-    """The primitive that computes ``var``, before it is moved."""
+    """The primitive that computes ``var``; reshapes and the like are skipped."""
     while not isinstance(var, Literal) and var in makers:
         if makers[var].primitive.name not in _MOVES | {"stop_gradient"}:
             return makers[var].primitive.name
@@ -113,7 +113,7 @@ def _operation(makers: dict[Any, Any], var: Any) -> str:
 
 
 def _called(eqn: Any) -> Any:
-    """The program that an operation calls with its own inputs for its own outputs, as ``jit`` does; None if none."""
+    """The program that an operation, such as ``jit``, calls with its inputs for its outputs; None if there is none."""
     for value in eqn.params.values():
         inner = getattr(value, "jaxpr", value)
         if isinstance(inner, Jaxpr):

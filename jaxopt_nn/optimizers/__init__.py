@@ -1,17 +1,17 @@
-"""Optimizers: optax's protocol, every number traceable, moments that keep their digits.
+"""Optimizers in optax's protocol, whose numbers may all be traced, with moments in float32 at least.
 
 An optimizer is an ``optax.GradientTransformation``: ``init(params) -> state`` and ``update(gradients, state, params)
 -> (updates, state)``. Ours and optax's compose in ``optax.chain`` in any order. A transform ``scale_by_x`` is the
-rescaling alone, the optimizer ``x`` is a chain of it and :func:`scale_by_learning_rate`, which records the learning
-rate it used.
+rescaling alone, and the optimizer ``x`` is a chain of it and :func:`scale_by_learning_rate`, which records the learning
+rate.
 
-Layout and precision: moments have the shapes of the parameters and are kept, as all arithmetic is done, in float32 for
-float16, bfloat16 and float32 leaves and in float64 for float64 leaves; updates have the dtypes of the gradients. State
-in = state out, in tree, shapes, dtypes and weak types.
+Moments have the shapes of the parameters. Moments and arithmetic are in float32 for float16, bfloat16 and float32
+leaves, and in float64 for float64 leaves. Updates have the dtypes of the gradients. A new state has the tree, shapes,
+dtypes and weak types of the old one.
 
-Numbers typed ``ArrayLike`` may be traced, swept by ``vmap`` and differentiated. Where all gradients were 0 the update
-is 0 (weight decay aside), with finite derivatives; a gradient that is not finite gives updates that are not, for a
-run's status to see (clipping by value aside).
+Numbers annotated ``ArrayLike`` may be traced, mapped by ``vmap`` and differentiated. If all gradients so far were 0,
+the update is 0 (except for weight decay) and has finite derivatives. A gradient that is not finite makes updates that
+are not, so that a run's status sees it (except for clipping by value).
 """
 
 from jaxopt_nn.optimizers._algorithms.adadelta import AdadeltaState, adadelta, scale_by_adadelta

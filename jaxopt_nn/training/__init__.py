@@ -1,8 +1,8 @@
-"""Training: the step, the whole run as one compiled function, and the same run driven from the host.
+"""Training: one step, a whole run as one pure function, and the same run driven from the host.
 
-``make_step`` is the lower floor, for a model and a loop of one's own. A recipe (a function from hyperparameters to a
-:class:`Recipe`) goes to ``make_run``, whose result is one pure function ``(key, hparams, train, valid) ->
-RunResult``, or to ``fit``, which gives the same bits epoch by epoch, with a progress bar and callbacks.
+A recipe is a function from hyperparameters to a :class:`Recipe`. ``make_run`` makes of it a pure function ``(key,
+hparams, train, valid) -> RunResult``. ``fit`` trains epoch by epoch, with a progress bar and callbacks, and gives the
+same bits. ``make_step`` is for a model and a loop of your own.
 """
 
 from jaxopt_nn.training._epoch import RunKeys

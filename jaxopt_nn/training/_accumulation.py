@@ -1,4 +1,4 @@
-"""The gradient of a batch, from parts of it one after another."""
+"""The gradient of a batch, computed from one part after another."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,13 +21,13 @@ GradientFn = Callable[..., tuple[tuple[Array, tuple[State, dict[str, Array]]], P
 
 
 def accumulate(gradient_fn: GradientFn, micro_batches: int) -> GradientFn:
-    """The same function, of a batch in ``micro_batches`` parts: the memory is that of one part.
+    """The same function of a batch, computed in ``micro_batches`` parts with the memory of one part.
 
-    With W_i the sum of the example weights of part i (its length, where there are none), loss, metrics and gradient are
-    Σ W_i·part_i / Σ W_i, summed in float32 at least. Where the parts cannot be of one length, the last is filled up
-    with rows of weight 0. A part without weight changes nothing, the model state included. If no part has any, all
-    count alike, as one batch without weight does: the loss is 0, and what is added to it, as a penalty, has its
-    gradient. Part i uses ``fold_in(key, i)``.
+    Loss, metrics and gradient are Σ W_i·part_i / Σ W_i, summed in float32 at least. W_i is the sum of the example
+    weights of part i, or its length if there are no weights. If the batch cannot be split evenly, the last part is
+    filled up with rows of weight 0. A part without weight changes nothing, not even the model state. If no part has any
+    weight, all parts count alike: the loss is 0, and a penalty that is added to it keeps its gradient. Part i uses
+    ``fold_in(key, i)``.
     """
     if micro_batches == 1:
         return gradient_fn
@@ -59,7 +59,7 @@ def accumulate(gradient_fn: GradientFn, micro_batches: int) -> GradientFn:
 
 
 def _scan(body: Callable[..., Any], carry: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
-    """``lax.scan``; outside of any program a loop, because there each call of ``lax.scan`` would compile ``body``."""
+    """``lax.scan``, or a Python loop if nothing is traced: there each ``lax.scan`` would compile ``body`` anew."""
     if is_traced_any((carry, inputs)):
         return lax.scan(body, carry, inputs)
     outputs: list[PyTree] = []
@@ -78,7 +78,7 @@ def _split_batch(batch: Batch, count: int) -> tuple[Batch, Array]:
     missing = size * count - examples
     if missing and batch.weight is None:
         batch = batch._replace(weight=jnp.ones(examples, jnp.float32))
-    # Filled up with rows of the batch itself: what is computed of them is finite if the batch is. They count nothing.
+    # Filled up with rows of the batch, which give finite values if the batch does. They have weight 0.
     parts = jax.tree.map(lambda leaf: split_rows(jnp.asarray(leaf), count, size), batch)
     if missing:
         is_example = (jnp.arange(count * size) < examples).reshape(count, size)
@@ -91,6 +91,6 @@ def _zeros_like(leaf: Array) -> Array:
 
 
 def _weighted(share: Array, value: Array) -> Array:
-    """``share · value``, and 0 where the share is: a part that counts nothing may be NaN."""
+    """``share · value``, and 0 where the share is 0, even if the value is NaN."""
     value = value.astype(compute_dtype(value))
     return jnp.where(share == 0, 0, share.astype(value.dtype) * value)

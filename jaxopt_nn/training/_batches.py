@@ -1,4 +1,4 @@
-"""Mini-batches inside a compiled program: an epoch is a table of row numbers, a batch the rows that it names."""
+"""Mini-batches inside of a compiled program. An epoch is a table of row numbers; a batch is one row of it."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jaxopt_nn.types import Array, Batch, Key
 __all__ = ["EpochOrder", "count_examples", "count_steps", "epoch_order", "take_batch"]
 
 EpochOrder = tuple[Array, Array | None]
-"""Row numbers ``[steps, batch_size]``, and for a padded last batch the weights ``[steps, batch_size]``, 1 or 0."""
+"""Row numbers ``[steps, batch_size]``; if the last batch is padded, also weights ``[steps, batch_size]``, 1 or 0."""
 
 
 def count_examples(batch: Batch) -> int:
@@ -18,14 +18,14 @@ def count_examples(batch: Batch) -> int:
 
 
 def count_steps(examples: int, batch_size: int, last_batch: str) -> int:
-    """Steps an epoch: rounded up if the last batch is padded, down if it is dropped."""
+    """Steps in an epoch: rounded up if the last batch is padded, down if it is dropped."""
     if batch_size > examples:
         raise ValueError(f"batch_size: expected at most the number of training examples, {examples}, got {batch_size}")
     return examples // batch_size if last_batch == "drop" else -(-examples // batch_size)
 
 
 def epoch_order(key: Key, examples: int, batch_size: int, last_batch: str, shuffle: bool) -> EpochOrder:
-    """Which rows make the batches of one epoch: every row at most once, in the order that the key gives."""
+    """The rows of each batch of one epoch: every row at most once, in an order that the key determines."""
     steps = count_steps(examples, batch_size, last_batch)
     rows = jax.random.permutation(key, examples) if shuffle else jnp.arange(examples)
     missing = steps * batch_size - examples
@@ -37,7 +37,7 @@ def epoch_order(key: Key, examples: int, batch_size: int, last_batch: str, shuff
 
 
 def take_batch(data: Batch, rows: Array, padding: Array | None) -> Batch:
-    """The named rows of a data set; those of padding get the weight 0."""
+    """The given rows of a data set; padding gets the weight 0."""
     batch: Batch = jax.tree.map(lambda leaf: take_rows(jnp.asarray(leaf), rows), data)
     if padding is None:
         return batch

@@ -1,7 +1,7 @@
-"""Checks of a run's data: of shapes and dtypes always, of values where they are not traced.
+"""Checks of a run's data: shapes and dtypes always, values only if they are not traced.
 
-Which targets are right is for the loss and the metrics to say, and which features for the model. So they are called
-once on all rows: traced with unknown parameters, so that nothing is computed, but with the rows themselves.
+The loss and the metrics know which targets are valid, and the model knows which features are. So each is called once on
+all rows. The parameters are traced, so nothing is computed, but the rows have their values.
 """
 
 import warnings
@@ -23,7 +23,7 @@ __all__ = ["check_data", "check_run_arguments", "check_values", "init_shapes", "
 
 
 def check_run_arguments(parts: Recipe, train: Batch, valid: Batch | None) -> tuple[Batch, Batch | None]:
-    """The data sets of a run as JAX arrays; raises for data that cannot be used, and warns of a second softmax."""
+    """The data sets of a run as JAX arrays. Raises for unusable data; warns of a model that ends with a softmax."""
     train = check_data("train", train)
     valid = None if valid is None else check_data("valid", valid)
     if is_known(train) or is_known(valid):
@@ -41,7 +41,7 @@ def check_run_arguments(parts: Recipe, train: Batch, valid: Batch | None) -> tup
 
 
 def check_data(name: str, batch: Batch) -> Batch:
-    """The data set as JAX arrays; raises ``TypeError`` or ``ValueError`` for one that nobody should fit a model to."""
+    """The data set as JAX arrays; raises ``TypeError`` or ``ValueError`` if it is unusable."""
     num_examples(name, batch)
     check_batch(name, batch)
     converted: Batch = as_arrays(batch)
@@ -57,7 +57,7 @@ def check_data(name: str, batch: Batch) -> Batch:
 
 
 def init_shapes(parts: Recipe, x: PyTree) -> tuple[Params, State]:
-    """Parameters and model state of a model of these features, as shapes."""
+    """The shapes of a model's parameters and state, for these features."""
     shapes = _shapes(x, len(jax.tree.leaves(x)[0]))
 
     def init(key: Key) -> tuple[Params, State]:
@@ -73,10 +73,10 @@ def check_values(
     name: str = "",
     functions: Sequence[Callable[[Any, Any], Any]] = (),
 ) -> None:
-    """Raises what the model says of the values of features, and each loss or metric of those of targets."""
+    """Raises the errors of the model for values of features, and of each loss and metric for values of targets."""
     if is_known(batch):
         apply, leaves = _apply(parts), jax.tree.leaves(batch.x)
-        if any(is_integer(leaf.dtype) for leaf in leaves):  # ids have a range
+        if any(is_integer(leaf.dtype) for leaf in leaves):  # ids have to be in range
             outputs = jax.eval_shape(lambda variables: apply(variables, batch.x), variables)
         else:
             outputs = jax.eval_shape(apply, variables, _shapes(batch.x, examples_at_once(parts, len(leaves[0]))))
@@ -85,13 +85,13 @@ def check_values(
 
 
 def examples_at_once(parts: Recipe, examples: int) -> int:
-    """How many of so many examples are evaluated at once: the smallest number of passes of equal size."""
+    """How many examples are evaluated at once: the fewest passes, of equal size, within the limit."""
     limit = 1024 if parts.evaluation_batch_size is None else parts.evaluation_batch_size
     return -(-examples // -(-examples // limit))
 
 
 def is_known(batch: Batch | None) -> bool:
-    """Whether any of the values is."""
+    """Whether any value is known, and not traced."""
     return batch is not None and not all(is_traced(leaf) for leaf in jax.tree.leaves((batch.x, batch.y)))
 
 

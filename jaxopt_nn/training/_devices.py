@@ -1,7 +1,8 @@
-"""What training asks of arrays that are spread over several devices.
+"""Operations on arrays that are sharded over several devices.
 
-Inside of ``shard_map`` the type of an array names the mesh axes over which it *varies* from device to device. In a mesh
-with explicit axes the type of an array says how it is spread, and an operation on rows has to say how its result is.
+Inside of ``shard_map``, the type of an array names the mesh axes over which it *varies* from device to device. In a
+mesh with explicit axes, the type of an array includes its sharding, and an operation on rows has to give that of its
+result.
 """
 
 import math
@@ -24,7 +25,7 @@ def varying_axes(tree: PyTree) -> frozenset[str]:
 
 
 def cast_to_varying(tree: PyTree, axes: frozenset[str]) -> PyTree:
-    """The same values, of types that vary over ``axes``: a loop's carry has one type, at its start as at its end."""
+    """The same values, with types that vary over ``axes``, since a loop's carry must not change its type."""
 
     def cast(leaf: Array) -> Array:
         missing = tuple(sorted(axes - _axes_of(leaf)))
@@ -38,23 +39,23 @@ def cast_to_varying(tree: PyTree, axes: frozenset[str]) -> PyTree:
 
 
 def take_rows(leaf: Array, rows: Array) -> Array:
-    """``leaf[rows]``, spread as the rows of ``leaf`` are."""
+    """``leaf[rows]``, sharded as the rows of ``leaf``."""
     if not _is_explicit(leaf):
         return leaf[rows]
     return leaf.at[rows].get(out_sharding=_sharding(leaf, (rows.shape[0],)))
 
 
 def slice_rows(leaf: Array, start: Array, size: int) -> Array:
-    """``leaf[start : start + size]``, spread as the rows of ``leaf`` are."""
+    """``leaf[start : start + size]``, sharded as the rows of ``leaf``."""
     if not _is_explicit(leaf):
         return lax.dynamic_slice_in_dim(leaf, start, size)
     return take_rows(leaf, start + jnp.arange(size))
 
 
 def split_rows(leaf: Array, count: int, size: int) -> Array:
-    """``[count · size, ...]`` as ``[count, size, ...]``; what is fewer rows than that is filled up with the first."""
+    """``[count · size, ...]`` as ``[count, size, ...]``; missing rows are filled up with the first ones."""
     explicit, sharding = _is_explicit(leaf), _sharding(leaf, (count, size))
-    if explicit:  # rows go to other devices than they came from
+    if explicit:  # rows move to other devices
         leaf = jax.sharding.reshard(leaf, NamedSharding(sharding.mesh, P(None, *sharding.spec[2:])))
     missing = count * size - leaf.shape[0]
     leaf = jnp.concatenate([leaf, leaf[:missing]]) if missing else leaf
@@ -67,7 +68,7 @@ def _is_explicit(leaf: Array) -> bool:
 
 
 def _sharding(leaf: Array, rows: tuple[int, ...]) -> NamedSharding:
-    """Of ``leaf`` with axes ``rows`` for its first: the last of these as that was, where its size allows."""
+    """The sharding of ``leaf`` with its first axis split into ``rows``; the last of them is sharded if it can be."""
     mesh, spec = jax.typeof(leaf).sharding.mesh, jax.typeof(leaf).sharding.spec
     first: Any = spec[0] if leaf.ndim else None
     names = first if isinstance(first, tuple) else (first,)

@@ -1,9 +1,10 @@
 """One epoch of training and its evaluation: the part that ``run`` and ``fit`` share.
 
-The carry of an epoch is a :class:`RunState`; its output is a row of the history. Nothing here knows who drives it.
+The carry of an epoch is a :class:`RunState`, and its output is a row of the history.
 
-Of a step whose loss or gradient is not finite nothing enters the state. Enough of them in a row end the run, and the
-steps that follow in the same epoch change nothing. The test reads two scalars that the history needs anyway.
+A step whose loss or gradient is not finite does not change the state. After ``nonfinite_limit`` of them in a row, the
+rest of the epoch changes nothing, and the run ends. Only the loss and the gradient's norm are tested, which the history
+needs anyway.
 """
 
 from typing import NamedTuple
@@ -39,7 +40,7 @@ EpochMetrics = dict[str, Array]
 
 
 _MEANS = {"train_loss": "data_loss", "gradient_norm": "gradient_norm", "penalty": "penalty"}
-"""What the history has of each step's metrics, the last only if there is a penalty."""
+"""Name in the history to name in a step's metrics; the last only if there is a penalty."""
 
 
 class RunKeys(NamedTuple):
@@ -47,7 +48,7 @@ class RunKeys(NamedTuple):
 
     Attributes:
         init: the parameters' initial values.
-        order: the order of the examples. Lanes of a sweep that share it share their batches, which is faster.
+        order: the order of the examples. Lanes that share it share their batches, which is faster.
         noise: dropout and other noise of training steps.
     """
 
@@ -77,7 +78,7 @@ class RunState(NamedTuple):
 
 
 def init_run_state(parts: Recipe, keys: RunKeys, train: Batch, varying_over: frozenset[str] = frozenset()) -> RunState:
-    """The beginning of a run; ``varying_over`` are the mesh axes of a ``shard_map`` over which its arguments vary."""
+    """The state at the start of a run. Its arguments vary over the mesh axes ``varying_over`` of a ``shard_map``."""
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((parts.batch_size, *leaf.shape[1:]), leaf.dtype), train.x)
     params, model_state = model_of(parts).init(keys.init, example)
     state = init_state(params, parts.optimizer, keys.noise, model_state)
@@ -86,7 +87,7 @@ def init_run_state(parts: Recipe, keys: RunKeys, train: Batch, varying_over: fro
         best = init_best(parts.early_stopping, state.params, state.model_state)
     plateau = None if parts.plateau is None else parts.plateau.init()
     status = jnp.int32(Status.COMPLETED)
-    if train.weight is not None:  # without any weight each loss is 0, and nothing is learned
+    if train.weight is not None:  # without any weight every loss is 0, and nothing is learned
         status = jnp.where(jnp.sum(train.weight) > 0, status, Status.NONFINITE_TRAINING)
     run_state = RunState(state, best, plateau, status, jnp.int32(-1), jnp.int32(0))
     return cast_to_varying(run_state, varying_over)
@@ -101,7 +102,7 @@ def train_epoch(
     valid: Batch | None,
     due: Array | bool = True,
 ) -> tuple[RunState, EpochMetrics]:
-    """One more epoch, if it is ``due`` and the run has not ended: else nothing changes, and the metrics are NaN.
+    """One more epoch, if it is ``due`` and the run has not ended. Otherwise nothing changes, and the metrics are NaN.
 
     Under ``vmap`` the work is skipped once every lane has ended.
     """
@@ -135,7 +136,7 @@ def _train_epoch(
         return state, _terms(step_metrics, weight)
 
     state, terms = lax.scan(body, run_state.state, (rows, padding))
-    # Finite gradients can still make parameters overflow. Then there is only the state before the epoch to go back to.
+    # Parameters can overflow although all gradients are finite. Then the state before the epoch is restored.
     params_finite = _all_finite((state.params, state.model_state))
     assert state.notfinite is not None
     succeeded = params_finite & (state.notfinite.notfinite_count < jnp.asarray(parts.nonfinite_limit))
@@ -192,13 +193,13 @@ def make_recipe_step(parts: Recipe, run_state: RunState) -> Step:
 
 
 def _scales_itself(opt_state: PyTree) -> bool:
-    """Whether the optimizer has a learning rate of ours, for a plateau to scale where it acts."""
+    """Whether the optimizer's state records a learning rate, which a plateau can scale."""
     nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, LearningRateState))
     return any(isinstance(node, LearningRateState) for node in nodes)
 
 
 def _outer_scale(run_state: RunState) -> Array:
-    """What the updates of an optimizer without one are multiplied by."""
+    """The factor for the updates of an optimizer that records no learning rate."""
     if run_state.plateau is None or _scales_itself(run_state.state.opt_state):
         return jnp.float32(1.0)
     return run_state.plateau.scale
@@ -221,9 +222,9 @@ def _order(parts: Recipe, order_key: Key, epoch: Array, train: Batch) -> EpochOr
 
 
 def _terms(metrics: dict[str, Array], weight: Array) -> Array:
-    """What a step adds to the means of its epoch: ``[2, means]``, weighted values and weights; zeros if skipped.
+    """What a step adds to the means of its epoch: weighted values and weights, ``[2, means]``; zeros if skipped.
 
-    One array for all of them, because each output of a loop costs kernels of its own.
+    One array for all of them, because each output of a loop needs kernels of its own.
     """
     names = [name for name in _MEANS.values() if name in metrics]
     values = jnp.stack([metrics[name] for name in names])
@@ -251,5 +252,5 @@ def _all_finite(tree: PyTree) -> Array:
 
 
 def _choose(flag: Array, chosen: PyTree, other: PyTree) -> PyTree:
-    """One of two trees. A branch: for lanes it becomes a select, for a single run it is a kernel for each leaf less."""
+    """One of two trees. A branch saves a kernel for each leaf; under ``vmap`` it becomes a select."""
     return lax.cond(flag, lambda: chosen, lambda: other)

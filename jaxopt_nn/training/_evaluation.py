@@ -33,12 +33,12 @@ def predict(recipe: RecipeFn, hparams: PyTree, trained: Trained, x: PyTree) -> P
 
     Args:
         recipe, hparams: what it was trained with.
-        trained: what has ``params`` and ``model_state``: a run's result (its best weights), or a ``TrainState``.
+        trained: has ``params`` and ``model_state``: a run's result (its best weights), or a ``TrainState``.
         x: features ``[N, ...]``, N >= 1.
 
     Returns:
-        The outputs ``[N, ...]``, for a classifier usually logits; ``evaluation_batch_size`` examples at a time. Called
-        outside of ``jit`` it is one program, compiled once.
+        The outputs ``[N, ...]``, for a classifier usually logits, computed ``evaluation_batch_size`` examples at a
+        time. Outside of ``jit`` a call is one program, which is compiled once.
 
     Raises:
         TypeError: ``trained`` has no parameters, or ``x`` is a ``Batch``.
@@ -64,12 +64,12 @@ def evaluate(recipe: RecipeFn, hparams: PyTree, trained: Trained, batch: Batch) 
 
     Args:
         recipe, hparams: what it was trained with.
-        trained: what has ``params`` and ``model_state``: a run's result (its best weights), or a ``TrainState``.
+        trained: has ``params`` and ``model_state``: a run's result (its best weights), or a ``TrainState``.
         batch: the data set.
 
     Returns:
-        ``{"loss": ..., <name>: ...}`` with the recipe's metrics. Called outside of ``jit`` it is one program, compiled
-        once.
+        ``{"loss": ..., <name>: ...}`` with the recipe's metrics. Outside of ``jit`` a call is one program, which is
+        compiled once.
 
     Raises:
         TypeError, ValueError: as :func:`predict`, and for unusable data (see :func:`jaxopt_nn.data.check_batch`), such
@@ -87,7 +87,7 @@ def evaluate(recipe: RecipeFn, hparams: PyTree, trained: Trained, batch: Batch) 
 
 
 def run_program(function: Callable[..., Any], hparams: PyTree, *arguments: PyTree) -> Any:
-    """The function's value: part of the program that is traced, or else of one that is compiled once."""
+    """Calls the function: inside of a program that is being traced, or else as a program that is compiled once."""
     if is_traced_any((hparams, arguments)):
         return function(hparams, *arguments)
     arguments = (static_unless_number(hparams), *arguments)
@@ -130,7 +130,7 @@ def evaluate_model(parts: Recipe, params: Params, model_state: State, data: Batc
     if size == examples:
         totals, count = sums(data, None)
     else:
-        # The last window overlaps the one before it: what was counted there has weight 0 here. No padded copy is made.
+        # The last window overlaps the one before, and rows that were counted there have weight 0. So nothing is padded.
         def window(index: Array) -> tuple[dict[str, Array], Array]:
             start = jnp.minimum(index * size, examples - size)
             rows = jax.tree.map(lambda leaf: slice_rows(leaf, start, size), data)
@@ -145,7 +145,7 @@ def _outputs(parts: Recipe, params: Params, model_state: State, x: PyTree) -> Py
 
 
 def variables_of(parts: Recipe, trained: Any, x: PyTree) -> tuple[Params, State]:
-    """Parameters and model state. Compares only paths: a wrong shape is reported by the layer that meets it."""
+    """Parameters and model state. Only paths are compared here; a layer reports a wrong shape."""
     if not (hasattr(trained, "params") and hasattr(trained, "model_state")):
         raise TypeError(
             f"trained: expected what has params and model_state, as a run's result or a TrainState, got a "

@@ -14,16 +14,16 @@ __all__ = ["Explanation", "explain"]
 
 
 class Explanation(NamedTuple):
-    """What a program costs, from its trace and its compiled form; nothing was run.
+    """What a program costs, read from its trace and its compiled form. Nothing was run.
 
     Attributes:
-        flops: floating-point operations of one call, loops counted as often as they go round. A run that stops early
-            does fewer. Two for a multiply-add of a product or convolution, one for each number of any other result.
-        parameters: numbers in ``params`` of what it returns; 0 if it has none. Under ``vmap`` those of all lanes.
-        argument_bytes, result_bytes: of its arguments and of what it returns, on one device.
-        temporary_bytes: of what it needs in between.
+        flops: floating-point operations of one call, with every iteration of a loop counted; a run that stops early
+            does fewer. A multiply-add counts as two, and each number of any other result as one.
+        parameters: numbers in the ``params`` that it returns; 0 if it returns none. Under ``vmap``, those of all lanes.
+        argument_bytes, result_bytes: of its arguments and of its result, on one device.
+        temporary_bytes: of intermediate values.
         device_bytes: the memory of one device, or of the host if programs run there; None if the device does not say.
-        equations: in the traced program, those inside of loops counted once.
+        equations: in the traced program; those inside of a loop are counted once.
         instructions: in the compiled program.
         trace_seconds, compile_seconds: how long both took just now.
     """
@@ -46,7 +46,7 @@ class Explanation(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether that is no more than the device has; True where the device does not say."""
+        """Whether ``peak_bytes`` is no more than the device has; True if the device does not say."""
         return self.device_bytes is None or self.peak_bytes <= self.device_bytes
 
     def assert_fits(self) -> None:
@@ -82,15 +82,15 @@ class Explanation(NamedTuple):
 def explain(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
     """What a call of a function would cost: FLOPs, memory, size of the program, time to compile.
 
-    It is traced and compiled, and not run. Arguments may be shapes (``jax.ShapeDtypeStruct``) in place of arrays.
+    The function is traced and compiled, and not run. Its arguments may be ``jax.ShapeDtypeStruct`` instead of arrays.
 
     Args:
-        run: a function that ``jax.jit`` takes, or one that is jitted: that of :func:`make_run`, that under ``vmap``, a
+        run: a function that ``jax.jit`` takes, jitted or not: from :func:`make_run`, with or without ``vmap``, or a
             step.
-        args, kwargs: what it would be called with.
+        args, kwargs: its arguments.
 
     Returns:
-        The :class:`Explanation`; printed, it is a table.
+        The :class:`Explanation`, which prints as a table.
 
     Raises:
         TypeError: ``run`` is no function, or arguments that ``jax.jit`` does not take.

@@ -1,4 +1,4 @@
-"""The same run, driven from the host: for a progress bar, callbacks, and Ctrl-C."""
+"""The same run, driven from the host, with a progress bar, callbacks and Ctrl-C."""
 
 import inspect
 import time
@@ -53,26 +53,28 @@ def fit(
     progress_bar: bool | None = None,
     epochs_per_call: int = 1,
 ) -> RunResult:
-    """Trains as ``make_run(recipe)`` does, with the same bits, but epoch by epoch under the host's eyes.
+    """Trains as ``make_run(recipe)`` does, to the same bits, but epoch by epoch from the host.
 
     Args:
-        recipe: a function from hyperparameters to a :class:`Recipe`. A second ``fit`` of a recipe that says the same
-            compiles nothing, whatever the numbers in ``hparams``; what it reads from elsewhere is read anew.
-        hparams: any pytree; here strings, functions and bools need no ``Static`` around them.
+        recipe: a function from hyperparameters to a :class:`Recipe`. A second ``fit`` of an equal recipe compiles
+            nothing, also with other numbers in ``hparams``. Global variables that the recipe reads are read anew.
+        hparams: any pytree. Strings, functions and bools need no ``Static`` around them here.
         train, valid: data sets.
         key: a PRNG key, or :class:`RunKeys`.
-        callbacks: each is called with an :class:`EpochEnd` after each epoch and returns None, or whether to end it.
+        callbacks: each is called with an :class:`EpochEnd` after each epoch. It returns None, or whether to end the
+            run.
         progress_bar: True for a tqdm bar, False for none, None for one if tqdm is installed and stderr is a terminal.
-        epochs_per_call: epochs in one dispatch, at the most; fewer where they would take longer than about two seconds,
-            so that Ctrl-C is heard. Callbacks then see each epoch, but all with the state after the last of the
-            dispatch. The result is the same to the bit, unless a callback ends the run.
+        epochs_per_call: the most epochs in one call of the program. Calls are kept below about two seconds, so that
+            Ctrl-C works. Callbacks still see each epoch, but with the state after the last epoch of the call. The
+            result is the same to the bit, unless a callback ends the run.
 
     Returns:
-        The same as the run. After Ctrl-C, or if a callback ended it, the status is INTERRUPTED and the result is that
-        of the epochs completed.
+        The same as the run. If Ctrl-C or a callback ended it, the status is INTERRUPTED, and the result is that of the
+        completed epochs.
 
     Raises:
-        ValueError, TypeError: as the run; called inside of ``jit``, ``vmap`` or ``grad``; a callback that is none.
+        ValueError, TypeError: as the run; also inside of ``jit``, ``vmap`` or ``grad``, or if a callback is no
+            function.
         ImportError: if ``progress_bar`` is True and tqdm is missing.
 
     >>> import jax, jax.numpy as jnp
@@ -130,7 +132,7 @@ def fit(
 
 
 def _programs(recipe: RecipeFn, limit: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The functions that start a run and that run some more of its epochs, ``limit`` at the most."""
+    """Two functions: one starts a run, the other runs up to ``limit`` more epochs."""
 
     def start_run(hparams: PyTree, key: Key | RunKeys, train: Batch) -> tuple[Key, RunState]:
         keys = split_key(key)
@@ -150,7 +152,7 @@ def _programs(recipe: RecipeFn, limit: int) -> tuple[Callable[..., Any], Callabl
 
 
 def _with_known_counts(run_state: RunState) -> RunState:
-    """The same with counts of NumPy: what is computed of them compiles nothing."""
+    """The same, with counts as NumPy numbers, so that arithmetic on them compiles nothing."""
     best = None if run_state.best is None else run_state.best._replace(epoch=np.asarray(run_state.best.epoch))
     epochs, first_bad_step = (np.asarray(count) for count in (run_state.epochs, run_state.first_bad_step))
     return run_state._replace(best=best, epochs=epochs, first_bad_step=first_bad_step)
@@ -162,7 +164,7 @@ def _check_callbacks(callbacks: Any) -> None:
     for index, callback in enumerate(cast("Sequence[Any]", callbacks)):
         if not callable(callback):
             raise TypeError(f"callbacks[{index}]: expected a function of an EpochEnd, got {callback!r}")
-        with suppress(ValueError):  # no signature can be read of some built-in functions
+        with suppress(ValueError):  # some built-in functions have no signature to read
             signature = inspect.signature(callback)
             try:
                 signature.bind(None)

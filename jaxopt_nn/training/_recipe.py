@@ -19,32 +19,34 @@ __all__ = ["Recipe", "RecipeFn", "build_recipe", "losses_of", "model_of", "penal
 
 
 class Recipe(NamedTuple):
-    """The parts of a training run. A *recipe function* maps hyperparameters to one of these.
+    """The parts of a training run. A *recipe* is a function from hyperparameters to one of these.
 
-    Numbers inside the parts (a learning rate, a penalty's strength, a drop rate, a patience) may be traced; the fields
-    below that are numbers themselves are static, because they fix shapes and trip counts.
+    Numbers inside of the parts (a learning rate, a penalty's strength, a drop rate, a patience) may be traced. The
+    fields below that are numbers are static, unless they say otherwise, because they fix shapes and the lengths of
+    loops.
 
     Attributes:
         model: a :class:`~jaxopt_nn.types.Layer`, or a plain function of an array.
-        loss: ``(outputs, targets) -> [N]`` losses of the examples, as in :mod:`jaxopt_nn.losses`.
+        loss: ``(outputs, targets) -> [N]``, one value for each example, as in :mod:`jaxopt_nn.losses`.
         optimizer: any optimizer of the optax protocol.
         penalty: ``params -> scalar``, added to the mean loss, as in :mod:`jaxopt_nn.penalties`; None for none.
         metrics: name to ``(outputs, targets) -> [N]``, as in :mod:`jaxopt_nn.metrics`; evaluated on the validation set
             after each epoch, and recorded as ``valid_<name>``; any name but ``loss``.
-        batch_size: examples a step: N is batch gradient descent, 1 is stochastic gradient descent.
+        batch_size: examples in a step; all N are batch gradient descent, 1 is stochastic gradient descent.
         epochs: passes over the data, at the most.
-        last_batch: what becomes of the examples that do not fill a batch: ``"pad"`` (a last batch filled up with rows
-            of weight 0) or ``"drop"``.
+        last_batch: what happens to examples that do not fill a batch: ``"pad"`` (the batch is filled up with rows of
+            weight 0) or ``"drop"``.
         shuffle: whether each epoch goes through the data in a new random order.
         early_stopping: when to stop and which weights to return; None to train for all epochs and return the last.
         plateau: reduces the learning rate when ``plateau_monitor`` stops improving, as in
             :func:`jaxopt_nn.optimizers.reduce_on_plateau`; None for none.
-        plateau_monitor: the name of a history entry. Where more of it is better, as of ``valid_accuracy``, the plateau
-            has to say ``mode="max"``.
-        micro_batches: parts into which each batch is split to bound the memory of a step; the gradient is the batch's.
-        nonfinite_limit: steps in a row with a loss or gradient that is not finite that end the run; fewer are skipped.
-            1 ends it at the first; may be traced.
-        evaluation_batch_size: examples at once in evaluation, at the most; bounds its memory. None for 1,024.
+        plateau_monitor: the name of a history entry. If more of it is better, as of ``valid_accuracy``, the plateau
+            needs ``mode="max"``.
+        micro_batches: parts into which each batch is split, to bound the memory of a step; the gradient is that of the
+            whole batch.
+        nonfinite_limit: after so many steps in a row whose loss or gradient is not finite, the run ends; fewer are
+            skipped. 1 ends it at the first. May be traced.
+        evaluation_batch_size: the most examples that are evaluated at once, to bound the memory. None for 1,024.
     """
 
     model: Layer | Callable[[Any], Any]
@@ -65,11 +67,11 @@ class Recipe(NamedTuple):
 
 
 RecipeFn = Callable[[Any], Recipe]
-"""``hparams -> Recipe``. It is called while the run is traced: numbers in ``hparams`` are tracers there."""
+"""``hparams -> Recipe``. It is called while the run is traced, so numbers in ``hparams`` are tracers."""
 
 
 def build_recipe(recipe: RecipeFn, hparams: PyTree) -> Recipe:
-    """Calls the recipe function and checks what it says. ``Static`` leaves reach it as the plain values they hold."""
+    """Calls the recipe and checks its parts. It gets the values inside of ``Static`` leaves."""
     if not callable(recipe):
         raise TypeError(f"recipe: expected a function of hyperparameters, got {recipe!r}: write lambda hp: Recipe(...)")
     _check_hparams(hparams)
@@ -171,7 +173,7 @@ def losses_of(parts: Recipe, outputs: Any, targets: Any, examples: int) -> Array
 
 
 def per_example(name: str, values: Any, examples: int) -> Array:
-    """What a loss or metric returned, one float an example."""
+    """The values of a loss or metric, checked: one float for each example."""
     values = jnp.asarray(values)
     if values.shape != (examples,):
         hint = "; average over the axes behind the first" if values.ndim > 1 else ""
@@ -180,7 +182,7 @@ def per_example(name: str, values: Any, examples: int) -> Array:
 
 
 def penalty_of(parts: Recipe, params: Params) -> Array | None:
-    """The penalty, a float scalar; None where there is none."""
+    """The penalty, a float scalar; None if there is none."""
     if parts.penalty is None:
         return None
     value = jnp.asarray(parts.penalty(params))

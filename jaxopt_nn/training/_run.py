@@ -26,25 +26,25 @@ class RunResult(NamedTuple):
     """What a run returns.
 
     Attributes:
-        params: the trained parameters: with early stopping those of the best epoch, else the last ones. With an
-            optimizer that keeps other weights to evaluate with (a moving average, look-ahead), those.
-        model_state: the model state at that epoch, such as BatchNorm's running statistics. Warning: they are those of
-            the weights that were trained. Beside an average of weights they can be far off, and the model worse than
-            either (accuracy 0.56 for 0.95 in one case). Then let the statistics follow the average, by a few batches
-            through ``model.apply(result.params, ..., train=True)``, or use a normalization without statistics.
-        history: name to array ``[epochs]``, NaN where an epoch was not run. ``train_loss`` (the mean over the epoch's
-            examples, each seen with the parameters of its step, without penalty), ``gradient_norm`` (the mean over the
-            steps of the global L2 norm), ``penalty`` (likewise, if there is one), ``learning_rate`` (of the last
-            step, if the optimizer records it), ``valid_loss`` and ``valid_<metric>`` (if there is a validation set).
-        epochs: int32 scalar, the epochs begun.
-        best_epoch: int32 scalar, the epoch (from 0) that ``params`` come from; the last without early stopping; −1 if
-            no epoch was finite.
+        params: the trained parameters: with early stopping those of the best epoch, otherwise the last ones. If the
+            optimizer keeps other weights to evaluate with (a moving average, look-ahead), these.
+        model_state: the model state at that epoch, such as BatchNorm's running statistics. Warning: these are the
+            statistics of the weights that were trained. With an average of weights they may not fit, and the model can
+            be far worse than either (accuracy 0.56 instead of 0.95 in one case). Then make new ones with
+            :func:`~jaxopt_nn.training.update_batch_statistics`, or use a normalization without statistics.
+        history: name to array ``[epochs]``, NaN for epochs that were not run: ``train_loss`` (the mean over the epoch's
+            examples, each with the parameters of its step, without penalty), ``gradient_norm`` (the mean over the steps
+            of the global L2 norm), ``penalty`` (likewise, if there is one), ``learning_rate`` (of the last step, if the
+            optimizer records it), ``valid_loss`` and ``valid_<metric>`` (if there is a validation set).
+        epochs: int32 scalar, the number of epochs that were begun.
+        best_epoch: int32 scalar, the epoch (from 0) that ``params`` come from; without early stopping the last one; −1
+            if no epoch was finite.
         status: int32 scalar, a :class:`~jaxopt_nn.training.Status`.
-        first_bad_step: int32 scalar, the step (from 0) that ended the run because its loss or gradient was not finite,
-            the first of ``nonfinite_limit`` in a row; −1 if none did. Skipped steps are not counted as steps.
-        skipped_steps: int32 scalar, all steps whose loss or gradient was not finite: nothing of them is in the state.
-        state: the last finite training state, to go on from: the one before ``first_bad_step``. (If parameters
-            overflowed although loss and gradient were finite: the one before that epoch.)
+        first_bad_step: int32 scalar, the step (from 0) that ended the run because its loss or gradient was not finite:
+            the first of ``nonfinite_limit`` in a row; −1 if there was none. Skipped steps are not counted.
+        skipped_steps: int32 scalar, the number of steps whose loss or gradient was not finite; they changed nothing.
+        state: the last finite training state, from which training can go on: the one before ``first_bad_step``. If
+            parameters overflowed although loss and gradient were finite, the one before that epoch.
     """
 
     params: Params
@@ -59,7 +59,7 @@ class RunResult(NamedTuple):
 
 
 def make_run(recipe: RecipeFn) -> Run:
-    """The training run of a recipe: init, every epoch of shuffled mini-batches, early stopping, evaluation.
+    """The training run of a recipe: initialization, epochs of shuffled mini-batches, evaluation, early stopping.
 
     Args:
         recipe: a function from hyperparameters to a :class:`Recipe`.
@@ -68,19 +68,19 @@ def make_run(recipe: RecipeFn) -> Run:
         ``run(key, hparams, train, valid=None) -> RunResult``, a pure function for ``jit``, ``vmap`` and ``grad``:
 
         * ``key``: a PRNG key, or :class:`RunKeys`;
-        * ``hparams``: any pytree of numbers, and of ``Static`` values that are not traced. A string without ``Static``
-          is refused by ``jax.jit`` itself;
+        * ``hparams``: any pytree of numbers, which may be traced, and of ``Static`` values. ``jax.jit`` refuses
+          a string without ``Static``;
         * ``train``, ``valid``: data sets of type ``Batch``.
 
-        Under ``vmap`` every argument may have lanes. Lanes that share ``RunKeys.order`` share their batches. A lane
-        that has ended waits unchanged for the others; no lane can touch another. Gradients with respect to
-        ``hparams`` treat the stopping epoch and the choice of the best epoch as constants.
+        Every argument may be mapped by ``vmap``. Lanes that share ``RunKeys.order`` share their batches. A lane that
+        has ended waits, unchanged, for the others; no lane affects another. Gradients with respect to ``hparams`` treat
+        the stopping epoch and the choice of the best epoch as constants.
 
-    Called outside of ``jit``, ``run`` is one program too, compiled once for all recipes that say the same.
+    Outside of ``jit`` a call of ``run`` is one program too, which is compiled once for all equal recipes.
 
     Raises:
-        ValueError, TypeError: from ``run``, naming the argument: for parts that do not fit together, a batch size
-            larger than the data, and, where the data are not traced, for data to which no model should be fitted.
+        ValueError, TypeError: from ``run``, naming the argument: parts that do not fit together, a batch size larger
+            than the data, and, if the data are not traced, values that cannot be used.
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxopt_nn import layers, losses, optimizers, training
@@ -130,13 +130,13 @@ def _run(parts: Recipe, key: Key | RunKeys, hparams: PyTree, train: Batch, valid
 
 
 def finish(run_state: RunState, history: dict[str, Array]) -> RunResult:
-    """The result of a run that has come to its end: part of a program, or on the host, where it compiles nothing."""
+    """The result of a run that has ended; inside of a program, or on the host, where it compiles nothing."""
     state, best = run_state.state, run_state.best
     params, model_state = evaluation_params(state.opt_state, state.params), state.model_state
     epochs, failed = run_state.epochs, run_state.first_bad_step >= 0
     best_epoch = cond(failed, lambda: epochs - 2, lambda: epochs - 1)
     if best is not None:
-        # A run that failed before its first epoch ended has no best weights: then the last finite ones.
+        # A run that failed in its first epoch has no best weights, so it returns the last finite ones.
         some, last = best.epoch >= 0, (params, model_state)
         params, model_state = cond(some, lambda: (best.params, best.model_state), lambda: last)
         best_epoch = best.epoch
@@ -164,5 +164,5 @@ def check_run_key(key: Any) -> None:
 
 
 def split_key(key: Key | RunKeys) -> RunKeys:
-    """The keys of a run from one key; ``RunKeys`` pass as they are."""
+    """The three keys of a run, from one key; ``RunKeys`` are returned as they are."""
     return key if isinstance(key, RunKeys) else RunKeys(*jax.random.split(key, 3))

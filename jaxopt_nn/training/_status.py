@@ -6,10 +6,10 @@ __all__ = ["Status"]
 
 
 class Status(IntEnum):
-    """How a run ended: an int32 in a compiled result; ``Status(int(result.status)).name`` reads well.
+    """How a run ended. A result holds it as an int32; ``Status(int(result.status)).name`` is its name.
 
     Attributes:
-        COMPLETED: all epochs were run (while a run goes on: nothing has ended it).
+        COMPLETED: all epochs were run. (During a run: nothing has ended it.)
         STOPPED_EARLY: the monitored value did not improve for ``patience`` epochs.
         NONFINITE_TRAINING: training losses or gradients were NaN or infinite ``nonfinite_limit`` times in a row, from
             ``first_bad_step`` on. The final state is the last finite one.

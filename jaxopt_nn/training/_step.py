@@ -1,4 +1,4 @@
-"""One training step: one gradient, one update. The lower floor, for a model and a loop of one's own."""
+"""One training step, one gradient and one update, for a model and a loop of your own."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -33,7 +33,7 @@ def init_state(
         model_state: what the model carries but does not train; an empty dictionary by default.
 
     Returns:
-        The state, of arrays of its own: a step that donates it leaves ``params`` and ``key`` to their owner.
+        The state. It holds copies, so a step that donates it does not destroy ``params`` and ``key``.
     """
     check_key("key", key)
     check_optimizer("optimizer", optimizer)
@@ -41,7 +41,7 @@ def init_state(
     model_state = {} if model_state is None else jax.tree.map(_without_weak_type, model_state)
     opt_state = jax.tree.map(_without_weak_type, optimizer.init(params))
     notfinite = NotFinite(jnp.int32(0), jnp.int32(0), jnp.asarray(True))
-    # Copies: an optimizer's state may hold the parameters themselves, and a buffer can be donated only once.
+    # An optimizer's state may hold the parameters themselves, and a buffer can be donated only once.
     return jax.tree.map(_copy, TrainState(jnp.int32(0), params, model_state, opt_state, key, notfinite))
 
 
@@ -59,26 +59,26 @@ def make_step(
     Args:
         loss_fn: ``loss_fn(params, model_state, batch, key) -> (loss, (model_state, metrics))``; ``metrics`` is a
             dictionary of arrays.
-        optimizer: any optimizer of the optax protocol. Those that take extra arguments get ``value`` (the loss),
-            ``grad``, ``value_fn`` (params to loss) and ``grad_fn`` (params to gradient), on this batch with this noise.
-        micro_batches: static; how many parts the batch is split into, one after another, to bound the memory. Loss,
-            metrics and gradient are their means, weighted by the parts' example weights, and so those of the whole
-            batch if ``loss_fn`` is a weighted mean over examples; the model state goes from part to part; the
-            optimizer sees one update.
+        optimizer: any optimizer of the optax protocol. If it takes extra arguments, it gets ``value`` (the loss),
+            ``grad``, ``value_fn`` (params to loss) and ``grad_fn`` (params to gradient), of this batch and this noise.
+        micro_batches: static; how many parts the batch is split into, to bound the memory. Loss, metrics and gradient
+            are the means over the parts, weighted by their example weights. If ``loss_fn`` is a weighted mean over
+            examples, they are those of the whole batch. The model state goes from part to part, and the optimizer
+            makes one update.
         nonfinite_limit: None takes each step, whatever it computes. With an integer >= 1, which may be traced, a step
-            whose loss or gradient is not finite changes nothing: parameters, moments, counters and model state keep
-            their bits, and ``state.notfinite`` counts it. After so many in a row no step is taken any more.
+            whose loss or gradient is not finite changes no bit of parameters, moments, counters and model state, and
+            ``state.notfinite`` counts it. After so many such steps in a row, no further step is taken.
 
     Returns:
-        ``step(state, batch) -> (state, metrics)``, a pure function. The new state equals the old in tree, shapes and
-        dtypes. ``metrics`` are those of ``loss_fn`` with ``loss`` and ``gradient_norm`` (the global L2 norm of the
-        gradient before the optimizer sees it), and with a ``nonfinite_limit`` ``applied``, whether the step was taken.
-        A compiled program computes only what is read of them. Parameters frozen by
+        ``step(state, batch) -> (state, metrics)``, a pure function. The new state has the tree, shapes and dtypes of
+        the old one. ``metrics`` are those of ``loss_fn``, and ``loss``, ``gradient_norm`` (the global L2 norm of the
+        gradient before the optimizer changes it) and, with a ``nonfinite_limit``, ``applied`` (whether the step was
+        taken). A compiled program computes only those that are read. Parameters frozen by
         :func:`~jaxopt_nn.optimizers.freeze` keep their bits, and their gradient is not computed.
 
     Raises:
-        TypeError: ``loss_fn`` is no function or returns something else, or ``optimizer`` is none.
-        ValueError: while tracing, naming the path, if the state would change its tree, a shape or a dtype.
+        TypeError: ``loss_fn`` is no function or returns something else, or ``optimizer`` is no optimizer.
+        ValueError: while tracing, if the state would change its tree, a shape or a dtype (naming the path).
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxopt_nn import optimizers
@@ -123,8 +123,8 @@ def make_step(
             state.notfinite.total_notfinite + bad,
             jnp.where(active, finite, state.notfinite.last_finite),
         )
-        # The update stands inside of the branch: there it writes over the old state, which a choice between two
-        # finished states would have to copy first. Under vmap it becomes a choice.
+        # The update is inside of the branch, so that it can write over the old state. A select between the two finished
+        # states would copy the old one first. Under vmap the branch becomes a select.
         state_after = cond(applied, updated, lambda: state)
         return state_after._replace(notfinite=notfinite), {**metrics, "applied": applied}
 
@@ -138,14 +138,14 @@ def check_optimizer(name: str, optimizer: Any) -> None:
 
 
 def cond(flag: Array, on_true: Callable[[], Any], on_false: Callable[[], Any]) -> Any:
-    """``lax.cond``; where ``flag`` is known, the branch itself, because there each ``lax.cond`` would compile both."""
+    """``lax.cond``, or only the chosen branch if ``flag`` is not traced: there ``lax.cond`` would compile both."""
     if isinstance(flag, Tracer):
         return lax.cond(flag, on_true, on_false)
     return on_true() if bool(flag) else on_false()
 
 
 def _checked(loss_fn: LossFn, reserved: set[str]) -> LossFn:
-    """The same function; it raises ``TypeError`` or ``ValueError`` where it does not return what it should."""
+    """The same function, which raises ``TypeError`` or ``ValueError`` if it returns something wrong."""
 
     def checked(params: Params, model_state: State, batch: Batch, key: Key) -> Any:
         result: Any = loss_fn(params, model_state, batch, key)
@@ -166,7 +166,7 @@ def _checked(loss_fn: LossFn, reserved: set[str]) -> LossFn:
 
 
 def _gradient_fn(loss_fn: LossFn, micro_batches: int) -> Callable[[Params, TrainState, Batch], Any]:
-    """``(params, state, batch) -> ((loss, (model_state, metrics)), gradient)``, that of the leaves that are trained."""
+    """``(params, state, batch) -> ((loss, (model_state, metrics)), gradient)``, the gradient of trained leaves only."""
 
     def compute_gradient(params: Params, state: TrainState, batch: Batch) -> Any:
         trained, assemble = _split_trained(params, frozen_paths(state.opt_state))
@@ -196,7 +196,7 @@ def _update(
         return _split_trained(jax.tree.map(jnp.zeros_like, state.params), frozen)[1](gradient)
 
     def value_fn(params: Params, grad_fn: object = None) -> Array:
-        # optax's line searches refuse extra arguments that value_fn does not take: so it takes the other one.
+        # optax's line searches raise for an extra argument that value_fn does not take, so it takes grad_fn.
         del grad_fn
         return compute_gradient(params, state, batch)[0][0]
 
@@ -214,7 +214,7 @@ def _update(
 
 
 def _split_trained(params: Params, frozen: frozenset[str]) -> tuple[list[Array], Callable[[list[Array]], Params]]:
-    """The leaves that are trained, and how to put others in their place."""
+    """The leaves that are trained, and a function that puts new values in their place."""
     named, treedef = named_leaves(params), jax.tree.structure(params)
 
     def assemble(trained: list[Array]) -> Params:
@@ -229,7 +229,7 @@ def _global_norm(tree: PyTree) -> Array:
     squares = [jnp.sum(jnp.square(leaf.astype(compute_dtype(leaf)))) for leaf in jax.tree.leaves(tree)]
     dtype = promote(jnp.float32, *(square.dtype for square in squares))
     total = sum((square.astype(dtype) for square in squares), jnp.zeros((), dtype))
-    zero = total == 0  # where the root has no derivative: there it is 0, as that of the squares
+    zero = total == 0  # the root has no derivative at 0; there 0 is taken, the derivative of the squares
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total)))
 
 

@@ -1,4 +1,4 @@
-"""Early stopping as data: all of it runs inside the compiled program."""
+"""Early stopping, inside of the compiled program."""
 
 import re
 from typing import Literal, NamedTuple
@@ -18,7 +18,7 @@ _MORE_IS_BETTER = {"accuracy", "auc", "f1", "precision", "r2", "recall"}
 
 
 class EarlyStopping(NamedTuple):
-    """Stops a run whose monitored value has not improved for ``patience`` epochs; the best weights are returned.
+    """Stops a run whose monitored value has not improved for ``patience`` epochs, and returns the best weights.
 
     An epoch improves on the best value so far if ``value < best − min_delta`` (``mode="min"``) or
     ``value > best + min_delta`` (``"max"``). NaN is never an improvement. The run ends after ``patience`` epochs in a
@@ -26,14 +26,14 @@ class EarlyStopping(NamedTuple):
     whether or not the run was stopped.
 
     Warning: with an optimizer that keeps other weights to evaluate with (``weight_ema``, ``lookahead``,
-    ``schedule_free``) those are compared and returned, beside the running statistics of the weights that were trained.
-    With BatchNorm the two do not belong together; see :class:`~jaxopt_nn.training.RunResult`.
+    ``schedule_free``) these are compared and returned, while BatchNorm's running statistics are those of the weights
+    that were trained. The two do not fit together; see :class:`~jaxopt_nn.training.RunResult`.
 
     Attributes:
         monitor: the name of a history entry: ``"valid_loss"``, ``"valid_<metric>"``, ``"train_loss"``, …
         mode: ``"min"`` or ``"max"``. None takes it from the words of the name: ``"min"`` if one of them is error, loss,
             mae, mse, nll, perplexity or rmse, ``"max"`` if one is accuracy, auc, f1, precision, r2 or recall. For any
-            other name it has to be said.
+            other name, ``mode`` must be given.
         patience: epochs without improvement to wait for, >= 1; may be traced.
         min_delta: the least change that counts as an improvement, >= 0; may be traced.
 
@@ -66,7 +66,7 @@ class Best(NamedTuple):
 
 
 def infer_mode(monitor: str) -> Mode | None:
-    """Which values of a history entry are better, by the words of its name; None where they do not say."""
+    """Which values of a history entry are better, by the words of its name; None if they do not tell."""
     words = set(re.split(r"[^a-z0-9]+", monitor.lower()))
     is_less, is_more = bool(words & _LESS_IS_BETTER), bool(words & _MORE_IS_BETTER)
     if is_less == is_more:
@@ -75,7 +75,7 @@ def infer_mode(monitor: str) -> Mode | None:
 
 
 def resolve_mode(stopping: EarlyStopping) -> Mode:
-    """The mode that is said, or that follows from the name of what is monitored."""
+    """The mode that was given, or that follows from the monitored name."""
     mode = infer_mode(stopping.monitor) if stopping.mode is None else stopping.mode
     if mode is None:
         raise ValueError(
@@ -88,13 +88,13 @@ def resolve_mode(stopping: EarlyStopping) -> Mode:
 
 
 def init_best(stopping: EarlyStopping, params: Params, model_state: State) -> Best:
-    """Nothing seen yet: any finite value improves on it."""
+    """Before the first epoch: any finite value is an improvement."""
     worst = jnp.asarray(jnp.inf if resolve_mode(stopping) == "min" else -jnp.inf, jnp.float32)
     return Best(params, model_state, worst, jnp.int32(-1), jnp.int32(0))
 
 
 def update_best(stopping: EarlyStopping, best: Best, value: Array, epoch: Array, params: Params, state: State) -> Best:
-    """What is best after ``epoch``, which ended with these parameters and this monitored value."""
+    """The best epoch so far, after ``epoch`` has ended with these parameters and this monitored value."""
     delta = jnp.asarray(stopping.min_delta, best.value.dtype)
     value = value.astype(best.value.dtype)
     better = value < best.value - delta if resolve_mode(stopping) == "min" else value > best.value + delta

@@ -104,11 +104,10 @@ def _as_matrix(patches: Array) -> Array:
 def _outputs_per_column(axis: Axis, features: int) -> int:
     """How many neighbouring outputs along an axis one column of the product should make.
 
-    t of them need b = ⌈(window + t − 1) / t⌉ blocks of t inputs each, as channels of one place: the patches are fewer,
-    and the product has more rows, which for few features is worth its multiplications with zeros. (So an input that is
-    not finite makes NaN of a few more neighbours.) A block costs its share of the product, t·F for each input, and the
-    making of the patch: a fit to measurements (``benchmarks/NOTES.md``). A gain below a quarter is left, for the sake
-    of a smaller program.
+    t of them need b = ⌈(window + t − 1) / t⌉ blocks of t inputs, which count as channels of one place. There are fewer
+    patches, and the product has more rows, some of them multiplied by zeros. (So an input that is not finite makes NaN
+    of a few more neighbours.) A block costs t·F multiplications for each input, and the copying of its patch, whose
+    cost is a fit to measurements (``benchmarks/decisions.md``). A gain below a quarter is not worth a larger program.
     """
     if axis.stride > 1 or axis.dilation > 1:
         return 1

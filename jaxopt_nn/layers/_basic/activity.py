@@ -19,10 +19,10 @@ _ENTRY = "activity_penalty"
 def activity_penalty(*, l1: ArrayLike = 0.0, l2: ArrayLike = 0.0) -> Layer:
     """Passes its input on and penalizes it: ``mean over examples of l1·Σ abs(a) + l2·Σ a²``.
 
-    The protocol carries it as an entry of the layer's state, ``activity_penalty``: in training the new state holds the
-    penalty of this batch. ``training.make_run`` and ``fit`` add all such entries to the loss that is differentiated,
-    and record them in the history's ``penalty``; a loop of one's own adds :func:`total_activity_penalty` of the new
-    state. In evaluation the state stays, and losses are without penalties.
+    In training, the layer's new state holds the penalty of this batch under the name ``activity_penalty``.
+    ``training.make_run`` and ``fit`` add all such entries to the loss before they differentiate it, and record them in
+    the history's ``penalty``. A loop of your own adds :func:`total_activity_penalty` of the new state. In evaluation
+    the state does not change, and losses are without penalties.
 
     Args:
         l1: strength of the sum of absolute values, >= 0; may be traced.

@@ -49,7 +49,7 @@ def dense(
     ((5, 3), (3,), (8, 3))
     """
     check_positive_int("features", features)
-    features = int(features)  # of NumPy's integers too
+    features = int(features)  # it may be an integer of NumPy
     kernel_init = initializers.he_normal() if kernel_init is None else kernel_init
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
@@ -58,7 +58,7 @@ def dense(
         kernel_shape = (x.shape[-1], features)
         if not use_bias:
             return {"kernel": kernel_init(key, kernel_shape, x.dtype)}, {}
-        if bias_init is None:  # zeros need no key: one split less to compile for each layer
+        if bias_init is None:  # zeros need no key, and a split costs time to compile
             return {"kernel": kernel_init(key, kernel_shape, x.dtype), "bias": jnp.zeros(features, x.dtype)}, {}
         kernel_key, bias_key = jax.random.split(key)
         bias = bias_init(bias_key, (features,), x.dtype)

@@ -1,8 +1,8 @@
-"""Layers that drop something at random while training, and nothing in evaluation.
+"""Layers that drop something at random in training, and nothing in evaluation.
 
-The probability of a drop is ``drop_rate`` to the nearest multiple of 2⁻¹⁶ (and at most 1 − 2⁻¹⁶), and what is kept is
-scaled accordingly, so expectations are exact. A mask follows from the layer's key alone: it differs by step, layer and
-lane as the keys do, and a resumed run repeats it.
+The probability is ``drop_rate``, rounded to a multiple of 2⁻¹⁶ (at most 1 − 2⁻¹⁶). What is kept is scaled by the
+rounded rate, so expectations are exact. A mask depends only on the layer's key, so it differs from step to step and
+from layer to layer, and a resumed run draws the same masks.
 """
 
 from collections.abc import Callable, Sequence
@@ -77,7 +77,7 @@ def spatial_dropout(drop_rate: ArrayLike) -> Layer:
 
 
 def stochastic_depth(drop_rate: ArrayLike) -> Layer:
-    """Dropout of whole examples: as the last layer of a residual's branch, it drops the branch for some examples.
+    """Dropout of whole examples. As the last layer of a residual branch, it drops the branch for some examples.
 
     Args:
         drop_rate: probability that an example is *dropped*, in [0, 1); may be traced. It commonly grows linearly with
@@ -92,7 +92,8 @@ def stochastic_depth(drop_rate: ArrayLike) -> Layer:
     References:
         Huang et al., "Deep networks with stochastic depth", 2016, equation 2.
 
-    Differs from the paper in scaling in training (by 1/(1−p)) instead of evaluation; as in torchvision's "row" mode.
+    Differs from the paper: what is kept is scaled by 1/(1−p) in training, and not in evaluation. So is torchvision's
+    "row" mode.
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxopt_nn.layers import dense, residual, serial
@@ -125,7 +126,7 @@ def drop_connect(layer: Layer | Callable[[Any], Any], drop_rate: ArrayLike, mask
     References:
         Wan et al., "Regularization of neural networks using DropConnect", ICML 2013.
 
-    Differs from the paper in one mask for all examples of a step, and in evaluating with the mean weights.
+    Differs from the paper: all examples of a step share one mask, and evaluation uses the mean weights.
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxopt_nn.layers import dense
@@ -208,14 +209,14 @@ def _require_key(key: Key | None) -> Key:
 def _drop(x: Array, drop_rate: ArrayLike, key: Key, mask_shape: Sequence[int]) -> Array:
     """``x · m / P(m = 1)`` with m Bernoulli, 0 with probability ``drop_rate`` to the nearest multiple of 2⁻¹⁶.
 
-    The scale is that of the multiple, so the expectation is exactly x; its derivative by ``drop_rate`` is that of
-    1/(1 − drop_rate). No rate below 1 drops everything: the largest multiple is 1 − 2⁻¹⁶.
+    The scale belongs to the rounded rate, so the expectation is exactly x. Its derivative with respect to ``drop_rate``
+    is that of 1/(1 − drop_rate). The largest rounded rate is 1 − 2⁻¹⁶, so no rate below 1 drops everything.
 
     Args:
         x: what is masked.
         drop_rate: may be traced.
         key: a PRNG key.
-        mask_shape: of the rank of ``x``: an axis of size 1 shares its mask.
+        mask_shape: has the rank of ``x``; along an axis of size 1 the mask is shared.
     """
     dtype = compute_dtype(x)
     rate = jnp.asarray(drop_rate, dtype)

@@ -33,19 +33,19 @@ def embedding(
         features: columns of the table (static, >= 1).
         padding_id: static; an id whose vector is 0 and is not trained; None for none.
         embedding_init: initializer of the table; N(0, 1/features) by default, so that vectors have a length near 1.
-        dtype: of the table (static): integer input has none to give.
+        dtype: of the table (static), since integer input has no floating-point dtype.
 
     Returns:
         A layer with the parameter ``embedding`` ``[num_embeddings, features]``: integers ``[N, ...]`` to
         ``[N, ..., features]``. The default masks of penalties and weight decay leave it out.
 
     Raises:
-        ValueError: at ``apply``, an id out of range, where ids are concrete. In a compiled program such an id gives
-            NaN, which ends a run with a status; nothing is clamped or wrapped around.
+        ValueError: at ``apply``, an id out of range, if ids are concrete. In a compiled program such an id gives NaN,
+            and so ends a run with a status. Ids are never clamped or wrapped around.
         TypeError: the input is not of an integer dtype.
 
-    Differs from torch.nn.Embedding in the default initialization (N(0, 1) there); from keras.layers.Embedding
-    (U[-0.05, 0.05) there); from both in ids out of range where the program is compiled.
+    Differs from torch.nn.Embedding and keras.layers.Embedding in the default initialization (N(0, 1) and U[-0.05, 0.05)
+    there), and in a compiled program in ids that are out of range.
 
     >>> import jax, jax.numpy as jnp
     >>> layer = embedding(10, 4, padding_id=0)
@@ -59,7 +59,7 @@ def embedding(
     check_positive_int("features", features)
     if padding_id is not None and not (isinstance(padding_id, (int, np.integer)) and 0 <= padding_id < num_embeddings):
         raise ValueError(f"padding_id: expected an int in [0, {num_embeddings}), got {padding_id!r}")
-    num_embeddings, features = int(num_embeddings), int(features)  # of NumPy's integers too
+    num_embeddings, features = int(num_embeddings), int(features)  # they may be integers of NumPy
     draw = initializers.normal(features**-0.5) if embedding_init is None else embedding_init
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
@@ -96,7 +96,7 @@ def reshape(*shape: int) -> Callable[[Array], Array]:
     """Reshapes all axes but the batch axis: ``[N, ...] -> [N, *shape]``.
 
     Args:
-        *shape: sizes (static); one may be -1, for what is left.
+        *shape: sizes (static); one may be -1, and follows from the others.
 
     Returns:
         A plain function of an array, and so a layer.

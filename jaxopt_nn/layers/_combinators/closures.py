@@ -1,4 +1,4 @@
-"""What a plain function holds: weights in it would be constants of the model, and would never be trained."""
+"""Weights that a plain function closes over, which would be constants of the model and never be trained."""
 
 import contextlib
 import dis
@@ -15,7 +15,7 @@ import numpy as np
 
 __all__ = ["check_no_weights"]
 
-# Package and class that every module of a library has among its bases, and how to make a layer of it.
+# The package and the base class of a library's modules, and how to make a layer of one.
 _MODULES = {
     ("flax.nnx", "Module"): "layers.from_nnx(lambda rngs: ...), which makes it",
     ("flax.linen", "Module"): "layers.from_linen(module)",
@@ -29,12 +29,12 @@ _MODULES = {
 def check_no_weights(function: Callable[..., Any]) -> None:
     """Refuses modules of other libraries, and names arrays of floats that a function holds.
 
-    A module with weights is an error. An array may be meant as a constant, such as a positional encoding or the mean
-    of the data, so it is a warning. Numbers, arrays of one element, integers, masks, and tracers (what is traced is an
-    argument of something) pass in silence.
+    A module with weights is an error. An array of floats is a warning, since it may be meant as a constant, such as a
+    positional encoding or the mean of the data. Numbers, arrays of one element, integers, masks and tracers pass
+    without a word.
 
-    What is looked at: the function, what it is a wrapper, partial or bound method of, its closure, its defaults, the
-    fields of a callable object, and the global variables that it names itself.
+    Looked at are the function itself, the function that it wraps (a partial, a bound method), its closure, its
+    defaults, the fields of a callable object, and the global variables that it names.
 
     Raises:
         TypeError: it is a module, or holds one.
@@ -61,7 +61,7 @@ def check_no_weights(function: Callable[..., Any]) -> None:
 
 
 def _contents(function: Any) -> Iterator[tuple[str, Any]]:
-    """Names and values of what ``function`` holds, itself first."""
+    """Names and values of everything that ``function`` holds; first the function itself."""
     stack: list[tuple[str, Any, bool]] = [("", function, True)]
     visited = set[int]()
     while stack:
@@ -76,9 +76,9 @@ def _contents(function: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
         if _adapter(value) is None and not inspect.ismodule(value) and callable(value) and not isinstance(value, type):
             wrapped = _wrapped(value)
-            # Not the global variables of functions that it only calls: these lead into whole libraries.
+            # Global variables of functions that it only calls are left out: they lead into whole libraries.
             stack += [(inner, item, False) for inner, item in _parts_of(value, bool(wrapped), own)]
-            stack += [("function", item, own) for item in wrapped]  # next, before it is met in a closure
+            stack += [("function", item, own) for item in wrapped]  # looked at before it is found in a closure
 
 
 def _wrapped(value: Any) -> list[Any]:
@@ -109,11 +109,11 @@ def _parts_of(value: Any, is_wrapper: bool, with_globals: bool) -> Iterator[tupl
 
 
 def _adapter(value: Any) -> str | None:
-    """How a module of another library with weights becomes a layer; None for anything else."""
+    """How to make a layer of a module of another library; None for anything else."""
     for base in type(value).__mro__:
         for (package, name), adapter in _MODULES.items():
             if base.__name__ == name and (base.__module__ == package or base.__module__.startswith(f"{package}.")):
-                # Equinox's are any callable, also without an array.
+                # In Equinox any callable can be a module, also one without an array.
                 return adapter if package != "equinox" or any(map(_is_weight, jax.tree.leaves(value))) else None
     return None
 

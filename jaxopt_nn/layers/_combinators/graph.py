@@ -1,4 +1,4 @@
-"""Models with any connections: many inputs, many outputs, shared layers, skip connections, by named nodes."""
+"""Models of named nodes: several inputs and outputs, shared layers, skip connections."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ def graph(
     outputs: str | Sequence[str],
     inputs: str | Sequence[str] = "input",
 ) -> Layer:
-    """A model of named nodes, each a layer and the names of what feeds it.
+    """A model of named nodes, each a layer with the names of its inputs.
 
     Args:
         nodes: name to ``(layer, source, ...)``: a layer, a plain function or :func:`shared`, then the names of inputs
@@ -42,15 +42,15 @@ def graph(
 
     Returns:
         The composed layer. Parameters and state have an entry for each node that has some, under its name; nodes that
-        share have one. The state of a shared layer goes from use to use. Nodes are evaluated, and keys given out, in
-        the order of definition as far as their sources allow.
+        share a layer have one entry. The state of a shared layer goes from one use to the next. Nodes are evaluated,
+        and get their keys, in the order of definition as far as their sources allow.
 
     Raises:
         ValueError: an unknown source, output or shared node; a cycle; a name that is an input's too or holds a slash;
             ``x`` without the named inputs; those of a node, with its path.
 
-    Differs from Keras's functional API in that a layer used twice is two layers, with parameters of their own: sharing
-    is said. (A layer here is a recipe for parameters and does not hold them.)
+    Differs from Keras's functional API: a layer that is used twice makes two sets of parameters, unless the second use
+    is :func:`shared`. (A layer here says how to make parameters, and does not hold them.)
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxopt_nn import layers
@@ -94,7 +94,7 @@ def graph(
 def _parsed(
     nodes: Mapping[str, Sequence[Any]], entries: tuple[str, ...]
 ) -> tuple[dict[str, Layer], dict[str, tuple[str, ...]], dict[str, str]]:
-    """The layers of those nodes that own one, the sources and the owner of every node."""
+    """The layers of the nodes that have one of their own, and of every node its sources and the node it shares with."""
     layers: dict[str, Layer] = {}
     sources: dict[str, tuple[str, ...]] = {}
     owners: dict[str, str] = {}

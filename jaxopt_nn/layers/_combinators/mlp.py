@@ -1,4 +1,4 @@
-"""Multilayer perceptrons by their widths, for studies of depth and width."""
+"""Multilayer perceptrons from their widths, for studies of depth and width."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -26,14 +26,14 @@ def mlp(
 ) -> Layer:
     """Dense layers of the given widths, the last one linear.
 
-    Each hidden layer is ``dense → norm → activation → dropout``, as far as asked for.
+    Each hidden layer is ``dense → norm → activation → dropout``; norm and dropout are optional.
 
     Args:
         widths: outputs of each dense layer, the model's last (static, each >= 1): ``[64, 32, 10]`` has two hidden
             layers.
         activation: after each hidden layer.
-        norm: makes a normalization, such as ``layers.batch_norm``; the dense layers before one have no bias, which it
-            would take away.
+        norm: makes a normalization, such as ``layers.batch_norm``. The dense layers before one have no bias, since it
+            would cancel.
         drop_rate: of a dropout after each hidden activation; may be traced. None (static) for none.
         kernel_init: initializer of every kernel; He normal by default.
         bias_init: initializer of every bias; zeros by default.
@@ -71,7 +71,7 @@ def pyramid(
     Args:
         first: the width of the first layer (static, >= 1).
         last: that of the last (static, >= 1); equal to ``first`` for a rectangle, larger for an upside-down pyramid.
-        depth: how many widths (static, >= 1); 1 gives ``(first,)`` and wants ``last`` equal to it.
+        depth: how many widths (static, >= 1); 1 gives ``(first,)``, and ``last`` has to be equal.
         spacing: "geometric" for a constant ratio, "linear" for a constant difference, rounded.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Many equal blocks, one after another, as one scanned block: compile time is flat in depth."""
+"""Many equal blocks, one after another, as one scanned block. The time to compile does not grow with their number."""
 
 import functools
 from collections.abc import Callable
@@ -42,8 +42,8 @@ def repeat(block: Layer | Callable[[Any], Any], n: int, *, unroll: int = 1, rema
     Raises:
         ValueError: the block changes a shape or dtype; those of the block, with its path.
 
-    A leaf is n layers here: what treats leaves as layers (trust ratios, Muon, weight penalties by path) takes all n
-    blocks together.
+    A stacked leaf holds n layers. Whatever treats a leaf as one layer (trust ratios, Muon, penalties by path) takes all
+    n blocks together.
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxopt_nn.layers import dense, residual, serial
@@ -54,7 +54,7 @@ def repeat(block: Layer | Callable[[Any], Any], n: int, *, unroll: int = 1, rema
     """
     check_positive_int("n", n)
     check_positive_int("unroll", unroll)
-    n, unroll = int(n), int(unroll)  # of NumPy's integers too
+    n, unroll = int(n), int(unroll)  # they may be integers of NumPy
     layer = as_layer(block)
     (name,) = numbered_names([layer])
 
@@ -80,7 +80,7 @@ def repeat(block: Layer | Callable[[Any], Any], n: int, *, unroll: int = 1, rema
         y, new_state = scanned((params.get(name, {}), state.get(name, {}), keys), x, weight, train)
         return y, {name: new_state} if name in state else state
 
-    @functools.partial(jax.jit, static_argnums=3)  # made once for a layer: called eagerly, it compiles once
+    @functools.partial(jax.jit, static_argnums=3)  # made once for a layer, so that an eager call compiles once
     def scanned(stacked: Any, x: Any, weight: Array | None, train: bool) -> tuple[Any, State]:
         def body(x: Any, own: Any) -> tuple[Any, State]:
             own_params, own_state, own_key = own

@@ -1,4 +1,4 @@
-"""Models out of layers, one after another and side by side. Errors of a layer carry its path.
+"""Models made of layers, one after another and side by side. The error of a layer starts with its path.
 
 Children are named by kind and count: ``dense_0``, ``relu_0``, ``dense_1``; those that have parameters (or state) have
 an entry of that name in the parameters (or state). Each child gets a key of its own, ``split(key, n)[position]``.
@@ -44,12 +44,12 @@ def serial(*layers: Layer | Callable[[Any], Any]) -> Layer:
 
 
 def residual(block: Layer | Callable[[Any], Any], shortcut: Layer | Callable[[Any], Any] | None = None) -> Layer:
-    """A block with a way around it: ``y = block(x) + shortcut(x)``.
+    """A block with a skip connection: ``y = block(x) + shortcut(x)``.
 
     Args:
         block: a layer, or a plain function of an array.
-        shortcut: likewise; None for the identity. One with a shape of its own (a dense layer, a 1x1 convolution with
-            the block's stride) where the block changes the shape.
+        shortcut: likewise; None for the identity. If the block changes the shape, a layer that does so too (a dense
+            layer, a 1x1 convolution with the block's stride).
 
     Returns:
         The composed layer.
@@ -82,10 +82,10 @@ def residual(block: Layer | Callable[[Any], Any], shortcut: Layer | Callable[[An
 
 
 def eval_mode(layer: Layer | Callable[[Any], Any]) -> Layer:
-    """The layer as it evaluates, also in training: running statistics stay and are used, nothing is dropped.
+    """The layer in evaluation mode, also in training: running statistics are used and not updated, nothing is dropped.
 
-    A frozen part of a model wants it. ``optimizers.freeze(optimizer, "backbone/*")`` holds the parameters alone:
-    batch normalization would still normalize with each batch, and its running statistics would go on moving::
+    For a frozen part of a model. ``optimizers.freeze(optimizer, "backbone/*")`` holds only the parameters. Batch
+    normalization would still normalize with each batch, and its running statistics would go on changing::
 
         model = layers.graph(
             {"backbone": (layers.eval_mode(backbone), "input"), "head": (layers.dense(10), "backbone")}, outputs="head"
@@ -96,8 +96,8 @@ def eval_mode(layer: Layer | Callable[[Any], Any]) -> Layer:
         layer: a layer, or a plain function of an array.
 
     Returns:
-        A layer with the same parameters and state, of the same names. Gradients by its parameters and input are those
-        of evaluation.
+        A layer with the same parameters and state, under the same names. Its gradients are those of the evaluation
+        mode.
 
     As ``module.eval()`` in PyTorch, or ``trainable = False`` of a batch normalization in Keras.
 

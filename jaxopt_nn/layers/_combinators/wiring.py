@@ -1,8 +1,8 @@
-"""What every combinator is: layers as the nodes of a graph, each fed by inputs or by other nodes.
+"""What every combinator is: a graph, whose nodes are layers that read inputs or other nodes.
 
-``serial``, ``residual``, ``parallel``, ``graph`` and ``repeat`` only differ in how they wire; a :class:`Wiring` says
-how, so that summaries, drawings and data-dependent initialization can walk through a model. Errors of a layer carry
-its path.
+``serial``, ``residual``, ``parallel``, ``graph`` and ``repeat`` differ only in their connections. A :class:`Wiring`
+holds these, so that summaries, drawings and data-dependent initialization can go through a model. The error of a layer
+starts with its path.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,12 +31,12 @@ __all__ = [
 
 
 class Node(NamedTuple):
-    """A layer at its place.
+    """A layer at its place in a model.
 
     Attributes:
-        name: unique among its siblings: the entry of its parameters and state, and its part of a path.
+        name: unique among its siblings; the name of its entry in parameters and state, and its part of a path.
         layer: the layer.
-        inputs: the names of the inputs or nodes that feed it; a layer with several gets a tuple.
+        inputs: the names of the inputs or nodes that it reads; a layer with several gets a tuple.
         owner: the name of the node whose parameters and state it uses: its own, unless shared.
     """
 
@@ -54,7 +54,7 @@ class Wiring(NamedTuple):
         inputs: the name of the one input, or those of several.
         outputs: the name of the node that is the output, or those of several.
         times: how often the whole is applied, one after another, with stacked parameters and state; None for once,
-            with parameters as they are.
+            without stacking.
     """
 
     nodes: tuple[Node, ...]
@@ -67,10 +67,10 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
     """A layer as it is, or a plain function of an array as a layer without parameters.
 
     Raises:
-        TypeError: neither; a module of another library with weights, which would never be trained.
+        TypeError: it is neither; or it is a module of another library, whose weights would never be trained.
 
     Warns:
-        UserWarning: the function holds an array of floats. It is a constant of the model, and is not trained.
+        UserWarning: the function holds an array of floats, which is a constant of the model and is not trained.
 
     >>> as_layer(jax.nn.relu).name
     'relu'
@@ -181,12 +181,12 @@ def bind(wiring: Wiring, x: PyTree) -> dict[str, PyTree]:
 
 
 def gather(values: Mapping[str, PyTree], names: Sequence[str]) -> PyTree:
-    """What a node with inputs of these names is fed."""
+    """The input of a node that reads these names."""
     return values[names[0]] if len(names) == 1 else tuple(values[name] for name in names)
 
 
 def collect(wiring: Wiring, values: Mapping[str, PyTree]) -> PyTree:
-    """The output: of one node as it is, of several by name."""
+    """The output of the one node, or of several by name."""
     outputs = wiring.outputs
     return values[outputs] if isinstance(outputs, str) else {name: values[name] for name in outputs}
 
@@ -195,7 +195,7 @@ def shapes_of(x: PyTree) -> PyTree:
     """The shapes and dtypes of ``x``.
 
     Raises:
-        TypeError: a leaf has none, such as a number in a tuple that was meant for a shape.
+        TypeError: a leaf has none, such as a number in a tuple that was meant as a shape.
     """
     for path, leaf in named_leaves(x):
         if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
@@ -219,7 +219,7 @@ _PLAIN = (ValueError, TypeError, KeyError, AttributeError, IndexError)
 
 
 def at_path(name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Calls ``fn``; its errors get ``name`` in front of their message, those of other classes a note with the path."""
+    """Calls ``fn``. An error gets ``name`` in front of its message, or a note if it is of another class."""
     try:
         return fn(*args, **kwargs)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""A whole model drawn as another library draws it."""
+"""A whole model, initialized as another library does."""
 
 import math
 import re
@@ -31,16 +31,16 @@ def with_defaults(model: Any, convention: Literal["torch", "keras"]) -> Layer:
                           output U(±1/√fan_in), zero biases
     ====================  ======================================  ==============================================
 
-    Keras itself takes the fans of its attention's kernels of [F, heads, d], as if F were a window: smaller weights.
-    Normalizations begin alike everywhere and stay as they are; so do layers of other kinds, whatever initializers are
-    given to them. An initializer that a layer of this table was given has no effect.
+    Initializers that were given to a layer of this table are ignored. Normalizations begin alike in all libraries, and
+    stay as they are, as do layers of any other kind. Keras itself computes the fans of its attention kernels from
+    ``[F, heads, d]``, as if F were a window, so its weights are smaller.
 
     Args:
         model: a layer.
         convention: "torch" or "keras" (static).
 
     Returns:
-        The same layer with another ``init``. The padding vector of an embedding is drawn too (and never read).
+        The same layer with another ``init``. The padding vector of an embedding is drawn too, and never read.
 
     Raises:
         ValueError: an unknown convention.
@@ -73,7 +73,7 @@ def with_defaults(model: Any, convention: Literal["torch", "keras"]) -> Layer:
 
 
 def _laws(layer: Layer, params: Params, convention: str, stacked: int) -> dict[str, Initializer]:
-    """Path to the initializer of each parameter that has another. The first ``stacked`` axes count blocks."""
+    """Path to initializer, for each parameter that gets another one. The first ``stacked`` axes count blocks."""
     if layer.wiring is None:
         return _of_kind(layer.name, params, convention, stacked)
     laws: dict[str, Initializer] = {}

@@ -1,4 +1,4 @@
-"""Initialization that looks at data."""
+"""Initialization that depends on data."""
 
 import functools
 from typing import Any
@@ -27,15 +27,16 @@ def lsuv(
 ) -> Params:
     """Layer-sequential unit variance: scales each kernel until its layer's output on ``x`` has the variance 1.
 
-    In the order of evaluation, for each layer with a ``kernel`` (and a ``bias``, or none): ``W ← W / √Var[y]``, with y
-    the output of that layer for the input that it has by now, until ``abs(Var[y] - 1) < tolerance``. Without a bias (or
-    with one of zeros) once is enough. The paper begins with orthonormal kernels, ``initializers.orthogonal()``.
+    Layers are taken in the order of evaluation, each with the input that the scaled layers before it make. For each
+    layer with a ``kernel``, and with or without a ``bias``, ``W ← W / √Var[y]`` is repeated until ``abs(Var[y] - 1) <
+    tolerance``, where y is its output. Without a bias, or with a bias of zeros, once is enough. The paper begins with
+    orthonormal kernels, ``initializers.orthogonal()``.
 
     Args:
         model: a layer.
         params: its parameters, from ``model.init``.
         state: its state, which is read and not changed.
-        x: a mini-batch, as the model will see it: of a hundred examples or more, scaled.
+        x: a mini-batch of a hundred examples or more, scaled as the model will see them.
         tolerance: >= 0; may be traced.
         iterations: at the most, for each layer (static, >= 1).
 
@@ -71,7 +72,7 @@ def lsuv(
 def _scaled_params(
     layer: Layer, params: Params, state: State, x: PyTree, tolerance: ArrayLike, iterations: int
 ) -> Params:
-    """As one program: called eagerly, it compiles once for a model."""
+    """One program, so that an eager call compiles once for a model."""
     return _scaled(layer, params, state, x, tolerance, iterations)[0]
 
 
@@ -94,7 +95,7 @@ def _scaled(
     values, new, done = bind(wiring, x), dict(params), set[str]()
     for node in wiring.nodes:
         node_inputs, node_state = gather(values, node.inputs), state.get(node.owner, {})
-        if node.owner in new and node.owner not in done:  # of a shared layer, the first use decides
+        if node.owner in new and node.owner not in done:  # the first use of a shared layer decides
             new[node.owner], values[node.name] = at_path(
                 node.name, _scaled, node.layer, new[node.owner], node_state, node_inputs, tolerance, iterations
             )
@@ -117,7 +118,7 @@ def _scaled_kernel(
         exact = y.astype(compute_dtype(y)).ravel()
         unit = unit_of(exact, (0,))[0]
         variance = jnp.var(exact / unit)
-        # Written so that NaN, which no scale mends, changes nothing.
+        # Written so that nothing changes where the variance is NaN.
         far = jnp.abs(variance * unit * unit - 1) >= jnp.asarray(tolerance, variance.dtype)
         needs_scaling = (variance > 0) & jnp.isfinite(variance) & far
         factor = jnp.where(

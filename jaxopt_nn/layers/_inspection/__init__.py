@@ -1,3 +1,3 @@
-"""A model shown: tables, drawings, FLOPs."""
+"""Tables and drawings of a model."""
 
 __all__: list[str] = []

@@ -16,10 +16,10 @@ _LONGEST = 34  # letters that a box has room for
 
 
 def draw(model: Any, x: PyTree, *, title: str = "") -> Any:
-    """The graph of a model's layers: boxes with path, output shape and parameters, arrows for the data.
+    """The graph of a model: boxes for layers, with path, output shape and parameters, and arrows for the data.
 
-    Data flow from top to bottom; an arrow that passes layers by (a skip connection) goes beside them. Layers with
-    parameters are filled. A repeated block is drawn once, with its number.
+    Data flow from top to bottom. An arrow that skips layers goes beside them. Layers with parameters are filled. A
+    repeated block is drawn once, with its number of repetitions.
 
     Args:
         model: a layer, or a plain function of an array.
@@ -27,7 +27,7 @@ def draw(model: Any, x: PyTree, *, title: str = "") -> Any:
         title: a title for the figure.
 
     Returns:
-        A ``matplotlib.figure.Figure`` that belongs to no global state: ``figure.savefig("model.pdf")``.
+        A ``matplotlib.figure.Figure``, which pyplot does not know: ``figure.savefig("model.pdf")``.
 
     Raises:
         ImportError: without matplotlib.
@@ -78,7 +78,7 @@ def draw(model: Any, x: PyTree, *, title: str = "") -> Any:
 
 
 def _parts(model: Any, x: PyTree) -> tuple[dict[str, tuple[str, bool]], list[tuple[str, str]]]:
-    """The labels of inputs, layers and outputs, and whether they have parameters; and what feeds what."""
+    """The labels of inputs, layers and outputs, whether they have parameters, and the sources of each."""
     description: Description = describe(model, x)
     wiring = as_layer(model).wiring
     names = "input" if wiring is None else wiring.inputs
@@ -120,10 +120,10 @@ def _shape(value: Any) -> str:
 def _layout(
     names: list[str], arrows: list[tuple[str, str]]
 ) -> tuple[dict[str, tuple[float, float]], list[list[tuple[float, float]]]]:
-    """Places of the boxes, and of the arrows the points that they pass, as (column, row).
+    """The places of the boxes, and the points through which each arrow goes, as (column, row).
 
-    Each box is in the row after the last of what feeds it. An arrow over several rows has a place of its own in each of
-    them, so that it crosses no box. In a row, places are ordered by the mean of what leads to them.
+    Each box is in the row below the last of its sources. An arrow over several rows has a place of its own in each of
+    them, so that it crosses no box. In a row, places are ordered by the mean place of their sources.
     """
     rows = dict.fromkeys(names, 0)
     for name in names:  # sources come first in this order

@@ -1,4 +1,4 @@
-"""What a model is made of: its layers with their sizes and work, as a table."""
+"""The layers of a model, with their sizes and FLOPs, as a table."""
 
 import math
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ _HEADINGS = ("layer", "output", "parameters", "state", "bytes", "FLOPs")
 
 
 class Row(NamedTuple):
-    """One layer in itself; combinators are no rows, what they add up or put together is.
+    """One layer. A combinator has no row of its own, but the sum or join that it ends with has.
 
     Attributes:
         path: where its parameters are in the tree: ``"residual_0/serial_0/dense_0"``.
-        inputs: the paths of the rows that feed it; ``"input"``, or the name of an input.
+        inputs: the paths of the rows that it reads; ``"input"``, or the name of an input.
         output: shape of its output, or of each array in it: a pytree of ``jax.ShapeDtypeStruct``.
-        parameters: trained numbers; 0 where it shares those of a row before.
-        state: numbers of its state; 0 where it shares those of a row before.
+        parameters: trained numbers; 0 if it shares those of an earlier row.
+        state: numbers of its state; 0 if it shares those of an earlier row.
         bytes: of parameters and state.
         flops: floating-point operations of one forward pass, in evaluation, over the batch.
-        times: how often it stands here, one after another, in a ``repeat``; numbers are of all of them.
+        times: how often it is repeated by a ``repeat``; the numbers are of all repetitions.
     """
 
     path: str
@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
 
 class Description(NamedTuple):
-    """What :func:`describe` finds. As a string it is a table of at most 100 columns.
+    """What :func:`describe` returns. As a string it is a table of at most 100 columns.
 
     Attributes:
         rows: the layers in the order of their evaluation.
@@ -74,7 +74,7 @@ class Description(NamedTuple):
 
 
 def describe(model: Any, x: PyTree) -> Description:
-    """The layers of a model with their output shapes, parameters, state and work; nothing is computed.
+    """The layers of a model with output shapes, parameters, state and FLOPs. Nothing is computed.
 
     Args:
         model: a layer, or a plain function of an array.
@@ -110,9 +110,8 @@ def summary(model: Any, x: PyTree) -> None:
         model: a layer, or a plain function of an array.
         x: an example input, or its ``jax.ShapeDtypeStruct``; with the batch axis, which the FLOPs are for.
 
-    The numbers themselves: :func:`describe`. FLOPs are counted from the equations of the program, not taken from the
-    compiler:
-    2 for a multiply-add, 1 for each element of any other floating-point result, whatever the machine.
+    :func:`describe` returns the numbers. FLOPs are counted from the program's equations, so they do not depend on the
+    machine: 2 for a multiply-add, 1 for each element of any other floating-point result.
 
     >>> import jax
     >>> from jaxopt_nn.layers import dense, serial

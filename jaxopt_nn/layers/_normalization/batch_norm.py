@@ -21,7 +21,7 @@ from jaxopt_nn.types import Array, ArrayLike, Key, Layer, Params, State
 __all__ = ["BatchNormConvention", "batch_norm"]
 
 BatchNormConvention = Literal["flax", "torch", "keras"]
-"""What ``momentum`` means, the defaults, and which variance is carried."""
+"""What ``momentum`` means, the defaults, and which running variance is kept."""
 
 
 class _Convention(NamedTuple):
@@ -46,14 +46,15 @@ def batch_norm(
 ) -> Layer:
     """Batch normalization over all axes but the last.
 
-    In training ``y = γ (x − μ)/√(σ² + ε) + β`` with the batch's mean and biased variance, each example counting by its
-    weight; in evaluation with the running statistics, which follow the batch's in training. The variance is computed in
-    two passes, in float32 at least. Of a batch that is sharded over devices, they are those of the whole batch.
+    ``y = γ (x − μ)/√(σ² + ε) + β``. In training, μ and σ² are the mean and the biased variance of the batch, with
+    examples weighted. In evaluation they are the running statistics, which training updates from the batch's. The
+    variance is computed in two passes, in float32 at least. If the batch is sharded over devices, the statistics are
+    those of the whole batch.
 
-    A batch, or a part of one, in which no row has weight changes nothing: the state stays, and what is there is
-    normalized with it. Every other batch counts the same for the running statistics, however few rows have weight in
-    it: so do the parts of micro-batches, one after another, as in PyTorch. (Variances above the dtype's range, of
-    numbers above 1.8e19 in float32, are normalized in training, but no running variance can hold them.)
+    A batch in which no row has weight does not change the state, and is normalized with the running statistics. Every
+    other batch counts the same for the running statistics, however few of its rows have weight. So does each part of a
+    batch under ``micro_batches``, as in PyTorch. (Numbers above 1.8e19 in float32 are normalized in training, but their
+    variance is too large for the running variance.)
 
     ==========  =====================================  ========  ======  ================
     convention  running statistic                      momentum  ε       running variance
@@ -64,11 +65,11 @@ def batch_norm(
     ==========  =====================================  ========  ======  ================
 
     Args:
-        *features: none: their number follows from the input.
+        *features: not to be given: the number follows from the input.
         momentum: in [0, 1], as the convention means it; by default the convention's. May be traced.
         epsilon: ε, >= 0; by default the convention's. May be traced.
-        convention: whose meaning and defaults (static). The default follows a new batch ten times as fast as the
-            others: it suits runs of any length, where 0.99 is still far from the data after a hundred steps.
+        convention: whose meaning and defaults (static). The default, "torch", follows new batches ten times as fast as
+            the others. With 0.99 the running statistics are still far from the data after a hundred steps.
 
     Returns:
         A layer with parameters ``scale`` (γ, ones) and ``bias`` (β, zeros) and state ``mean`` (zeros) and ``var``
@@ -82,11 +83,11 @@ def batch_norm(
     References:
         Ioffe & Szegedy, "Batch normalization", 2015, algorithm 1.
 
-    Differs from torch.nn.BatchNorm1d with a single value for each feature: an error there. Here it becomes 0, and by
-    the convention of "torch" the running variance stays, for one value has no unbiased variance; by the others it
-    follows 0.
-    With example weights, n is (Σw)²/Σw² times the positions of an example; the other libraries have none (Keras: a
-    mask).
+    Differs from torch.nn.BatchNorm1d if there is a single value for each feature, which is an error there. Here it is
+    normalized to 0. With the convention "torch" the running variance then stays, since one value has no unbiased
+    variance; with the others it moves towards 0.
+    With weights of examples, n is (Σw)²/Σw² times the number of positions. Other libraries have no such weights (Keras
+    has a mask).
 
     >>> import jax, jax.numpy as jnp
     >>> layer = batch_norm()
@@ -134,7 +135,7 @@ def batch_norm(
             values, normalizing = batch.x, (batch.mean, inverse_deviation(batch.variance, small, batch.unit))
             if weight is None:
                 mean, factor = normalizing
-            else:  # without weight there are no statistics but the running ones
+            else:  # without weight the batch has no statistics
                 has_weight = batch.entries > 0
                 mean, factor = (jnp.where(has_weight, *pair) for pair in zip(normalizing, (mean, factor), strict=True))
         scale = params["scale"].astype(dtype) * factor

@@ -1,4 +1,4 @@
-"""Mean and variance in two passes, and what normalizations share."""
+"""Mean and variance in two passes, for all normalizations."""
 
 import math
 from typing import Any, NamedTuple
@@ -23,15 +23,15 @@ __all__ = [
 
 
 class Moments(NamedTuple):
-    """Statistics in a unit of their own, in which squares neither overflow nor vanish: 1e20 in float32 has no square.
+    """Statistics in a unit in which squares neither overflow nor vanish (in float32 the square of 1e20 is infinite).
 
     Attributes:
         unit: a power of two near the largest magnitude, so that ``x / unit`` is exact; 1 where nothing has weight. It
-            carries no derivative.
+            has no derivative.
         x: the input in this unit, ``x / unit``.
         mean: of that.
         variance: the biased variance of that.
-        entries: how many they are worth.
+        entries: how many entries the statistics are worth.
     """
 
     unit: Array
@@ -63,29 +63,29 @@ def check_normalized(x: Any, features: int | None = None, *, spatial: bool = Fal
 def unit_of(x: Array, axes: tuple[int, ...], epsilon: ArrayLike = 0.0) -> Array:
     """A power of two near the largest magnitude of ``x`` over ``axes`` (kept with size 1), and not far below √ε.
 
-    What is divided by it has squares, and a sum of squares, in the middle of the dtype's range, and so has ε by its
-    square. It is a constant for derivatives: what is computed from ``x / unit`` and multiplied by the unit again does
-    not depend on it.
+    Squares of ``x / unit``, their sum, and ``ε / unit²`` are then in the middle of the dtype's range. The unit is a
+    constant for derivatives: a result that is computed from ``x / unit`` and multiplied by the unit does not depend on
+    it.
     """
     form = jnp.finfo(x.dtype)
     largest = jnp.max(jnp.abs(lax.stop_gradient(x)), axes, keepdims=True, initial=0)
     least = jnp.sqrt(lax.stop_gradient(jnp.asarray(epsilon, x.dtype)))
-    # A quarter: neither the power of two nor its inverse leaves the range of normal numbers.
+    # A quarter of the range, so that the power of two and its inverse are both normal numbers.
     return lax.reduce_precision(jnp.maximum(jnp.maximum(largest, least), 4 * form.tiny) / 4, form.nexp, 0)
 
 
 def inverse_deviation(variance: Array, epsilon: ArrayLike, unit: Array) -> Array:
     """``1/√(σ² + ε)`` in the unit of the variance. Finite, with finite derivatives, where both are 0."""
     form = jnp.finfo(variance.dtype)
-    inverse = 1 / unit  # ε / unit / unit may be compiled as ε / unit², where the square may be 0 or infinite
+    inverse = 1 / unit  # not ε / unit / unit, which may be compiled as ε / unit², and unit² may be 0 or infinite
     small = jnp.asarray(epsilon, variance.dtype) * inverse * inverse
     return lax.rsqrt(variance + jnp.maximum(small, jnp.asarray(float(form.tiny) ** (2 / 3), variance.dtype)))
 
 
 def moments(x: Array, axes: tuple[int, ...], unit: Array) -> tuple[Array, Array]:
-    """``x − mean`` and the biased variance over ``axes``, which are kept with size 1; in units of ``unit``.
+    """``x − mean`` and the biased variance over ``axes`` (kept with size 1), in units of ``unit``.
 
-    In two passes: the mean of squares minus the squared mean would cancel, and can become negative.
+    Two passes, because the mean of squares minus the squared mean cancels, and can become negative.
     """
     x = x * (1 / unit)
     deviation = x - jnp.mean(x, axes, keepdims=True)
@@ -95,8 +95,8 @@ def moments(x: Array, axes: tuple[int, ...], unit: Array) -> tuple[Array, Array]
 def weighted_moments(x: Array, weight: Array | None, epsilon: ArrayLike) -> Moments:
     """Mean and biased variance over all axes but that of the features, and how many entries they are worth.
 
-    The entries of example i count w_i, rows of weight 0 do not exist. With P positions an example they are worth
-    P·(Σw)²/Σw² entries: P·N for equal weights, whatever their size, and 0 where there is no weight at all.
+    Each entry of example i has the weight w_i. With P positions in an example, all of them are worth P·(Σw)²/Σw²
+    entries: P·N for equal weights of any size, and 0 if there is no weight at all.
     """
     axes = tuple(range(x.ndim - 1))
     positions = math.prod(x.shape[1:-1])
@@ -127,7 +127,7 @@ def aligned(vector: Array, x: Array, axis: int = -1) -> Array:
 
 
 def scale_and_bias(y: Array, params: Any) -> Array:
-    """``y · scale + bias``, with whichever of them there is."""
+    """``y · scale + bias``; either may be missing."""
     if "scale" in params:
         y = y * aligned(params["scale"].astype(y.dtype), y)
     return y + aligned(params["bias"].astype(y.dtype), y) if "bias" in params else y

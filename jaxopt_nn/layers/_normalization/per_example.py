@@ -1,8 +1,8 @@
-"""Normalizations of each example by itself: the same in training and in evaluation, and without state.
+"""Normalizations of each example by itself: without state, and the same in training and in evaluation.
 
-Statistics are computed in two passes, in float32 at least, in a unit near the largest magnitude: so squares of very
-large and very small numbers are right, and nothing is divided by zero, also where ``epsilon`` is 0. The output has the
-dtype of the input.
+Statistics are computed in two passes, in float32 at least, and in a unit near the largest magnitude. So the squares of
+very large and very small numbers are right, and nothing is divided by zero, even if ``epsilon`` is 0. The output has
+the dtype of the input.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def layer_norm(*features: Never, epsilon: ArrayLike = 1e-5, use_scale: bool = Tr
     """Layer normalization over the last axis: ``y = γ (x − μ)/√(σ² + ε) + β``, for each example and position.
 
     Args:
-        *features: none: their number follows from the input.
+        *features: not to be given: the number follows from the input.
         epsilon: ε, >= 0; may be traced.
         use_scale: whether there is a γ (static).
         use_bias: whether there is a β (static).
@@ -70,7 +70,7 @@ def rms_norm(*features: Never, epsilon: ArrayLike = 1e-6, use_scale: bool = True
     """Root-mean-square normalization over the last axis: ``y = γ x/√(mean(x²) + ε)``.
 
     Args:
-        *features: none: their number follows from the input.
+        *features: not to be given: the number follows from the input.
         epsilon: ε, >= 0; may be traced.
         use_scale: whether there is a γ (static).
 
@@ -110,7 +110,7 @@ def group_norm(
     Args:
         groups: number of groups that the channels are split into, a divisor of their number (static). With 1 it is
             a layer normalization over positions and channels.
-        *features: none: their number follows from the input.
+        *features: not to be given: the number follows from the input.
         epsilon: ε, >= 0; may be traced.
         use_scale: whether there is a γ for each channel (static).
         use_bias: whether there is a β for each channel (static).
@@ -156,7 +156,7 @@ def instance_norm(*features: Never, epsilon: ArrayLike = 1e-5, use_scale: bool =
     """Instance normalization: over the positions, for each example and channel.
 
     Args:
-        *features: none: their number follows from the input.
+        *features: not to be given: the number follows from the input.
         epsilon: ε, >= 0; may be traced.
         use_scale: whether there is a γ for each channel (static).
         use_bias: whether there is a β for each channel (static).

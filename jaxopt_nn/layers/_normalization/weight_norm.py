@@ -1,4 +1,4 @@
-"""Weight normalization: a layer's kernels as directions and magnitudes."""
+"""Weight normalization: a layer's kernels as direction and magnitude."""
 
 from typing import Any
 
@@ -19,17 +19,16 @@ __all__ = ["weight_norm"]
 def weight_norm(layer: Layer, mask: Mask = trees.kernels_only) -> Layer:
     """A layer whose kernels are ``w = g · v/‖v‖``, with a magnitude g for each output (entry of the last axis).
 
-    At ``init`` w is what the layer's own initializer draws: v is that, and g its norm. The gradient of v is orthogonal
-    to v.
+    At ``init`` the layer's own initializer draws v, and g is its norm, so w = v. The gradient of v is orthogonal to v.
 
     Args:
         layer: any layer.
         mask: which of its parameters (static); ``kernel`` by default.
 
     Returns:
-        A layer with the parameters of ``layer``, but instead of each selected leaf a dictionary of ``direction`` (v,
-        of the same shape) and ``magnitude`` (g, of the last axis's size). A penalty on kernels selects neither by
-        default; ‖w‖² is that of the magnitudes: mask ``"*/magnitude"``.
+        A layer with the parameters of ``layer``, in which each selected parameter is replaced by a dictionary of
+        ``direction`` (v, of the same shape) and ``magnitude`` (g, of the last axis's size). The default mask of
+        penalties selects neither. To penalize ‖w‖², which is ‖g‖², pass the mask ``"*/magnitude"``.
 
     Raises:
         ValueError: if ``mask`` selects nothing.
@@ -37,8 +36,8 @@ def weight_norm(layer: Layer, mask: Mask = trees.kernels_only) -> Layer:
     References:
         Salimans and Kingma, "Weight normalization", 2016, equation 2.
 
-    Differs from torch.nn.utils.parametrizations.weight_norm in that for transposed convolutions, too, the magnitudes
-    are those of the outputs.
+    Differs from torch.nn.utils.parametrizations.weight_norm for transposed convolutions, where the magnitudes here are
+    those of the outputs too.
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxopt_nn.layers import dense
@@ -92,7 +91,7 @@ def _recombined(parts: dict[str, Array]) -> Array:
 
 
 def _scaled_and_square_norm(kernel: Array) -> tuple[Array, Array, Array]:
-    """A unit, the kernel in it, and Σ of its squares over all axes but the last; in float32 at least."""
+    """A unit, the kernel in this unit, and the sum of its squares over all axes but the last, in float32 at least."""
     exact, axes = kernel.astype(compute_dtype(kernel)), tuple(range(kernel.ndim - 1))
     unit = unit_of(exact, axes)
     scaled = exact * (1 / unit)

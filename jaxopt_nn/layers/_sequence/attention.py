@@ -1,7 +1,7 @@
 """Attention, and the block of a transformer.
 
-Sequences are ``[N, T, features]``. A mask says with True what may be attended to; what may not gets the weight 0
-exactly, so padding may hold any finite number.
+Sequences are ``[N, T, features]``. A mask is True where a query may attend. Everywhere else the weight is exactly 0, so
+padding may hold any finite number.
 """
 
 from collections.abc import Callable
@@ -39,8 +39,8 @@ def multi_head_attention(
 ) -> Layer:
     """Multi-head scaled dot-product attention.
 
-    For each head ``softmax(Q Kᵀ/√d) V`` with ``Q = x_q W_q + b_q``, ``K = x_v W_k + b_k``, ``V = x_v W_v + b_v``; the
-    heads side by side go through a last affine map. Logits and softmax are computed in float32 at least.
+    Each head is ``softmax(Q Kᵀ/√d) V`` with ``Q = x_q W_q + b_q``, ``K = x_v W_k + b_k``, ``V = x_v W_v + b_v``. A last
+    affine map takes the heads side by side. Logits and softmax are computed in float32 at least.
 
     Args:
         num_heads: heads (static, >= 1).
@@ -61,16 +61,16 @@ def multi_head_attention(
         * ``(queries [N, Tq, F], values [N, Tk, F'])``: attends from one sequence to another;
         * ``(queries, values, mask)``, the mask bool ``[N, Tk]`` (which positions are there), ``[N, Tq, Tk]``, or None.
 
-        The output is ``[N, Tq, F]``. A query that may attend to nothing gets 0 from the heads.
+        The output is ``[N, Tq, F]``. Where a query may attend to nothing, the heads are 0.
 
     Raises:
         ValueError: shapes that do not fit; features that ``num_heads`` does not divide; no ``key`` in training if
             weights are dropped.
         TypeError: input that is not floating-point; a mask that is not bool.
 
-    Differs from torch.nn.MultiheadAttention in the mask (True is *excluded* there; a query without keys gives NaN
-    there) and in that queries, keys and values have kernels of their own (one ``in_proj_weight`` there, whose Xavier
-    bound counts 4F for the fans); from keras.layers.MultiHeadAttention in the kernels' layout ([F, heads, d] there).
+    Differs from torch.nn.MultiheadAttention in the mask (True is *excluded* there, and a query without keys gives NaN)
+    and in the kernels (one ``in_proj_weight`` there, so the Xavier bound is of 4F fans); from
+    keras.layers.MultiHeadAttention in the kernels' layout ([F, heads, d] there).
 
     References:
         Vaswani et al., "Attention is all you need", 2017, section 3.2.
@@ -146,7 +146,7 @@ def multi_head_attention(
         if allowed is not None:
             logits = jnp.where(allowed, logits, jnp.finfo(dtype).min)
         shares = jax.nn.softmax(logits, axis=-1) if logits.shape[-1] != 0 else logits
-        if allowed is not None:  # where nothing is allowed, all would have an equal share
+        if allowed is not None:  # where nothing is allowed, softmax would give all an equal share
             shares = jnp.where(allowed, shares, jnp.zeros((), dtype))
         if drop is not None:
             shares, _ = drop.apply({}, {}, shares, train=train, key=key, weight=None)
@@ -175,7 +175,7 @@ def transformer_block(
         hidden_features: width of the hidden layer (static); four times the features by default.
         causal: static; whether position t sees only the positions up to t.
         activation: of the hidden layer; ``jax.nn.gelu`` is the tanh approximation.
-        norm: makes the two normalizations.
+        norm: a function that makes a normalization; it is called twice.
         drop_rate: of attention weights and of both branches before they are added; may be traced. None (static) for
             none.
         kernel_init: initializer of every kernel; Xavier uniform by default.
@@ -259,7 +259,7 @@ def _masked_self_attention(attention: Layer) -> Layer:
 
 
 def _dense_of_width(width: Callable[[Any], int], kernel_init: Initializer) -> Layer:
-    """A dense layer on its (first) input, of a width that follows from the shapes of all."""
+    """A dense layer on its first input, with a width that follows from the shapes of all inputs."""
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
         return dense(width(x), kernel_init=kernel_init).init(key, _sequence(x))

@@ -1,11 +1,11 @@
 """Recurrent layers over sequences ``[N, T, features]``, each a ``lax.scan`` over time.
 
-The input's part of every gate is one matrix product before the scan; the program does not grow with T. The state
-begins at zero. ``reverse`` goes through time backwards and leaves the outputs where they belong, so ``parallel(lstm(h),
-lstm(h, reverse=True))`` is a bidirectional layer.
+The input's part of every gate is one matrix product before the scan, and the program does not grow with T. The state
+begins at zero. ``reverse`` goes backwards in time, and puts each output at its own step, so ``parallel(lstm(h), lstm(h,
+reverse=True))`` is a bidirectional layer.
 
-A mask ``[N, T]`` (bool, True where there is something) comes beside the input, ``(x, mask)``: at the other steps the
-state stands still, so the last output of a sequence that is padded at its end is that of its last real step.
+The input may be ``(x, mask)``, with a bool mask ``[N, T]`` that is False at padded steps. There the state does not
+change, so the last output of a sequence that is padded at its end is that of its last real step.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,8 +53,8 @@ def simple_rnn(
     Raises:
         ValueError: input that is no sequence ``[N, T, F]``; a mask of another shape than ``[N, T]``.
 
-    Differs from torch.nn.RNN in the initialization (U(±1/√features) for all there) and in that there are two biases
-    there, of which only the sum matters; from keras.layers.SimpleRNN in ``return_sequences`` (False there), and in that
+    Differs from torch.nn.RNN in the initialization (U(±1/√features) for all there) and in the biases (two there, of
+    which only the sum matters); from keras.layers.SimpleRNN in ``return_sequences`` (False there), and in that
     ``go_backwards`` returns the outputs in reverse order there.
 
     References:
@@ -115,7 +115,7 @@ def lstm(
         ValueError: input that is no sequence ``[N, T, F]``; a mask of another shape than ``[N, T]``.
 
     Differs from torch.nn.LSTM in the layout (``[4·features, F]`` there), the initialization (U(±1/√features) for all
-    there, the forget gate like the others) and in that there are two biases there, of which only the sum matters; from
+    there, the forget gate like the others) and in the biases (two there, of which only the sum matters); from
     keras.layers.LSTM in ``return_sequences`` (False there).
 
     References:
@@ -212,7 +212,7 @@ def gru(
 
     def biases(key: Key, dtype: Any) -> dict[str, Array]:
         draw = initializers.zeros() if bias_init is None else bias_init
-        first, second = (key, key) if bias_init is None else jax.random.split(key)  # zeros read none
+        first, second = (key, key) if bias_init is None else jax.random.split(key)  # zeros need no key
         after: dict[str, Array] = {"recurrent_bias": draw(second, (features,), dtype)} if reset_after else {}
         return {"bias": draw(first, (3 * features,), dtype), **after}
 
@@ -223,12 +223,12 @@ def gru(
 
 
 class _Cell(NamedTuple):
-    """What distinguishes one recurrence from another.
+    """What differs from one recurrent layer to another.
 
     Attributes:
         features: size of the output.
-        gates: how many times as wide the kernels are.
-        carries: arrays in the state, the first of them the output.
+        gates: how many gates the kernels hold side by side.
+        carries: number of arrays in the state; the first is the output.
         step: ``(params, carry, the input's part of the gates) -> carry``.
         biases: ``(key, dtype) -> parameters`` besides the kernels.
     """
@@ -251,7 +251,7 @@ def _recurrent(
 ) -> Layer:
     check_positive_int("features", cell.features)
     check_positive_int("unroll", unroll)
-    cell, unroll = cell._replace(features=int(cell.features)), int(unroll)  # of NumPy's integers too
+    cell, unroll = cell._replace(features=int(cell.features)), int(unroll)  # they may be integers of NumPy
     kernel_init = inits[0] or initializers.xavier_uniform()
     recurrent_init = inits[1] or initializers.orthogonal()
     width = cell.gates * cell.features
@@ -281,7 +281,7 @@ def _recurrent(
             raise ValueError(f"expected {params['kernel'].shape[0]} features, got shape {list(x.shape)}")
         return over_time(params, x, mask), state
 
-    @jax.jit  # made once for a layer: called eagerly, it compiles once
+    @jax.jit  # made once for a layer, so that an eager call compiles once
     def over_time(params: Params, x: Array, mask: Array | None) -> Array:
         gates = x @ params["kernel"]
         gates = gates + jnp.broadcast_to(params["bias"], gates.shape)
@@ -293,7 +293,7 @@ def _recurrent(
                 new = tuple(jnp.where(present[:, None], a, b) for a, b in zip(new, carry, strict=True))
             return new, new[0] if return_sequences else None
 
-        # The zeros depend on x: so they are sharded, and mapped, as it is.
+        # Made from x, so that they are sharded and mapped as it is.
         zeros = (jnp.zeros_like(gates[:, 0, : cell.features]),) * cell.carries
         steps = jnp.moveaxis(gates, 1, 0), None if mask is None else jnp.moveaxis(mask, 1, 0)
         last, outputs = lax.scan(body, zeros, steps, reverse=reverse, unroll=unroll)

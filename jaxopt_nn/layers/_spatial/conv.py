@@ -1,12 +1,11 @@
 """Convolutions over any number of spatial axes: ``[N, L, C]``, ``[N, H, W, C]``, ...
 
 **Lowering.** ``"native"`` is ``lax.conv_general_dilated``. ``"patches"`` copies the windows into a matrix and
-multiplies it: with kernels under ``vmap`` it stays a matrix product, where the native one becomes a grouped convolution
-with a slow backward pass. ``"auto"`` takes patches where they are measured to be faster (:mod:`jaxopt_nn._ops` knows
-the machine), unless they would hold more than 2²⁷ numbers; else the native convolution. Values and derivatives of every
-order are the same to rounding; patches may spread an input that is not finite to a few more outputs of the same
-example.
-``python -m benchmarks.layers`` measures both.
+multiplies it by the kernel. Under ``vmap`` over kernels that is still a matrix product, while the native convolution
+becomes a grouped one with a slow backward pass. ``"auto"`` takes patches where they were measured to be faster
+(:mod:`jaxopt_nn._ops` knows the machine), unless they would hold more than 2²⁷ numbers. Otherwise it takes the native
+convolution. Values and derivatives of every order are the same up to rounding. Patches may spread an input that is not
+finite to a few more outputs of the same example. ``python -m benchmarks.layers`` measures both.
 """
 
 from collections.abc import Callable
@@ -47,7 +46,7 @@ def conv(
     use_bias: bool = True,
     lowering: Lowering = "auto",
 ) -> Layer:
-    """A convolution (without flipping the kernel, as everywhere in the field).
+    """A convolution (the kernel is not flipped, as in every library).
 
     ``y[n, o, f] = b[f] + Σ_{w, c} x[n, o·stride + w·dilation − before, c] · W[w, c, f]``. Everything is static.
 
@@ -55,8 +54,8 @@ def conv(
         features: number of output channels, a multiple of ``groups``.
         kernel_size: entries of the window; one int for every spatial axis, or a sequence with one for each.
         stride: distance of the windows, likewise.
-        padding: zeros around the input: "SAME" for ⌈size / stride⌉ outputs (of an odd number the larger half comes
-            after, as in Keras), "VALID" for none, or one pair (before, after) for each spatial axis.
+        padding: zeros around the input: "SAME" for ⌈size / stride⌉ outputs (an odd number of zeros has the larger half
+            after the input, as in Keras), "VALID" for none, or one pair (before, after) for each spatial axis.
         dilation: distance of the window's entries, likewise; 1 is dense.
         groups: input and output channels are split into so many groups, each with a convolution of its own.
         kernel_init: initializer of ``W``; He normal by default.
@@ -104,7 +103,7 @@ def depthwise_conv(
     """A convolution of each channel by itself: :func:`conv` with as many groups as channels. Everything is static.
 
     Args:
-        kernel_size: entries of the window, as for :func:`conv`; so are the arguments not named here.
+        kernel_size: entries of the window. All arguments are those of :func:`conv`, except for ``multiplier``.
         multiplier: output channels for each input channel; those of one input channel lie side by side.
         stride: distance of the windows.
         padding: "SAME", "VALID" or pairs.
@@ -172,9 +171,9 @@ def conv_transpose(
 ) -> Layer:
     """A transposed convolution: the adjoint of a strided one, which makes its input larger. Everything is static.
 
-    Each entry of the input writes the kernel, times its value, into the output: entry i from position i·stride on,
-    where they overlap their sum. Of these (size − 1)·stride + span entries, span = (window − 1)·dilation + 1,
-    ``padding`` says how many are cut off: the padding of the convolution whose adjoint this is.
+    Entry i of the input adds the kernel, times its value, to the output from position i·stride on. That makes
+    (size − 1)·stride + span entries, with span = (window − 1)·dilation + 1. ``padding`` says how many of them are cut
+    off: it is the padding of the convolution whose adjoint this is.
 
     Args:
         features: number of output channels, a multiple of ``groups``.
@@ -240,10 +239,10 @@ def _grouped(
     compute: Callable[..., Array],
     inits: tuple[Initializer | None, Initializer | None, bool],
 ) -> Layer:
-    """A convolution or a transposed one: they differ in ``axes_of`` and ``compute``."""
+    """A convolution or a transposed one, which differ only in ``axes_of`` and ``compute``."""
     check_positive_int("features", features)
     check_positive_int("groups", groups)
-    features, groups = int(features), int(groups)  # of NumPy's integers too
+    features, groups = int(features), int(groups)  # they may be integers of NumPy
     if features % groups:
         raise ValueError(f"groups: expected a divisor of the {features} features, got {groups}")
 
@@ -305,7 +304,7 @@ def _init(
     kernel_init = initializers.he_normal() if kernel_init is None else kernel_init
     if not use_bias:
         return {"kernel": kernel_init(key, shape, x.dtype)}
-    if bias_init is None:  # zeros need no key: one split less to compile for each layer
+    if bias_init is None:  # zeros need no key, and a split costs time to compile
         return {"kernel": kernel_init(key, shape, x.dtype), "bias": jnp.zeros(shape[-1], x.dtype)}
     kernel_key, bias_key = jax.random.split(key)
     return {"kernel": kernel_init(kernel_key, shape, x.dtype), "bias": bias_init(bias_key, shape[-1:], x.dtype)}

@@ -1,10 +1,9 @@
 """Pooling: windows of ``[N, *spatial, C]`` become their maximum or their mean, channel by channel.
 
-**Lowering.** "native" is ``lax.reduce_window``; "patches" reduces slices of the input, and where the windows tile it
-(stride equal to the window), a reshaped input. "auto" takes patches where they are measured to be faster
-(:mod:`jaxopt_nn._ops` knows the machine), unless their slices would hold more than 2²⁷ numbers; else the native
-operation. Values, derivatives and ties are the same.
-``python -m benchmarks.layers`` measures it.
+**Lowering.** "native" is ``lax.reduce_window``. "patches" reduces slices of the input, or a reshaped input if the
+windows tile it (stride equal to the window). "auto" takes patches where they were measured to be faster
+(:mod:`jaxopt_nn._ops` knows the machine), unless their slices would hold more than 2²⁷ numbers, and otherwise the
+native operation. Values, derivatives and ties are the same. ``python -m benchmarks.layers`` measures both.
 
 **Ties.** The gradient of a maximum goes to the first of the equal entries of a window, in the order of the array, as in
 PyTorch. (``jnp.max`` would share it among them.)
@@ -41,7 +40,7 @@ def max_pool(
         window: entries of the window; one int for every spatial axis, or a sequence with one for each.
         stride: distance of the windows, likewise; by default the window, so that they tile the input.
         padding: "VALID" (entries that fill no window are left out), "SAME" (⌈size / stride⌉ outputs) or one pair
-            (before, after) for each spatial axis, each smaller than the window. Padding never is the maximum.
+            (before, after) for each spatial axis, each smaller than the window. Padding is never the maximum.
         lowering: "auto", "native" or "patches": see the module.
 
     Returns:
@@ -76,8 +75,8 @@ def average_pool(
         stride: distance of the windows, likewise; by default the window.
         padding: "VALID" (entries that fill no window are left out), "SAME" (⌈size / stride⌉ outputs) or one pair
             (before, after) for each spatial axis, each smaller than the window.
-        count_padding: whether padding counts as zeros (torch's ``count_include_pad``, there true by default) or a mean
-            is that of the entries in the input (as in Keras).
+        count_padding: whether the padding counts as zeros (``count_include_pad`` in torch, true by default there), or
+            not at all (as in Keras).
         lowering: "auto", "native" or "patches": see the module.
 
     Returns:
@@ -136,7 +135,7 @@ def _pool(pool: Any, window: Sizes, stride: Sizes | None, padding: Padding, lowe
     def axes_of(x: Any) -> tuple[Axis, ...]:
         check_spatial_input(x, window, stride, padding)
         axes = window_axes(x, window, stride, 1, padding)
-        for axis in axes:  # else a window could lie in the padding altogether
+        for axis in axes:  # or a window could lie wholly in the padding
             if padding != "SAME" and max(axis.before, axis.after) >= axis.window:
                 raise ValueError(f"padding: expected less than the window, {axis.window}, got {padding!r}")
         return axes

@@ -62,7 +62,7 @@ def check_lowering(lowering: Any) -> None:
 
 
 def check_spatial_input(x: Any, *sizes: Any, channels: int | None = None) -> int:
-    """The number of spatial axes of ``x``, which those of ``sizes`` that are sequences or pairs fix.
+    """The number of spatial axes of ``x``; sequences and pairs in ``sizes`` say how many there have to be.
 
     Raises:
         TypeError: ``x`` is not floating-point.
@@ -89,7 +89,7 @@ def per_axis(sizes: Sizes, axes: int) -> tuple[int, ...]:
 def window_axes(x: Any, window: Sizes, stride: Sizes, dilation: Sizes, padding: Padding) -> tuple[Axis, ...]:
     """How a window moves over ``x``.
 
-    "SAME" gives ⌈size / stride⌉ windows, and of an odd padding the larger half comes after, as in TensorFlow.
+    "SAME" gives ⌈size / stride⌉ windows. An odd padding has its larger half after the input, as in TensorFlow.
 
     Raises:
         ValueError: the window is larger than the padded input.

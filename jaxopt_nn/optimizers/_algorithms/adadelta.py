@@ -1,4 +1,4 @@
-"""AdaDelta: steps in the parameters' own units, from the running size of the steps before."""
+"""AdaDelta: steps in the units of the parameters, scaled by a running average of earlier steps."""
 
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ def adadelta(
     Args:
         learning_rate: scalar >= 0, may be traced; or a schedule. In the paper it is 1.
         decay: ρ, in [0, 1); may be traced.
-        eps: ε >= 0, may be traced. It starts the motion: with ε = 0 no step is ever made.
+        eps: ε >= 0, may be traced. With ε = 0 no step would ever be made.
 
     Returns:
         The optimizer.
@@ -52,8 +52,8 @@ def adadelta(
         >>> round(float(updates), 5)  # 2.4 · √0.04 / √(1.44 + 0.04)
         -0.39456
 
-    Equal to ``optax.adadelta`` and ``torch.optim.Adadelta``, and to ``keras.optimizers.Adadelta`` but for its defaults,
-    ρ 0.95, ε 1e-7 and a learning rate of 1e-3.
+    Equal to ``optax.adadelta`` and ``torch.optim.Adadelta``, and to ``keras.optimizers.Adadelta`` except for its
+    defaults, ρ 0.95, ε 1e-7 and a learning rate of 1e-3.
 
     References:
         Zeiler, ADADELTA: an adaptive learning rate method, 2012, algorithm 1.

@@ -64,12 +64,12 @@ def adafactor(
     min_size_to_factor: int = 128,
     mask: Mask = kernels_only,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adafactor: Adam's rescaling with far less memory, steps relative to the size of each leaf.
+    """Adafactor: Adam's rescaling with far less memory, and steps relative to the size of each leaf.
 
     ``v ← β·v + (1-β)·(g² + ε)`` with ``1-β = t^-c`` at update t, ``u = g / √v``, ``u ← u / max(1, RMS(u)/d)``, then
-    ``θ ← θ - lr · max(RMS(θ), s) · u``, leaf by leaf. Of a leaf with two large axes, v is kept as the means along
-    either: ``v ≈ row · column / mean(row)``. With momentum the steps are averaged, ``a ← μ·a + (1-μ)·step``. Weight
-    decay takes away ``λ·θ`` at last, whatever the learning rate.
+    ``θ ← θ - lr · max(RMS(θ), s) · u``, leaf by leaf. For a leaf with two large axes only the means of v along
+    each are stored: ``v ≈ row · column / mean(row)``. With momentum the steps are averaged,
+    ``a ← μ·a + (1-μ)·step``. Weight decay subtracts ``λ·θ`` at the end, without the learning rate.
 
     Args:
         learning_rate: relative to the size of the parameters; scalar >= 0, may be traced; or a schedule. In the paper
@@ -122,7 +122,7 @@ def adafactor(
 def scale_by_factored_rms(
     decay_exponent: ArrayLike = 0.8, eps: ArrayLike = 1e-30, *, min_size_to_factor: int = 128
 ) -> optax.GradientTransformation:
-    """Divides a gradient by the root of its second moments, of which large matrices keep rows and columns only.
+    """Divides a gradient by the root of its second moments. Large matrices store only row and column means.
 
     Args:
         decay_exponent: c >= 0; may be traced.
@@ -153,7 +153,7 @@ def scale_by_factored_rms(
             if sum(size >= min_size_to_factor for size in moment.shape) < 2:
                 return moment
             second, first = _large_axes_of(moment.shape)
-            # Sums of zeros: they have the shardings that the moments' means will have, on any mesh.
+            # Sums of zeros, so that they have the shardings of the means to come, on any mesh.
             return FactoredMoment(jnp.sum(moment, axis=first), jnp.sum(moment, axis=second))
 
         return AdafactorState(jnp.zeros((), jnp.int32), jax.tree.map(leaf, moments_like(params)))
@@ -193,14 +193,14 @@ def scale_by_factored_rms(
 
 
 def _large_axes_of(shape: tuple[int, ...]) -> tuple[int, int]:
-    """The second largest and the largest axis; of equal ones, the later counts as larger."""
+    """The second largest and the largest axis; of two equal axes, the later is the larger one."""
     *_, second, first = sorted(range(len(shape)), key=lambda axis: shape[axis])
     return second, first
 
 
 @jax.custom_jvp
 def _over_root(g: Array, v: Array) -> Array:
-    """``g / √v``, and 0 where v is; where g is 0 its derivatives are finite even if those of ``1/√v`` are not."""
+    """``g / √v``, and 0 where v is 0. Where g is 0 the derivatives are finite, even if those of ``1/√v`` are not."""
     return g * jnp.where(v == 0, 0.0, jax.lax.rsqrt(jnp.where(v == 0, 1.0, v)))
 
 
@@ -216,7 +216,7 @@ def _root_mean_square(x: Array) -> Array:
 
 
 def _clip_by_rms(threshold: Number) -> optax.GradientTransformation:
-    """Divides each leaf by its root mean square over the threshold, where that is more than 1 and finite."""
+    """Divides each leaf by its root mean square over the threshold, if this is more than 1 and finite."""
 
     def leaf(u: Any) -> Array:
         u = jnp.asarray(u)

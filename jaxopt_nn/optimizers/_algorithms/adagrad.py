@@ -1,4 +1,4 @@
-"""AdaGrad: each parameter's rate falls with the sum of its squared gradients."""
+"""AdaGrad: the learning rate of each number falls with the sum of its squared gradients."""
 
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ def adagrad(
     """AdaGrad.
 
     ``a ← a + g²``, then ``θ ← θ - lr · g / √(a + ε)``, or ``θ ← θ - lr · g / (√a + ε)`` with ``convention="torch"``;
-    no step where ``g`` is 0, even if ``a`` and ``ε`` are.
+    no step where ``g`` is 0, even if ``a`` and ``ε`` are 0 too.
 
     Args:
         learning_rate: scalar >= 0, may be traced; or a schedule.

@@ -26,7 +26,7 @@ class AdamState(NamedTuple):
         count: int32 scalar, the number of updates done.
         mu: like the parameters, at least float32: the moving average of the gradients, m.
         nu: like the parameters, at least float32: the moving average of the squared gradients, v.
-        nu_max: like the parameters, at least float32: the largest v so far, of optax's convention the largest v̂;
+        nu_max: like the parameters, at least float32: the largest v so far, or v̂ with the convention "optax";
             None without AMSGrad.
     """
 
@@ -45,14 +45,14 @@ def adam(
     amsgrad: bool = False,
     convention: Convention = "optax",
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam, with bias correction and ε outside of the root: as courses teach it, and optax and PyTorch have it.
+    """Adam, with bias correction and ε outside of the root, as in optax and PyTorch.
 
     ``m ← β₁·m + (1-β₁)·g``, ``v ← β₂·v + (1-β₂)·g²``, then with ``m̂ = m / (1-β₁ᵗ)`` and ``v̂ = v / (1-β₂ᵗ)``
     ``θ ← θ - lr · m̂ / (√v̂ + ε)``. With ``convention="keras"`` ε is added before the correction, as in the paper's
     section 2: ``θ ← θ - lr · √(1-β₂ᵗ) · m̂ / (√v + ε)``.
 
-    AMSGrad never lets the denominator fall: in place of v̂ stands the largest v̂ so far; in the conventions of PyTorch
-    and Keras in place of v the largest v so far, corrected as v would be.
+    With AMSGrad the denominator never falls: v̂ is replaced by the largest v̂ so far. In the conventions "torch" and
+    "keras", v is replaced by the largest v so far, and then corrected.
 
     Args:
         learning_rate: scalar >= 0, may be traced; or a schedule.
@@ -60,7 +60,7 @@ def adam(
         b2: β₂, in [0, 1); may be traced.
         eps: ε > 0, may be traced; None for 1e-8 (keras: 1e-7).
         amsgrad: static; whether to keep the maximum.
-        convention: static; whose formula. "optax" and "torch" differ with AMSGrad alone.
+        convention: static; whose formula. "optax" and "torch" differ only with AMSGrad.
 
     Returns:
         The optimizer.
@@ -99,8 +99,8 @@ def adamw(
 ) -> optax.GradientTransformationExtraArgs:
     """Adam with decoupled weight decay: the decay is no part of the gradient, so it is not rescaled.
 
-    ``θ ← θ - lr · (m̂ / (√v̂ + ε) + λ·θ)``, the first part as in :func:`adam`. PyTorch and Keras write
-    ``θ ← (1 - lr·λ)·θ`` and then step, which is the same but for rounding.
+    ``θ ← θ - lr · (m̂ / (√v̂ + ε) + λ·θ)``, the first part as in :func:`adam`. PyTorch and Keras compute
+    ``θ ← (1 - lr·λ)·θ`` before the step, which is the same up to rounding.
 
     Args:
         learning_rate: scalar >= 0, may be traced; or a schedule.
@@ -127,8 +127,8 @@ def adamw(
         >>> round(float(updates["kernel"]), 4), round(float(updates["bias"]), 4) + 0.0
         (-0.05, 0.0)
 
-    Differs from ``optax.adamw``, ``torch.optim.AdamW`` and ``keras.optimizers.AdamW`` in the default mask, in every
-    convention: kernels only, where they decay every leaf (``trees.every_leaf``).
+    Differs from ``optax.adamw``, ``torch.optim.AdamW`` and ``keras.optimizers.AdamW`` in the default mask, for every
+    convention: kernels only, while they decay every leaf (``trees.every_leaf``).
 
     References:
         Loshchilov and Hutter, Decoupled weight decay regularization, ICLR 2019, algorithm 2.

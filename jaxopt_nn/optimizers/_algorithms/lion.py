@@ -60,8 +60,8 @@ def lion(
         [-0.5, 0.5, 0.0]
 
     Differs from ``optax.lion`` in the default mask, there every leaf (``trees.every_leaf``), and from
-    ``keras.optimizers.Lion`` in the default decay, there none; from both in that an infinite gradient has no sign: the
-    step is not finite either. There is no Lion in PyTorch.
+    ``keras.optimizers.Lion`` in the default decay, there none; from both in that an infinite gradient makes a step
+    that is not finite. PyTorch has no Lion.
 
     References:
         Chen et al., Symbolic discovery of optimization algorithms, 2023, algorithm 2.
@@ -76,7 +76,7 @@ def scale_by_lion(b1: ArrayLike = 0.9, b2: ArrayLike = 0.99) -> optax.GradientTr
     """Replaces a gradient by ``sign(β₁·m + (1-β₁)·g)``: :func:`lion` without learning rate and decay.
 
     Args:
-        b1: β₁, in [0, 1); may be traced. The sign has no slope, so its derivative in β₁ and β₂ is 0.
+        b1: β₁, in [0, 1); may be traced. The sign is flat, so its derivatives by β₁ and β₂ are 0.
         b2: β₂, in [0, 1); may be traced.
 
     Returns:
@@ -103,7 +103,7 @@ def scale_by_lion(b1: ArrayLike = 0.9, b2: ArrayLike = 0.99) -> optax.GradientTr
             dtype, exact = m.dtype, g.astype(m.dtype)
             mixed = cast(first.rate, dtype) * m + cast(first.complement, dtype) * exact
             m = cast(second.rate, dtype) * m + cast(second.complement, dtype) * exact
-            # An infinite gradient must be seen in the update, where the sign would hide it.
+            # An infinite gradient must show in the update; its sign would hide it.
             return jnp.where(jnp.isfinite(mixed), jnp.sign(mixed), mixed).astype(g.dtype), m
 
         updates, mu = map_leaves(leaf, 2, updates, state.mu)

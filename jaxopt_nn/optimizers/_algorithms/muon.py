@@ -1,4 +1,4 @@
-"""Muon: momentum of matrices, made orthogonal; another optimizer for what is no matrix."""
+"""Muon: orthogonalized momentum for matrices, and another optimizer for everything else."""
 
 import math
 from typing import Any, NamedTuple
@@ -50,7 +50,7 @@ def muon(
     steps: int = 5,
     convention: Convention = "optax",
 ) -> optax.GradientTransformationExtraArgs:
-    """Muon: each matrix moves by its momentum with (nearly) all singular values made 1.
+    """Muon: each matrix moves by its momentum, with all singular values set to (about) 1.
 
     ``m ← β·m + (1-β)·g``, ``u = β·m + (1-β)·g`` (Nesterov) or m, then ``θ ← θ - lr · (s · orthogonal(u) + λ·θ)`` with
     ``s = √max(1, fan_out/fan_in)``, or ``rms · √max(fan_in, fan_out)``. See :func:`scale_by_muon` for the conventions.
@@ -60,14 +60,13 @@ def muon(
         momentum: β, in [0, 1); may be traced.
         eps: ε > 0, may be traced; None for the convention's: 1e-8 ("optax"), 1e-7.
         weight_decay: λ >= 0, of the matrices, may be traced; None (static) for none.
-        matrices: static; the leaves to orthogonalize, see :mod:`jaxopt_nn.trees`: ``[..., out]`` is taken for a matrix
-            of its last axis and all others. None for all leaves of two axes. It is usual to leave out embeddings and
-            the last layer.
+        matrices: static; the leaves to orthogonalize, see :mod:`jaxopt_nn.trees`. ``[..., out]`` counts as a matrix
+            ``[fan_in, out]``. None for all leaves of two axes. Embeddings and the last layer are usually left out.
         others: the optimizer of the other leaves; None for ``adam(learning_rate)``.
-        rms: the root mean square of a matrix's update, may be traced: 0.2 is about Adam's, and the default of Keras;
+        rms: the root mean square of a matrix's update, may be traced. 0.2 is about Adam's, and the default of Keras.
             None (static) for the first s.
         nesterov: static; whether to look ahead.
-        steps: static; of the iteration that orthogonalizes.
+        steps: static; iterations of the orthogonalization.
         convention: static; the formula of the momentum.
 
     Returns:
@@ -86,8 +85,8 @@ def muon(
         >>> bool((abs(-jnp.diag(updates["kernel"]) - 1) < 0.35).all())  # 5 and 0.1 alike: about 1
         True
 
-    "optax" is ``optax.contrib.muon``, but that the other leaves go to Nadam there and, if nothing is said, to Adam
-    here. Differs from ``torch.optim.Muon``, where λ is 0.1 if not given, in that torch's iteration is in bfloat16.
+    "optax" equals ``optax.contrib.muon``, except that by default the other leaves go to Adam here, and to Nadam there.
+    Differs from ``torch.optim.Muon``, whose iteration is in bfloat16, and whose default λ is 0.1.
 
     References:
         Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024.
@@ -132,13 +131,13 @@ def scale_by_muon(
         eps: ε > 0, may be traced; None for the convention's: 1e-8 ("optax"), 1e-7.
         rms: scalar >= 0, may be traced; None (static) for the first factor.
         nesterov: static; whether to look ahead.
-        steps: static; of the iteration.
+        steps: static; iterations.
         coefficients: a, b and c; may be traced.
         convention: static; the formula of the momentum.
 
     Returns:
-        The transform. Its leaves must have at least two axes: ``[..., out]`` is a matrix ``[fan_in, fan_out]``. A
-        gradient that is not finite anywhere makes all of its matrix NaN.
+        The transform. Its leaves must have at least two axes: ``[..., out]`` is a matrix ``[fan_in, fan_out]``. If
+        any number of a gradient is not finite, its whole matrix becomes NaN.
 
     Raises:
         ValueError: a number is out of its range, the convention unknown; at ``init``, a leaf has fewer than two axes.
@@ -209,7 +208,7 @@ def scale_by_muon(
 
 
 def _gathered(matrix: Array) -> Array:
-    """Whole on each device, where its type says that it is not: its product with its transpose has no other type."""
+    """The array unsharded, if its type says that it is sharded: else its product with its transpose has no type."""
     spec = jax.typeof(matrix).sharding.spec
     return matrix if all(part is None for part in spec) else jax.reshard(matrix, jax.P(*[None] * len(spec)))
 

@@ -1,4 +1,4 @@
-"""RAdam: Adam that waits with the adaptive rate until the mean square is known well enough."""
+"""RAdam: Adam that uses the adaptive rate only when its mean square is reliable."""
 
 from functools import cache
 from typing import Any
@@ -39,10 +39,10 @@ def radam(
     Args:
         learning_rate: scalar >= 0, may be traced; or a schedule.
         b1: β₁, in [0, 1); may be traced.
-        b2: β₂, in [0, 1); may be traced. Up to 2/3, ρₜ never is 5.
+        b2: β₂, in [0, 1); may be traced. Up to 2/3, ρₜ never reaches 5.
         eps: ε > 0; may be traced.
-        threshold: the ρₜ from which on to rectify, >= 4, may be traced; in PyTorch always 5.
-        convention: static; whose formula, "optax" or "torch": Keras has no RAdam.
+        threshold: the ρₜ at which the adaptive rate begins, >= 4, may be traced; in PyTorch always 5.
+        convention: static; whose formula, "optax" or "torch" (Keras has no RAdam).
 
     Returns:
         The optimizer.
@@ -57,8 +57,8 @@ def radam(
         >>> [round(u, 4) + 0.0 for u in updates.tolist()]  # the first five steps have no denominator
         [-1.5, 0.0]
 
-    Equal to ``optax.radam`` and ``torch.optim.RAdam``, by convention; ρₜ is computed without the cancellation that
-    makes float32 begin too early or too late where β₂ is near 1.
+    Equal to ``optax.radam`` and ``torch.optim.RAdam``, by convention; ρₜ is computed without cancellation, which in
+    float32 would start the adaptive rate too early or too late if β₂ is near 1.
 
     References:
         Liu et al., On the variance of the adaptive learning rate and beyond, ICLR 2020, algorithm 2 (threshold 4,
@@ -128,7 +128,7 @@ def scale_by_radam(
 
 
 def _rectification(decay: Decay, count: Array, start: Any, dtype: Any) -> tuple[Array, Array]:
-    """Whether ``ρₜ`` has reached the start, and r, or 1 if not.
+    """Whether ``ρₜ`` has reached the threshold, and r, or 1 if it has not.
 
     With ``x = -log β₂``, ``2/(1-β) - 1 = coth(x/2)`` and ``2β/(1-β) = coth(x/2) - 1``. So ``ρₜ = coth(x/2) -
     t·(coth(tx/2) - 1)``: a small difference of large numbers, both near 2/x. With L(y) = coth(y) - 1/y, which lies
@@ -138,7 +138,7 @@ def _rectification(decay: Decay, count: Array, start: Any, dtype: Any) -> tuple[
     length = 1 - _langevin_gap(half) + t * _langevin_gap(t * half)
     longest = 2 / cast(decay.complement, dtype) - 1
     rectifies = (length >= start) & (longest > 4)
-    # What the root is taken of must have a derivative where it is not used, too.
+    # The argument of the root needs a derivative also where it is not used.
     length, longest = jnp.where(rectifies, length, 5.0), jnp.where(rectifies, longest, 5.0)
     square = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
     return rectifies, safe_sqrt(square)
@@ -151,5 +151,5 @@ def _langevin_gap(y: Array) -> Array:
     square, series = low * low, jnp.zeros_like(low)
     for coefficient in _LANGEVIN:
         series = series * square + coefficient
-    # Above 20 the exponential no longer counts; further up its derivative would be inf / inf.
+    # Above 20 the exponential no longer matters, and further up its derivative would be inf / inf.
     return jnp.where(small, 1 - low * series, 1 / high - 2 / jnp.expm1(2 * jnp.minimum(high, 20.0)))

@@ -39,7 +39,7 @@ def rmsprop(
     nesterov: bool = False,
     convention: Convention = "optax",
 ) -> optax.GradientTransformationExtraArgs:
-    """RMSProp, with ε inside of the root: as courses teach it, and optax and Keras have it.
+    """RMSProp, with ε inside of the root, as in optax and Keras.
 
     ``v ← ρ·v + (1-ρ)·g²``, then ``θ ← θ - lr · g / √(v + ε)``. Centered, the root is ``√(v - m² + ε)`` with
     ``m ← ρ·m + (1-ρ)·g``. With momentum, steps are summed: ``s ← μ·s + lr · g / √(…)``, then ``θ ← θ - s``.
@@ -53,7 +53,7 @@ def rmsprop(
         eps: ε >= 0, may be traced; None for 1e-8 (keras: 1e-7).
         centered: static; whether to divide by the standard deviation.
         momentum: μ, in [0, 1), may be traced; None (static) for none, and no state.
-        nesterov: static; whether the momentum looks ahead, which it does in optax alone.
+        nesterov: static; whether the momentum looks ahead, which only optax has.
         convention: static; whose formula.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Schedule-free learning: an average of the weights in the place of momentum and of a decaying learning rate."""
+"""Schedule-free learning: an average of the weights replaces momentum and a decaying learning rate."""
 
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ class ScheduleFreeState(NamedTuple):
         largest_rate: float scalar (float32, or float64 where x64 is on), the largest learning rate so far.
         steps: float scalar, the sum of the averaging weights so far, in units of the last one: at a constant learning
             rate, the number of updates.
-        iterate: like the parameters, at least float32: z, what the optimizer inside moves.
+        iterate: like the parameters, at least float32: z, the weights that the optimizer inside moves.
         average: like the parameters, at least float32: x, the average of z.
         inner_state: the state of the optimizer inside.
     """
@@ -52,13 +52,13 @@ def schedule_free(
     the optimizer inside and c is the last of the weights ``γ_max^r`` over their sum, γ_max the largest learning rate
     so far (``1/t`` if it is constant). All begin at the initial parameters.
 
-    Where a model has running statistics of its activations (BatchNorm), those are of y, and do not fit x: before you
-    evaluate, pass the training data through the model with x and ``train=True``, and take the state that comes out.
+    BatchNorm's running statistics belong to y and do not fit x. Before you evaluate, make new ones with
+    :func:`jaxopt_nn.training.update_batch_statistics`.
 
     Args:
         optimizer: any optimizer of the optax protocol, without momentum and without a decaying learning rate:
-            ``sgd(lr)``, ``adam(lr, b1=0.0)``; a warm-up is good. Its weight decay sees y. What changes its updates
-            belongs inside, not behind it.
+            ``sgd(lr)``, ``adam(lr, b1=0.0)``. A warm-up helps. Its weight decay acts on y. Transforms that change its
+            updates belong inside.
         b1: β, in [0, 1), takes the place of momentum; may be traced.
         weight_power: r >= 0; may be traced.
         learning_rate: γ, a scalar >= 0 that may be traced, or a schedule; None (static) for the one that the state of
@@ -82,9 +82,9 @@ def schedule_free(
         >>> path
         [(1.0, 1.0), (1.75, 1.5)]
 
-    The trajectory is that of ``optax.contrib.schedule_free`` at a constant learning rate. Differs from it in that x is
-    kept and not computed from y and z, so β may be 0 and parameters of low precision lose nothing, at the price of one
-    more copy; and in that the weight of a step comes from the learning rate of that step, there of the next one.
+    The trajectory is that of ``optax.contrib.schedule_free`` at a constant learning rate. Here x is stored
+    and not computed from y and z, so β may be 0 and parameters of low precision lose nothing, for one more copy of the
+    parameters. The weight of a step comes from the learning rate of that step, and not of the next one.
 
     References:
         Defazio et al., The road less scheduled, NeurIPS 2024, equations 1 to 3 and algorithm 1.
@@ -121,9 +121,9 @@ def schedule_free(
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra)
         dtype = state.steps.dtype
         largest = jnp.maximum(state.largest_rate, current_rate(state.count, inner_state, dtype))
-        has_rate = state.largest_rate > 0  # then the largest of now is positive too
+        has_rate = state.largest_rate > 0  # then the new largest rate is positive too
         log_ratio = jnp.log(jnp.where(has_rate, state.largest_rate / jnp.where(has_rate, largest, 1.0), 1.0))
-        # The sum of weights in units of the last: summed as they are, 1e-6 each, float32 would soon stand still.
+        # The sum of weights in units of the last one: a float32 sum of numbers like 1e-6 would soon stop growing.
         steps = jnp.where(has_rate, state.steps * jnp.exp(cast(power, dtype) * log_ratio), 0.0) + 1.0
         weight = 1.0 / steps
 

@@ -40,7 +40,7 @@ def sgd(
 
     ``θ ← θ - lr · g``; with momentum ``v ← μ·v + g``, then ``θ ← θ - lr · v``, or ``θ ← θ - lr · (g + μ·v)``
     (Nesterov). With ``convention="keras"`` the learning rate is inside the velocity: ``v ← μ·v - lr · g``, then
-    ``θ ← θ + v``, or ``θ ← θ + μ·v - lr · g``; another trajectory as soon as the rate changes.
+    ``θ ← θ + v``, or ``θ ← θ + μ·v - lr · g``. The trajectory differs when the learning rate changes.
 
     Args:
         learning_rate: scalar >= 0, may be traced; or a schedule.
@@ -115,7 +115,7 @@ def add_momentum(
     """
     check_bool("nesterov", nesterov)
     decay = as_decay("momentum", momentum)
-    # 1 - τ of a double is a double: for a τ near 1, float32 would lose the digits that are left.
+    # Computed in double precision: for τ near 1, 1 - τ in float32 would lose digits.
     share = None if dampening is None else 1.0 - as_number("dampening", dampening, 0.0, 1.0)
     if nesterov and share is not None:
         raise ValueError("nesterov: expected False with dampening, got True")

@@ -47,7 +47,7 @@ def sophia(
     update_interval: ArrayLike = 10,
     mask: Mask = kernels_only,
 ) -> optax.GradientTransformationExtraArgs:
-    """Sophia-H: steps of Newton's method in each coordinate, where that is convex, and never a long one.
+    """Sophia-H: clipped Newton steps in each coordinate, where the loss is convex.
 
     ``m ← β₁·m + (1-β₁)·g``; at the first and then every k-th update ``h ← β₂·h + (1-β₂)·w⊙∇²f·w`` with normal w; then
     ``θ ← θ - lr · (clip(m / max(γ·h, ε), ±1) + λ·θ)``.
@@ -56,10 +56,10 @@ def sophia(
         learning_rate: scalar >= 0, may be traced; or a schedule.
         b1: β₁, in [0, 1); may be traced.
         b2: β₂, in [0, 1); may be traced.
-        gamma: γ > 0; may be traced. Right if 10 to 50 % of the coordinates are not clipped.
+        gamma: γ > 0; may be traced. Tune it so that 10 to 50 % of the coordinates are not clipped.
         eps: ε > 0; may be traced.
         weight_decay: λ >= 0, may be traced; None (static) for none.
-        key: a PRNG key, for the probes w: update t uses ``fold_in(key, t)``.
+        key: a PRNG key for the random vectors w; update t uses ``fold_in(key, t)``.
         update_interval: k, an integer >= 1; may be traced.
         mask: static; the leaves that decay, see :mod:`jaxopt_nn.trees`.
 
@@ -81,8 +81,8 @@ def sophia(
         >>> float(updates)  # a long step, clipped
         -0.5
 
-    Differs from ``optax.contrib.sophia``, which corrects the bias of m (the paper does not), takes h as it was before
-    the update, draws signs for w, from one fixed key, and needs the loss itself.
+    Differs from ``optax.contrib.sophia``, which corrects the bias of m (the paper does not), uses h from before the
+    update, draws signs for w from one fixed key, and needs the loss itself.
 
     References:
         Liu et al., Sophia, ICLR 2024, algorithms 1 (Hutchinson's estimator) and 3.
@@ -108,7 +108,7 @@ def scale_by_sophia(
         b2: β₂, in [0, 1); may be traced.
         gamma: γ > 0; may be traced.
         eps: ε > 0; may be traced.
-        key: a PRNG key, for the probes.
+        key: a PRNG key for the random vectors.
         update_interval: k, an integer >= 1; may be traced.
 
     Returns:
@@ -161,14 +161,14 @@ def scale_by_sophia(
         due = state.count % cast(interval, jnp.int32) == 0
         if isinstance(due, jax.core.Tracer):
             nu = jax.lax.cond(due, estimated, lambda h: h, state.nu)
-        else:  # Without jit, a cond would compile a gradient function that is made anew at each step.
+        else:  # Without jit, a cond would compile a new gradient function at each step.
             nu = estimated(state.nu) if due else state.nu
 
         def leaf(g: Array, m: Array, h: Array) -> tuple[Any, ...]:
             dtype = m.dtype
             m = cast(first.rate, dtype) * m + cast(first.complement, dtype) * g.astype(dtype)
             step = m / jnp.maximum(cast(factor, dtype) * h, cast(epsilon, dtype))
-            # What is not finite must be seen: a clip would make it a step like any other.
+            # Values that are not finite must show; a clip would hide them.
             return jnp.where(jnp.isfinite(m), jnp.clip(step, -1.0, 1.0), m).astype(g.dtype), m
 
         updates, mu = map_leaves(leaf, 2, updates, state.mu, nu)

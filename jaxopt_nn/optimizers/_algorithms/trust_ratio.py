@@ -1,7 +1,7 @@
-"""Layer-wise learning rates for large batches: the trust ratio, LARS (of SGD) and LAMB (of Adam).
+"""Learning rates for each layer, for large batches: the trust ratio, LARS (SGD) and LAMB (Adam).
 
-A layer is a leaf. Its trust ratio, the norm of its weights over that of its update, makes the relative size of each
-layer's step the same.
+A layer is a leaf here. Its trust ratio is the norm of its weights over the norm of its update. It makes every layer's
+step equally large, relative to its weights.
 """
 
 from typing import Any, Literal
@@ -35,7 +35,7 @@ def lamb(
     mask: Mask = kernels_only,
     trust_ratio_mask: Mask = every_leaf,
 ) -> optax.GradientTransformationExtraArgs:
-    """LAMB: Adam, with the step of each layer as large, relative to its weights, as that of any other.
+    """LAMB: Adam, with steps that are equally large in each layer, relative to its weights.
 
     ``u = m̂ / (√v̂ + ε) + λ·θ`` with m̂ and v̂ as in :func:`adam`, then ``θ ← θ - lr · (‖θ‖ / ‖u‖) · u``, leaf by leaf.
     The ratio is 1 where a norm is 0.
@@ -47,8 +47,8 @@ def lamb(
         eps: ε > 0; may be traced.
         weight_decay: λ >= 0, may be traced; None (static) for none.
         mask: static; the leaves that decay, see :mod:`jaxopt_nn.trees`.
-        trust_ratio_mask: static; the leaves with a trust ratio. Biases and scales of normalizations, which begin small,
-            learn faster without.
+        trust_ratio_mask: static; the leaves with a trust ratio. Biases and scales of normalizations, which are small
+            at first, learn faster without it.
 
     Returns:
         The optimizer. Its ``update`` needs ``params``.
@@ -65,7 +65,7 @@ def lamb(
         0.5
 
     Equal to ``optax.lamb``, where λ is 0 if not given and every leaf decays (``trees.every_leaf``). Differs from
-    Keras's, whose decay is no part of ``u`` and whose ε is 1e-7.
+    Keras's, where the decay is not in ``u``, and ε is 1e-7.
 
     References:
         You et al., Large batch optimization for deep learning: training BERT in 76 minutes, ICLR 2020, algorithm 2.
@@ -90,7 +90,7 @@ def lars(
     """LARS: SGD with momentum, with a learning rate of its own for each layer.
 
     ``u = g + λ·θ``, ``v ← lr · η · ‖θ‖ / (‖u‖ + ε) · u + μ·v``, then ``θ ← θ - v``, leaf by leaf. In the paper the
-    ratio is ``‖θ‖ / (‖g‖ + λ·‖θ‖ + ε)``. It is 1, and η with it, where ‖θ‖ or ‖u‖ is 0.
+    ratio is ``‖θ‖ / (‖g‖ + λ·‖θ‖ + ε)``. Where ‖θ‖ or ‖u‖ is 0, the ratio and η are 1.
 
     Args:
         learning_rate: scalar >= 0, may be traced; or a schedule.
@@ -117,7 +117,7 @@ def lars(
         >>> [round(u, 4) for u in updates.tolist()]  # 0.1 · 5 / 100 · g
         [-0.3, -0.4]
 
-    "optax" is equal to ``optax.lars``, but for the mask: there every leaf decays (``trees.every_leaf``).
+    "optax" equals ``optax.lars`` except for the mask: there every leaf decays (``trees.every_leaf``).
 
     References:
         You, Gitman and Ginsburg, Large batch training of convolutional networks, 2017, algorithm 1 and equation 6.
@@ -137,12 +137,12 @@ def scale_by_trust_ratio(
 ) -> optax.GradientTransformation:
     """Makes the norm of each leaf's update a fixed part of the norm of its parameters.
 
-    ``u ← η · ‖θ‖ / (‖u‖ + ε) · u``, leaf by leaf; ``u`` stays as it is where a norm is 0 or not finite.
+    ``u ← η · ‖θ‖ / (‖u‖ + ε) · u``, leaf by leaf; ``u`` is not changed where a norm is 0 or not finite.
 
     Args:
         trust_coefficient: η >= 0; may be traced.
         eps: ε >= 0; may be traced.
-        mask: static; the leaves to scale, see :mod:`jaxopt_nn.trees`. The others pass.
+        mask: static; the leaves to scale, see :mod:`jaxopt_nn.trees`. The others are not changed.
 
     Returns:
         The transform, stateless. Its ``update`` needs ``params``.
@@ -157,8 +157,8 @@ def scale_by_trust_ratio(
         >>> transform.update(jnp.array([0.0, 0.1]), transform.init(params), params)[0].tolist()
         [0.0, 5.0]
 
-    Equal to ``optax.scale_by_trust_ratio`` (``min_norm=0``); a leaf with an infinite norm passes, where that makes it 0
-    or NaN.
+    Equal to ``optax.scale_by_trust_ratio`` (``min_norm=0``); a leaf with an infinite norm is not changed, while
+    optax makes it 0 or NaN.
 
     References:
         You, Gitman and Ginsburg, 2017, equation 6. You et al., ICLR 2020, algorithm 2 with φ(z) = z.
@@ -174,7 +174,7 @@ def _trust_ratio(
     decay: Number | None = None,
     decay_mask: Mask = every_leaf,
 ) -> optax.GradientTransformation:
-    """The transform; with a decay, it also adds the decayed weights, whose norm is then a term of its own."""
+    """The transform. With a decay it also adds the decayed weights, and their norm is a separate term."""
     coefficient, epsilon = as_number("trust_coefficient", trust_coefficient), as_number("eps", eps)
     check_mask(name, mask)
     check_mask("mask", decay_mask)

@@ -1,8 +1,8 @@
-"""Numbers that keep their digits between a factory's argument and a leaf's arithmetic.
+"""Hyperparameters in full precision, and functions with finite derivatives at 0.
 
-A hyperparameter given as a Python or NumPy number stays a double until it is cast, once, to the dtype of the
-arithmetic; a traced one is at least float32. So no decay rate is ever a bfloat16 (0.999 would be 1), and no ε a
-float16 (1e-8 would be 0).
+A hyperparameter that is a Python or NumPy number stays a double until it is cast, once, to the dtype of the arithmetic.
+A traced one is at least float32. So no decay rate becomes a bfloat16 (0.999 would be 1), and no ε a float16 (1e-8 would
+be 0).
 """
 
 import math
@@ -33,12 +33,12 @@ Number = Any
 
 
 class Decay(NamedTuple):
-    """A decay rate β and what follows from it, computed in the factory: outside of any training loop.
+    """A decay rate β, with 1 - β and log β, which are computed once, outside of the training loop.
 
     Attributes:
         rate: β.
-        complement: 1 - β. A double if β is one, so no digits are lost; for an array exact from 1/2 on (Sterbenz).
-        log: log β; for an array, a finite stand-in where β is 0.
+        complement: 1 - β. A double if β is one, so no digits are lost; for an array it is exact if β >= 1/2 (Sterbenz).
+        log: log β; for an array, a finite number where β is 0.
     """
 
     rate: Number
@@ -56,7 +56,7 @@ def as_number(
     open_high: bool = False,
     whole: bool = False,
 ) -> Number:
-    """Checks that ``value`` is one number within the range, by default 0 or more,, and prepares it."""
+    """Checks that ``value`` is one number within the range, by default 0 or more, and prepares it."""
     check_number(name, value, low, high, open_low=open_low, open_high=open_high, whole=whole)
     if isinstance(value, jax.Array):
         return value.astype(compute_dtype(value))
@@ -68,13 +68,13 @@ def as_decay(name: str, value: ArrayLike) -> Decay:
     rate = as_number(name, value, 0.0, 1.0, open_high=True)
     if isinstance(rate, float):
         return Decay(rate, 1.0 - rate, math.log(rate) if rate > 0.0 else -math.inf)
-    # log β = log 2β + log ½ up to ½, and 0 + log1p(β - 1) from there: near 1 no digit is lost on any backend.
+    # log 2β + log ½ for β up to ½, and log1p(β - 1) above, which loses no digits near 1 on any backend.
     low = jnp.log(2.0 * jnp.clip(rate, jnp.finfo(rate.dtype).tiny, 0.5))
     return Decay(rate, 1.0 - rate, low + jnp.log1p(jnp.maximum(rate, 0.5) - 1.0))
 
 
 def bias_correction(decay: Decay, count: Array, dtype: Any) -> Any:
-    """``1 - β^count`` for ``count >= 1``, without cancellation, and with its derivative in β, at β = 0 too."""
+    """``1 - β^count`` for ``count >= 1``, without cancellation, and with the right derivative also at β = 0."""
     if isinstance(decay.rate, float) and decay.rate == 0.0:
         return cast(1.0, dtype)
     correction = -jnp.expm1(count.astype(dtype) * cast(decay.log, dtype))
@@ -84,13 +84,13 @@ def bias_correction(decay: Decay, count: Array, dtype: Any) -> Any:
 
 
 def next_count(count: Array) -> Array:
-    """``count + 1``; the largest int32 stays where it is."""
+    """``count + 1``, but the largest int32 does not overflow."""
     return jnp.minimum(count, np.iinfo(np.int32).max - 1) + 1
 
 
 @jax.custom_jvp
 def safe_sqrt(x: Array) -> Array:
-    """``√x`` with derivative 0 at 0, where the chain rule makes inf · 0. The forward pass pays nothing for it."""
+    """``√x``, with derivative 0 at 0, where the chain rule would give inf · 0. Costs nothing in the forward pass."""
     return jnp.sqrt(x)
 
 

@@ -1,7 +1,7 @@
-"""What gradient transforms are made of: moments, and maps over the leaves of updates and moments.
+"""The parts of gradient transforms: moments, and maps over the leaves of updates and moments.
 
-The arithmetic of a leaf is done in float32 for float16, bfloat16 and float32, and in float64 for float64. Moments are
-kept in that dtype, and only what leaves a transform has the gradient's dtype again.
+Arithmetic is in float32 for float16, bfloat16 and float32 leaves, and in float64 for float64 leaves. Moments have that
+dtype, and only the updates that a transform returns have the gradient's dtype.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 Convention = Literal["optax", "torch", "keras"]
-"""Whose formula, where the libraries have different ones under one name."""
+"""The library whose formula is used, if libraries differ under one name."""
 
 
 def check_convention(convention: str, *allowed: str) -> None:
@@ -42,14 +42,14 @@ def check_convention(convention: str, *allowed: str) -> None:
 
 
 def transform(init: Callable[..., Any], update: Callable[..., tuple[PyTree, Any]]) -> optax.GradientTransformation:
-    """The pair, checked alike in all: parameters are floating-point numbers, and updates have their tree and shapes.
+    """The transform, which checks that parameters are floating-point, and that updates have their tree and shapes.
 
-    What no gradient fits is refused before it is broadcast. The cast is to optax's types: there a state may be few
-    things that a type checker knows.
+    A gradient of another shape raises, and is not broadcast. The cast is for type checkers: optax's type of a state is
+    narrower than what it accepts.
     """
 
     def checked_init(params: Params) -> Any:
-        state = init(params)  # which may know better what it takes
+        state = init(params)  # it may raise a better message
         check_real("params", params, or_complex=True)
         return state
 
@@ -64,9 +64,9 @@ def transform(init: Callable[..., Any], update: Callable[..., tuple[PyTree, Any]
 def transform_extra(
     init: Callable[..., Any], update: Callable[..., tuple[PyTree, Any]]
 ) -> optax.GradientTransformationExtraArgs:
-    """The same for an ``update`` that takes extra arguments, to hand them to the optimizer inside.
+    """The same for an ``update`` that takes extra arguments, and passes them to the optimizer inside.
 
-    What the parameters may be is up to that: one that is frozen may be an integer.
+    The optimizer inside checks the parameters: one that is frozen may be an integer.
     """
 
     def checked_update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
@@ -78,7 +78,7 @@ def transform_extra(
 
 
 def stateless(fn: Callable[[PyTree], PyTree]) -> optax.GradientTransformation:
-    """The transform that applies ``fn`` to updates."""
+    """A stateless transform that applies ``fn`` to the updates."""
 
     def update(
         updates: PyTree, state: optax.EmptyState, params: Params | None = None
@@ -92,14 +92,14 @@ def stateless(fn: Callable[[PyTree], PyTree]) -> optax.GradientTransformation:
 def moments_like(params: Params, fill: Any = 0.0) -> PyTree:
     """A state with the shapes (and shardings) of ``params``, in the dtype of their arithmetic, filled with ``fill``."""
     check_real("params", params)
-    # A copy: of a scalar's state, full_like makes the very array that the caller passed as ``fill``.
+    # A copy, because for a scalar full_like returns the array that the caller passed as ``fill``.
     return jax.tree.map(lambda leaf: jnp.array(jnp.full_like(leaf, fill, dtype=compute_dtype(leaf)), copy=True), params)
 
 
 def map_leaves(
     fn: Callable[..., tuple[Any, ...]], outputs: int, updates: PyTree, *states: PyTree
 ) -> tuple[PyTree, ...]:
-    """``jax.tree.map`` for a function that returns ``outputs`` arrays for each leaf: it gives as many trees."""
+    """``jax.tree.map`` for a function that returns ``outputs`` arrays for each leaf; returns as many trees."""
     for state in states:
         check_match(updates, state)
     check_real("updates", updates)
@@ -139,7 +139,7 @@ def check_match(updates: PyTree, expected: PyTree) -> None:
 
 
 def _dtype(leaf: Any) -> Any:
-    """The dtype of a number or an array; object of anything else, such as a function or a string."""
+    """The dtype of a number or an array; object for anything else, such as a function or a string."""
     try:
         return jnp.result_type(leaf) if hasattr(leaf, "dtype") or isinstance(leaf, (int, float, complex)) else object
     except TypeError:

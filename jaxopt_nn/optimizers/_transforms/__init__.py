@@ -1,3 +1,3 @@
-"""What changes gradients or updates on their way: clipping, decay, proximal steps, learning rates."""
+"""Transforms of gradients or updates: clipping, weight decay, proximal steps, learning rates."""
 
 __all__: list[str] = []

@@ -1,8 +1,8 @@
-"""Clipping of gradients: by value, by the norm of each leaf, of all of them, or of each unit.
+"""Clipping of gradients: by value, or by the norm of each leaf, of all leaves, or of each unit.
 
-Clipping by a norm records the norm that it met, of all leaves together, in its state. A norm that is not finite (a
-gradient holds inf or NaN) clips nothing: the gradient passes as it came, so that a run's status sees it; scaled, it
-would be a mixture of zeros and NaN. A norm is not lost to overflow where its gradient is finite.
+Clipping by a norm records the norm of the whole gradient, before clipping, in its state. If the norm is not finite (the
+gradient holds inf or NaN) the gradient is returned unchanged, so that a run's status sees it; scaled, it would be a
+mixture of zeros and NaN. The norm of a finite gradient does not overflow.
 """
 
 from collections.abc import Callable
@@ -83,7 +83,7 @@ def clip_by_norm(max_norm: ArrayLike) -> optax.GradientTransformation:
         max_norm: scalar >= 0; may be traced.
 
     Returns:
-        The transform, with :class:`ClipState`. A leaf whose norm is not finite passes as it is.
+        The transform, with :class:`ClipState`. A leaf whose norm is not finite is returned unchanged.
 
     Raises:
         ValueError: ``max_norm`` is negative or not finite.
@@ -108,8 +108,8 @@ def clip_by_norm(max_norm: ArrayLike) -> optax.GradientTransformation:
 def clip_by_global_norm(max_norm: ArrayLike, *, convention: Convention = "optax") -> optax.GradientTransformation:
     """Scales all leaves alike so that the Euclidean norm of the whole tree is at most ``max_norm``.
 
-    ``g ← g · min(1, max_norm / ‖g‖)``, with ``‖g‖`` over all elements of all leaves. A gradient below the limit is not
-    touched, not by a rounding.
+    ``g ← g · min(1, max_norm / ‖g‖)``, with ``‖g‖`` over all elements of all leaves. A gradient below the limit keeps
+    every bit.
 
     Args:
         max_norm: scalar >= 0; may be traced.
@@ -117,8 +117,8 @@ def clip_by_global_norm(max_norm: ArrayLike, *, convention: Convention = "optax"
             "keras" (``global_clipnorm``) are the formula above.
 
     Returns:
-        The transform, with :class:`ClipState`. A gradient whose norm is not finite passes as it is, where Keras makes
-        all of it NaN; one of norm 0 stays 0.
+        The transform, with :class:`ClipState`. A gradient whose norm is not finite is returned unchanged (Keras makes
+        all of it NaN); one of norm 0 stays 0.
 
     Raises:
         ValueError: ``max_norm`` is negative or not finite, or the convention is unknown.
@@ -130,7 +130,7 @@ def clip_by_global_norm(max_norm: ArrayLike, *, convention: Convention = "optax"
         >>> round(float(updates["a"]), 6), round(float(updates["b"]), 6)
         (0.6, 0.8)
 
-    Equal to ``optax.clip_by_global_norm`` where that is finite.
+    Equal to ``optax.clip_by_global_norm`` if that is finite.
 
     References:
         Pascanu, Mikolov and Bengio, On the difficulty of training recurrent neural networks, 2013, algorithm 1.
@@ -143,16 +143,16 @@ def clip_by_global_norm(max_norm: ArrayLike, *, convention: Convention = "optax"
 def clip_adaptively(clipping: ArrayLike, eps: ArrayLike = 1e-3) -> optax.GradientTransformation:
     """Adaptive gradient clipping (AGC): limits each unit's gradient to a part of the unit's parameters.
 
-    ``g_i ← g_i · min(1, clipping · max(‖θ_i‖, ε) / ‖g_i‖)``, where a unit i is a slice along the last axis, what goes
-    into one output; of a leaf of one axis or none, the whole leaf.
+    ``g_i ← g_i · min(1, clipping · max(‖θ_i‖, ε) / ‖g_i‖)``, where a unit i is the slice of the weights of one output
+    (last axis), or the whole leaf if it has fewer than two axes.
 
     Args:
         clipping: scalar >= 0, such as 0.01; may be traced.
         eps: ε > 0, for units whose parameters are 0; may be traced.
 
     Returns:
-        The transform, with :class:`ClipState`. Its ``update`` needs ``params``. A unit whose norm is not finite passes
-        as it is.
+        The transform, with :class:`ClipState`. Its ``update`` needs ``params``. A unit whose norm is not finite is
+        returned unchanged.
 
     Raises:
         ValueError: a number is out of its range; at ``update``, no params came.
@@ -165,8 +165,8 @@ def clip_adaptively(clipping: ArrayLike, eps: ArrayLike = 1e-3) -> optax.Gradien
         >>> [round(u, 4) for u in updates[0].tolist()]  # the first unit had the norm 8, the second has 0.2
         [0.2, 0.1]
 
-    Equal to ``optax.adaptive_grad_clip`` for kernels of two and four axes; there, one of three axes is taken for
-    attention, with units along the last two.
+    Equal to ``optax.adaptive_grad_clip`` for kernels of two and four axes. optax takes a kernel of three axes for one
+    of attention, with units along the last two.
 
     References:
         Brock et al., High-performance large-scale image recognition without normalization, 2021, equation 3.
@@ -194,7 +194,7 @@ def clip_adaptively(clipping: ArrayLike, eps: ArrayLike = 1e-3) -> optax.Gradien
 
 
 def _clip_by_norm(clip: Callable[[list[Array]], tuple[list[Array], Array]]) -> optax.GradientTransformation:
-    """The transform of a function of leaves that returns them clipped, and their norm."""
+    """The transform made from a function of leaves that returns the clipped leaves and their norm."""
 
     def update(updates: PyTree, state: ClipState, params: Params | None = None) -> tuple[PyTree, ClipState]:
         del params, state
@@ -218,7 +218,7 @@ def _record(norms: list[Array]) -> ClipState:
 
 
 def _rescale(arrays: list[Array], bound: Any, eps: float = 0.0) -> tuple[list[Array], Array]:
-    """Arrays, all scaled by the one factor that brings their common norm down to ``bound``; and that norm."""
+    """The arrays, scaled by one factor so that their common norm is at most ``bound``, and the norm before."""
     exact = [array.astype(compute_dtype(array)) for array in arrays]
     norm = _norm(exact)
     factor = _factor(norm, cast(bound, norm.dtype), eps)
@@ -227,7 +227,7 @@ def _rescale(arrays: list[Array], bound: Any, eps: float = 0.0) -> tuple[list[Ar
 
 
 def _factor(norm: Array, limit: Any, eps: float) -> Array:
-    """What brings a norm down to a limit; exactly 1 below it."""
+    """The factor that brings a norm down to a limit; exactly 1 below it."""
     clipped = jnp.isfinite(norm) & (norm + eps > limit)
     return jnp.where(clipped, limit / jnp.where(clipped, norm + eps, 1.0), 1.0)
 
@@ -235,16 +235,16 @@ def _factor(norm: Array, limit: Any, eps: float) -> Array:
 def _unit_norms(array: Array) -> Array:
     """The norms along the last axis of arrays of two axes and more, with the other axes kept."""
     axes = tuple(range(array.ndim - 1)) if array.ndim > 1 else None
-    # The norm is homogeneous: taken of array / largest, it cannot overflow, and the scale is a constant to derivatives.
+    # The norm of array / largest cannot overflow, and the norm is homogeneous. The scale is a constant for derivatives.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(array), axis=axes, keepdims=True, initial=0.0))
     largest = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0)
     return largest * safe_sqrt(jnp.sum((array / largest) ** 2, axis=axes, keepdims=True))
 
 
 def _norm(arrays: list[Array]) -> Array:
-    """The Euclidean norm of all elements; right also where the squares overflow and the norm does not."""
+    """The Euclidean norm of all elements; right also if the squares overflow and the norm does not."""
     norm = _root_of_squares(arrays)
-    # Functions of the module: of closures made anew, a call without jit would compile each anew.
+    # Functions of the module, because an eager call would compile new closures each time.
     return jax.lax.cond(jnp.isfinite(norm), _first, _rescaled_norm, norm, arrays)
 
 

@@ -19,8 +19,8 @@ __all__ = ["add_decayed_weights"]
 def add_decayed_weights(weight_decay: ArrayLike, *, mask: Mask = kernels_only) -> optax.GradientTransformation:
     """Adds a part of the parameters to their updates.
 
-    ``u ← u + λ·θ`` for the leaves that the mask selects. Before :func:`scale_by_learning_rate` in a chain this is
-    decoupled weight decay (:func:`adamw`); before anything that rescales gradients, it is an L2 penalty.
+    ``u ← u + λ·θ`` for the leaves that the mask selects. Right before :func:`scale_by_learning_rate` in a chain this is
+    decoupled weight decay (:func:`adamw`). Before a transform that rescales gradients it is an L2 penalty.
 
     Args:
         weight_decay: λ >= 0; may be traced.
@@ -40,7 +40,7 @@ def add_decayed_weights(weight_decay: ArrayLike, *, mask: Mask = kernels_only) -
         >>> float(updates["kernel"]), float(updates["bias"])
         (1.5, 1.0)
 
-    Differs from ``optax.add_decayed_weights`` in the mask: of paths, by default kernels only.
+    Differs from ``optax.add_decayed_weights`` in the mask, which selects paths, by default kernels only.
     """
     decay = as_number("weight_decay", weight_decay)
     check_mask("mask", mask)

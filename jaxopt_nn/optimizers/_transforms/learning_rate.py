@@ -1,4 +1,4 @@
-"""The last link of an optimizer: minus the learning rate, with a scale and a record of it in the state."""
+"""The last transform of an optimizer: minus the learning rate, which it records, with a scale, in its state."""
 
 from typing import Any, NamedTuple
 
@@ -23,10 +23,10 @@ class LearningRateState(NamedTuple):
     """State of :func:`scale_by_learning_rate`.
 
     Attributes:
-        count: int32 scalar, the number of updates done; None where the learning rate is constant and needs no count.
-        learning_rate: float32 scalar, the learning rate of the last update, scale included; before the first one, the
-            one it will have.
-        scale: float scalar (float32, or float64 where x64 is on), what the learning rate is multiplied by; 1 at first.
+        count: int32 scalar, the number of updates done; None if the learning rate is constant and needs no count.
+        learning_rate: float32 scalar, the learning rate of the last update, with the scale; before the first update,
+            that of the first.
+        scale: float scalar (float32, or float64 where x64 is on), a factor of the learning rate; 1 at first.
             Set it with :func:`scale_learning_rate`.
     """
 
@@ -50,7 +50,8 @@ def scale_by_learning_rate(learning_rate: ArrayLike | Schedule) -> optax.Gradien
 
     Raises:
         ValueError: the learning rate is negative or not finite.
-        TypeError: it is no number and no function of the count alone; while tracing, a schedule computes in Python.
+        TypeError: it is neither a number nor a function of the count alone; or a schedule branches on its count in
+            Python.
 
     Example:
         >>> import jax.numpy as jnp
@@ -59,8 +60,8 @@ def scale_by_learning_rate(learning_rate: ArrayLike | Schedule) -> optax.Gradien
         >>> updates.tolist()
         [-0.5, -0.5]
 
-    Differs from ``optax.scale_by_learning_rate`` in the scale and the record, and in that updates of low precision are
-    multiplied in float32.
+    Differs from ``optax.scale_by_learning_rate`` in the scale and the record, and multiplies updates of low precision
+    in float32.
     """
     if callable(learning_rate):
         check_schedule("learning_rate", learning_rate)
@@ -69,7 +70,7 @@ def scale_by_learning_rate(learning_rate: ArrayLike | Schedule) -> optax.Gradien
 
     def init(params: Params) -> LearningRateState:
         del params
-        # A copy: whoever donates a state must not lose the very array that he passed as the learning rate.
+        # A copy, so that donating a state does not destroy the array that the caller passed as the learning rate.
         return LearningRateState(None, jnp.array(rate, jnp.float32, copy=True), _unit())
 
     def update(
@@ -87,12 +88,12 @@ def current_learning_rate(opt_state: PyTree) -> Array | None:
     """The learning rate of the last update, as an optimizer's state records it.
 
     Args:
-        opt_state: the state of an optimizer: one of ours, or of optax's if made by ``optax.inject_hyperparams``; inside
-            chains and wrappers as well.
+        opt_state: the state of an optimizer of this library, or of optax made by ``optax.inject_hyperparams``, inside
+            of chains and wrappers too.
 
     Returns:
-        The learning rate, scale included (the first in the tree if there are several, as with ``optax.partition``);
-        None if none is recorded, as with a plain optax optimizer.
+        The learning rate, with the scale; if there are several, as with ``optax.partition``, the first in the tree.
+        None if none is recorded, as by most optimizers of optax.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -106,29 +107,28 @@ def current_learning_rate(opt_state: PyTree) -> Array | None:
     for path, leaf in leaves:
         if isinstance(leaf, LearningRateState):
             return leaf.learning_rate
-        # Both last keys count: a moment may well belong to a parameter of somebody's called learning_rate.
+        # The last two keys are compared, because a parameter may be called learning_rate, and have moments.
         if jax.tree_util.keystr(path[-2:], simple=True, separator="/") == "hyperparams/learning_rate":
             return jnp.asarray(leaf)
     return None
 
 
 def scale_learning_rate(opt_state: PyTree, scale: ArrayLike) -> PyTree:
-    """Sets what the learning rate is multiplied by from the next update on.
+    """Sets the factor of the learning rate from the next update on.
 
-    The scale is set and not multiplied into the one that was there. It acts where the learning rate does: inside the
-    velocity, if an optimizer has its learning rate there.
+    It replaces the old factor, and is not multiplied by it. It acts where the learning rate acts, which may be inside
+    of the velocity.
 
     Args:
-        opt_state: the state of one of our optimizers; inside chains and wrappers as well. If it holds several learning
-            rates, as with ``optax.partition``, all are scaled.
-        scale: scalar >= 0, or one a lane for a state of many lanes; may be traced.
+        opt_state: the state of an optimizer of this library, inside of chains and wrappers too. If it holds several
+            learning rates, as with ``optax.partition``, all are scaled.
+        scale: scalar >= 0, or one for each lane if the state has lanes; may be traced.
 
     Returns:
         The state with that scale.
 
     Raises:
-        ValueError: the scale is negative or not finite, or there is no learning rate of ours in the state: optax's own
-            optimizers keep none that could be scaled.
+        ValueError: the scale is negative or not finite, or the state records no learning rate, as those of optax.
 
     Example:
         >>> import jax.numpy as jnp
@@ -150,7 +150,7 @@ def scale_learning_rate(opt_state: PyTree, scale: ArrayLike) -> PyTree:
         if not isinstance(node, LearningRateState):
             return node
         is_scaled = True
-        # A copy each: two states, or a state and the plateau's, must not be one buffer when they are donated.
+        # A copy for each, because two states that share a buffer could not both be donated.
         new = jnp.array(scale, node.scale.dtype, copy=True)
         if new.shape not in ((), node.scale.shape):
             raise ValueError(f"scale: expected one, or one a lane, {node.scale.shape}, got shape {new.shape}")
@@ -193,7 +193,7 @@ def _unit() -> Array:
 
 
 def _effective(dtype: Any, rate: Any, scale: Array) -> Any:
-    """The learning rate that is used, rounded to ``dtype`` once."""
+    """The learning rate with its scale, rounded to ``dtype`` once."""
     exact = promote(dtype, scale.dtype)
     return (cast(rate, exact) * scale.astype(exact)).astype(dtype)
 

@@ -1,7 +1,7 @@
 """Reduction of the learning rate when a metric stops improving.
 
-It is a pair of its own and no gradient transform: it is updated once an epoch, with the epoch's metric, and then
-``scale_learning_rate(opt_state, state.scale)`` hands its scale to the optimizer, as a training run does.
+This is no gradient transform. It is updated once an epoch, with the epoch's metric. Then
+``scale_learning_rate(opt_state, state.scale)`` passes its scale to the optimizer; a training run does that by itself.
 """
 
 from collections.abc import Callable
@@ -20,10 +20,10 @@ class PlateauState(NamedTuple):
     """State of :func:`reduce_on_plateau`. Floats are float32, or float64 where x64 is on.
 
     Attributes:
-        scale: float scalar, what the learning rate is to be multiplied by; 1 at first.
+        scale: float scalar, the factor of the learning rate; 1 at first.
         best: float scalar, the best value so far; inf (or -inf if more is better) before there is one.
         bad_epochs: int32 scalar, the epochs since the last improvement, reduction or cooldown.
-        cooldown_left: int32 scalar, the epochs yet to come of the cooldown.
+        cooldown_left: int32 scalar, the remaining epochs of the cooldown.
     """
 
     scale: Array
@@ -33,14 +33,14 @@ class PlateauState(NamedTuple):
 
 
 class Plateau(NamedTuple):
-    """A rule of when to reduce the learning rate, as a pair of pure functions.
+    """A rule for when to reduce the learning rate, as a pair of pure functions.
 
     Attributes:
         init: ``init() -> PlateauState``.
         update: ``update(value, state, learning_rate=None) -> PlateauState``, called once an epoch with its metric,
-            a scalar. The learning rate, scale included, is that of the epoch's last update, as
-            :func:`current_learning_rate` tells it; only ``min_lr`` and ``min_change`` ask for it.
-        mode: which values are better, as it was said; None if it was not, which is "min".
+            a scalar. The learning rate is that of the epoch's last update, with its scale, from
+            :func:`current_learning_rate`; only ``min_lr`` and ``min_change`` need it.
+        mode: which values are better, as given; None if it was not given, which means "min".
     """
 
     init: Callable[[], PlateauState]
@@ -65,35 +65,36 @@ def reduce_on_plateau(
     """Multiplies the learning rate by ``factor`` after ``patience`` epochs without improvement.
 
     An epoch improves if ``value < best - (rtol·|best| + atol)`` (for "max": ``value > best + …``); NaN and infinite
-    values never do, and before there is a best value all others do. An epoch that does not improve is bad, and so many
-    bad ones in a row reduce the scale, to not less than ``min_scale``:
+    values never do. Before there is a best value, every other value does. An epoch that does not improve is bad. The
+    scale is reduced, to not less than ``min_scale``, after so many bad epochs in a row:
 
     - "torch": ``patience + 1``. In the ``cooldown`` epochs after a reduction no epoch counts as bad.
     - "optax": ``patience`` (0 acts as 1), with the same cooldown.
-    - "keras": ``patience`` (0 acts as 1), and the last epoch of a cooldown counts already: a cooldown of 1 is none.
+    - "keras": ``patience`` (0 acts as 1), and the last epoch of a cooldown already counts, so a cooldown of 1 is none.
 
     Args:
         factor: in (0, 1); may be traced.
         patience: an integer >= 0; may be traced.
         mode: static; whether less of the metric is better ("min"), or more ("max"). None is "min"; a training run
-            refuses it where less of what it monitors is not known to be better.
+            raises for it unless less of what it monitors is known to be better.
         rtol: in [0, 1], may be traced; None (static) for the convention's: 1e-4, and 0 for "keras".
         atol: >= 0, may be traced; None (static) for the convention's: 0, and 1e-4 for "keras".
         cooldown: an integer >= 0; may be traced.
         min_scale: the floor of the scale, in [0, 1]; may be traced.
-        min_lr: the floor of the learning rate, >= 0, may be traced; None (static) for none. It does not lift a learning
-            rate that is below it already. ``update`` then wants the learning rate.
-        min_change: a reduction of the learning rate by this or less is not made, >= 0, may be traced; None (static) to
-            make each. ``update`` then wants the learning rate. It is the ``eps`` of torch, there 1e-8.
+        min_lr: the floor of the learning rate, >= 0, may be traced; None (static) for none. It does not raise a
+            learning rate that is already below. ``update`` then needs the learning rate.
+        min_change: >= 0, may be traced; a reduction of the learning rate by no more than this is not made. None
+            (static) makes every reduction. ``update`` then needs the learning rate. It is torch's ``eps``, which is
+            1e-8 there.
         convention: static; whose trigger, cooldown and thresholds it has, as above.
-        signed_threshold: static; whether the threshold is ``rtol·best + atol``, as in torch and optax. Where the metric
-            is negative, a constant and even a slightly worse value then are improvements, epoch after epoch.
+        signed_threshold: static; whether the threshold is ``rtol·best + atol``, as in torch and optax. If the metric is
+            negative, a constant or even a slightly worse value then counts as an improvement, in every epoch.
 
     Returns:
         The pair.
 
     Raises:
-        ValueError: an argument is out of its range; by ``update``, a learning rate that it wants is missing.
+        ValueError: an argument is out of its range; from ``update``, if a learning rate that it needs is missing.
 
     Example:
         >>> plateau = reduce_on_plateau(factor=0.5, patience=1)
@@ -130,7 +131,7 @@ def reduce_on_plateau(
 
     def improves(value: Array, best: Array) -> Array:
         has_best = jnp.isfinite(best)
-        # Before there is a best value anything finite is an improvement: inf - rtol·inf would be NaN.
+        # Before there is a best value, any finite value is an improvement; inf - rtol·inf would be NaN.
         best = jnp.where(has_best, best, 0.0)
         threshold = _float(rtol) * (best if signed_threshold else jnp.abs(best)) + _float(atol)
         return jnp.isfinite(value) & (~has_best | (sign * (best - value) > threshold))
@@ -142,7 +143,7 @@ def reduce_on_plateau(
         if learning_rate is None:
             raise ValueError("learning_rate: expected the current one, for min_lr and min_change, got None")
         rate = _float(learning_rate)
-        positive = jnp.where(rate > 0, rate, 1.0)  # a learning rate of 0 is reduced no further
+        positive = jnp.where(rate > 0, rate, 1.0)  # a learning rate of 0 cannot be reduced
         new_rate = positive * (lower / scale)
         if min_lr is not None:
             new_rate = jnp.maximum(new_rate, _float(min_lr))
@@ -155,7 +156,7 @@ def reduce_on_plateau(
         counts = cooldown_left <= (1 if convention == "keras" else 0)  # whether a bad epoch counts
         previous_bad_epochs = jnp.where(cooldown_left > 0, 0, state.bad_epochs)
         bad_epochs = jnp.where(improved | ~counts, 0, previous_bad_epochs + 1)
-        # Patience of 0 is one bad epoch in Keras, too; optax would reduce on improvements then.
+        # In Keras, too, a patience of 0 is one bad epoch; optax would then reduce at improvements.
         limit = jnp.asarray(patience) if convention == "torch" else jnp.maximum(jnp.asarray(patience), 1) - 1
         reduced = bad_epochs > limit
         return PlateauState(

@@ -1,7 +1,7 @@
-"""Penalties and constraints that act on the weights after an update, and not through its gradient.
+"""Penalties and constraints that act on the weights after an update, and not through the gradient.
 
-A gradient step on abs(w) jumps over 0 and back; its proximal step ends there. So L1 by proximal steps gives weights
-that are exactly 0, and with an adaptive optimizer (Adam) it is decoupled, as weight decay is in AdamW: not rescaled.
+A gradient step on abs(w) jumps over 0 and back, while a proximal step stops at 0. So L1 by proximal steps gives weights
+that are exactly 0. With an adaptive optimizer it is decoupled, as weight decay is in AdamW: it is not rescaled.
 """
 
 from typing import Any
@@ -31,15 +31,15 @@ def proximal_l1(
 ) -> optax.GradientTransformationExtraArgs:
     """L1 by proximal steps: after each update, weights shrink towards 0 by lr·strength, and stop there.
 
-    ``v = θ + u``, then ``θ ← sign(v)·max(abs(v) - lr·λ, 0)``. With :func:`sgd` and all of the data this is ISTA for
+    ``v = θ + u``, then ``θ ← sign(v)·max(abs(v) - lr·λ, 0)``. With :func:`sgd` and full batches this is ISTA for
     loss + λ·Σ abs(w), the objective of :func:`jaxopt_nn.penalties.l1`.
 
     Args:
-        optimizer: any optimizer of the optax protocol; what changes its updates belongs inside, not behind it.
+        optimizer: any optimizer of the optax protocol; transforms that change its updates belong inside.
         strength: λ >= 0; may be traced.
         mask: static; the leaves that shrink, see :mod:`jaxopt_nn.trees`.
-        learning_rate: lr, a scalar >= 0 that may be traced; None (static) for the one that the state of the optimizer
-            records, as those of this library do: that of a schedule or plateau as well.
+        learning_rate: lr, a scalar >= 0 that may be traced; None (static) for the one that the optimizer's
+            state records, also if it comes from a schedule or a plateau. All optimizers of this library record it.
 
     Returns:
         The optimizer, with the state of the one inside. Its ``update`` needs ``params``.
@@ -139,17 +139,17 @@ def proximal_elastic_net(
 
 
 def constrain_max_norm(max_norm: ArrayLike, *, mask: Mask = kernels_only) -> optax.GradientTransformation:
-    """Keeps the norm of the weights into each unit at ``max_norm`` or below: a projection, for the end of a chain.
+    """Keeps the norm of each unit's weights at ``max_norm`` or below: a projection, for the end of a chain.
 
-    ``v = θ + u``, then ``θ_i ← v_i · min(1, max_norm / ‖v_i‖)``, where a unit i is a slice along the last axis, what
-    goes into one output: ``optax.chain(optimizers.sgd(0.1), optimizers.constrain_max_norm(3.0))``.
+    ``v = θ + u``, then ``θ_i ← v_i · min(1, max_norm / ‖v_i‖)``, where a unit i is the slice of the weights of one
+    output (last axis): ``optax.chain(optimizers.sgd(0.1), optimizers.constrain_max_norm(3.0))``.
 
     Args:
         max_norm: scalar > 0; may be traced.
         mask: static; the leaves that are constrained, see :mod:`jaxopt_nn.trees`; those of two axes or more.
 
     Returns:
-        The transform, without state. Its ``update`` needs ``params``. A unit whose norm is not finite passes as it is.
+        The transform, without state. Its ``update`` needs ``params``. A unit whose norm is not finite is not changed.
 
     Raises:
         ValueError: the number is out of its range; at ``init``, the mask selects no leaf, or one of fewer than two
@@ -163,8 +163,8 @@ def constrain_max_norm(max_norm: ArrayLike, *, mask: Mask = kernels_only) -> opt
         >>> [round(w, 4) for w in (params["kernel"] + updates["kernel"]).ravel().tolist()]
         [0.6, 0.1, 0.8, 0.0]
 
-    Differs from ``keras.constraints.MaxNorm(max_value, axis=0)`` for convolutions, where one has to say the axes there;
-    and in that 1e-7 is added to the norm there.
+    Differs from ``keras.constraints.MaxNorm(max_value, axis=0)``, which adds 1e-7 to the norm, and needs the axes of a
+    convolution.
 
     References:
         Srivastava et al., Dropout, 2014, section 5.1; Srebro and Shraibman, Rank, trace-norm and max-norm, 2005.
@@ -196,7 +196,7 @@ def constrain_max_norm(max_norm: ArrayLike, *, mask: Mask = kernels_only) -> opt
 
 
 def _updates_to(fn: Any, mask: Mask, updates: PyTree, params: Params) -> PyTree:
-    """The updates that lead to ``fn(params + updates)`` at the leaves that the mask selects."""
+    """Updates that lead to ``fn(params + updates)``, at the leaves that the mask selects."""
     check_match(updates, params)
     check_real("updates", updates)
     leaves, treedef = jax.tree.flatten(updates)

@@ -1,4 +1,4 @@
-"""The weights to evaluate a model with, where they are not those that are trained."""
+"""The weights to evaluate a model with, if they are not those that are trained."""
 
 from typing import Any
 
@@ -15,20 +15,19 @@ __all__ = ["evaluation_params"]
 
 
 def evaluation_params(opt_state: PyTree, params: Params) -> Params:
-    """The weights to evaluate with, as an optimizer's state holds them.
+    """The weights to evaluate with, from an optimizer's state.
 
-    They are weights alone. Running statistics of activations (BatchNorm) are of the weights that are trained: they do
-    not fit these, and with them a good average can look like a bad one.
+    BatchNorm's running statistics belong to the weights that are trained. They do not fit these weights, and with them
+    a good average can look bad.
 
     Args:
-        opt_state: the state of any optimizer; inside chains and wrappers as well.
+        opt_state: the state of any optimizer; chains and wrappers are searched.
         params: the parameters that are trained.
 
     Returns:
         The average of :func:`weight_ema`, :func:`weight_average` or :func:`schedule_free`, or the slow weights of
-        :func:`lookahead`, with the dtypes of ``params``; of several, the outermost, and the first of those. A leaf
-        that is in none of them (as with :func:`freeze` or ``optax.partition``) is that of ``params``, as all are if
-        the state holds no such weights.
+        :func:`lookahead`, with the dtypes of ``params``. If there are several, the outermost, and the first of these. A
+        leaf that has no such weights (as with :func:`freeze` or ``optax.partition``) is that of ``params``.
 
     Example:
         >>> import jax.numpy as jnp, optax

@@ -1,4 +1,4 @@
-"""Small leaves as one vector: fewer kernels to compile, fewer buffers to hand over, the same numbers."""
+"""Small leaves as one vector, for fewer kernels and fewer buffers, with the same results."""
 
 import math
 from collections.abc import Callable
@@ -20,15 +20,15 @@ __all__ = ["flatten"]
 def flatten(optimizer: optax.GradientTransformation, *, at_most: int = 4096) -> optax.GradientTransformationExtraArgs:
     """The same optimizer, which sees all small leaves of a dtype as one vector.
 
-    An optimizer that treats each number by itself (SGD, Adam and their kin) computes the same. But a program of 1,000
-    small leaves has 3,000 kernels, and a call of it hands over 8,000 buffers, which takes longer than the arithmetic;
-    with two moments of all leaves in a vector each it is a third of both. Larger leaves stay as they are: joining them
-    would cost a copy, and gain nothing. So do leaves whose type says that they are sharded.
+    An optimizer that treats each number by itself (SGD, Adam and their variants) computes the same. A program with
+    1,000 small leaves has 3,000 kernels, and a call passes 8,000 buffers, which takes longer than the arithmetic. With
+    each moment of all leaves in one vector, both are a third. Larger leaves are not joined, which would cost a copy and
+    gain nothing. Neither are leaves whose type says that they are sharded.
 
-    Inside, the parameters are a dict: the paths of the large leaves, and ``"flattened float32"`` (or another dtype)
-    for the vector. So what looks at paths or at leaves stays outside: masks of decay, trust ratios, clipping by a
-    leaf's norm, Muon, Adafactor. What asks for the norm of the whole gradient, for ``value_fn`` or for ``grad_fn``
-    (SAM, L-BFGS) is the same inside.
+    The optimizer inside sees a dictionary: the large leaves by their paths, and ``"flattened float32"`` (or another
+    dtype) for the vector. So transforms that look at paths or leaves belong outside: masks of weight decay, trust
+    ratios, clipping by a leaf's norm, Muon, Adafactor. The norm of the whole gradient, ``value_fn`` and ``grad_fn``
+    (SAM, L-BFGS) are the same inside.
 
     Args:
         optimizer: any optimizer of the optax protocol that treats each number by itself.
@@ -76,7 +76,7 @@ def flatten(optimizer: optax.GradientTransformation, *, at_most: int = 4096) -> 
 
 
 def _flatten_small(tree: PyTree, at_most: int) -> tuple[dict[str, Array], Callable[[dict[str, Array]], PyTree]]:
-    """The tree as the optimizer sees it, and the function that makes a tree of what it answers."""
+    """The tree as the optimizer inside sees it, and a function that undoes this."""
     leaves = [(path, jnp.asarray(leaf)) for path, leaf in named_leaves(tree)]
     is_small = [leaf.size <= at_most and not _is_sharded(leaf) for _, leaf in leaves]
     pairs = zip(is_small, leaves, strict=True)
@@ -102,5 +102,5 @@ def _flatten_small(tree: PyTree, at_most: int) -> tuple[dict[str, Array], Callab
 
 
 def _is_sharded(leaf: Array) -> bool:
-    """Whether JAX's types say so, as they do on a mesh of explicit axes: then it fits in no vector with others."""
+    """Whether its type says so, as on a mesh of explicit axes. Such a leaf cannot be joined with others."""
     return any(part is not None for part in jax.typeof(leaf).sharding.spec)

@@ -1,4 +1,4 @@
-"""Freezing: parameters that a training run leaves as they are, to the bit."""
+"""Freezing: parameters that training does not change, to the bit."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ __all__ = ["FrozenState", "freeze", "frozen_paths"]
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Frozen:
-    """Paths of frozen leaves, as a part of a state that is no array.
+    """Paths of frozen leaves, as static data in a state.
 
     Attributes:
         paths: in the order of the leaves.
@@ -40,13 +40,13 @@ class FrozenState(NamedTuple):
 
 
 def freeze(optimizer: optax.GradientTransformation, frozen: Mask) -> optax.GradientTransformationExtraArgs:
-    """The same optimizer for some of the leaves; the others stay as they are, to the bit.
+    """The same optimizer, which does not change some of the leaves, to the bit.
 
-    A frozen leaf has no optimizer state, is neither decayed nor carried on by momentum, and counts in no norm. A
-    :func:`~jaxopt_nn.training.make_step` does not even compute its gradient. Put it around the whole optimizer.
+    A frozen leaf has no optimizer state. Weight decay and momentum do not move it, and it counts in no norm.
+    :func:`~jaxopt_nn.training.make_step` does not even compute its gradient. Put ``freeze`` around the whole optimizer.
 
-    Parameters alone are frozen. The running statistics of a BatchNorm are no parameters but model state, which a
-    forward pass in training moves and no optimizer sees: with ``"batch_norm_0/*"`` frozen they still follow the data.
+    Only parameters are frozen. The running statistics of a BatchNorm are model state, which no optimizer sees: with
+    ``"batch_norm_0/*"`` frozen they still follow the data. :func:`jaxopt_nn.layers.eval_mode` holds them too.
 
     Args:
         optimizer: any optimizer of the optax protocol. One that asks for ``value_fn`` or ``grad_fn`` (L-BFGS, a line
@@ -54,7 +54,7 @@ def freeze(optimizer: optax.GradientTransformation, frozen: Mask) -> optax.Gradi
         frozen: static; the leaves to freeze, see :mod:`jaxopt_nn.trees`: ``"dense_0/*"``, or ``["embed*", "*/scale"]``.
 
     Returns:
-        The optimizer. The updates of frozen leaves are -0, the number that changes no other when it is added.
+        The optimizer. The updates of frozen leaves are -0, since adding it changes no number.
 
     Raises:
         ValueError: there is no pattern; at ``init``, a pattern matches no path, or everything is frozen.

@@ -1,4 +1,4 @@
-"""Parameter groups: an optimizer, or a factor of the learning rate, for each part of a model."""
+"""An optimizer, or a factor of the learning rate, for each part of a model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ def parameter_groups(
     """An optimizer of its own for each group of leaves.
 
     An optimizer that asks for ``value_fn`` or ``grad_fn`` (L-BFGS, a line search, :func:`sam`, :func:`sophia`) gets
-    that of its group, with all other leaves as they were before the step.
+    that of its group, with all other leaves held at their values before the step.
 
     Args:
         groups: pattern of paths to optimizer (see :mod:`jaxopt_nn.trees`). A leaf belongs to the first pattern that
@@ -55,7 +55,7 @@ def parameter_groups(
 def partition(
     optimizers: Mapping[str, optax.GradientTransformationExtraArgs], label: Callable[[PyTree], list[str]]
 ) -> optax.GradientTransformationExtraArgs:
-    """``optax.partition``, but that each optimizer may ask for functions of its own part of the parameters.
+    """``optax.partition``, but optimizers can ask for functions of their part of the parameters.
 
     Args:
         optimizers: name to optimizer.
@@ -95,9 +95,9 @@ def partition(
 
 
 def scale_by_path(factors: Mapping[str, ArrayLike]) -> optax.GradientTransformation:
-    """Multiplies the updates of some leaves: at the end of a chain, their own learning rates.
+    """Multiplies the updates of some leaves. At the end of a chain this gives them learning rates of their own.
 
-    ``u ← factor · u`` for the leaves that belong to a pattern; the others pass.
+    ``u ← factor · u`` for the leaves that match a pattern; the others are not changed.
 
     Args:
         factors: pattern of paths to factor, a scalar >= 0 that may be traced. A leaf belongs to the first pattern that
@@ -124,10 +124,10 @@ def scale_by_path(factors: Mapping[str, ArrayLike]) -> optax.GradientTransformat
 
 
 def scale_by_depth(patterns: Sequence[str], decay: ArrayLike) -> optax.GradientTransformation:
-    """Layer-wise learning rates: they fall by ``decay`` from each group of layers to the one below it.
+    """Learning rates that fall by a factor of ``decay`` from each group of layers to the one before it.
 
-    ``u ← decay^(L - 1 - l) · u`` for the leaves that match pattern l of L, first layers first: the last group learns at
-    the full rate. Put it at the end of a chain.
+    ``u ← decay^(L - 1 - l) · u`` for the leaves that match pattern l of L, from the first layers to the last. The last
+    group has the full rate. Put it at the end of a chain.
 
     Args:
         patterns: static; patterns of paths, from the input to the output.
@@ -137,7 +137,7 @@ def scale_by_depth(patterns: Sequence[str], decay: ArrayLike) -> optax.GradientT
         The transform, stateless.
 
     Raises:
-        ValueError: ``decay`` is out of its range, or a pattern stands there twice; at ``update``, one has no leaf.
+        ValueError: ``decay`` is out of its range, or a pattern is given twice; at ``update``, a pattern has no leaf.
         TypeError: ``patterns`` is no sequence of patterns.
 
     Example:
@@ -187,7 +187,7 @@ def _patterns(name: str, what: str, mapping: Any) -> tuple[str, ...]:
 
 
 def _label(name: str, patterns: tuple[str, ...], tree: PyTree, rest: str | None = None) -> list[str]:
-    """The first pattern that each leaf matches; ``rest`` where none does, which is an error if None."""
+    """The first pattern that each leaf matches; ``rest`` if none does, which is an error if ``rest`` is None."""
     chosen = [select(name, pattern, tree) for pattern in patterns]
     labels: list[str] = []
     for (path, _), *matches in zip(named_leaves(tree), *chosen, strict=True):

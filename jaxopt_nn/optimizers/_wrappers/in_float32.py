@@ -1,4 +1,4 @@
-"""Float32 for optimizers from elsewhere, whose state and arithmetic have the dtype of the parameters."""
+"""Float32 for optimizers of other libraries, whose state and arithmetic have the dtype of the parameters."""
 
 from typing import Any
 
@@ -16,10 +16,10 @@ __all__ = ["in_float32"]
 
 
 def in_float32(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """The same optimizer, which sees parameters and gradients of low precision in float32, and so has its state there.
+    """The same optimizer, which sees parameters and gradients of low precision in float32, and so its state is float32.
 
-    The optimizers of this library compute and keep their state so anyway; this is for those of optax. Leaves of
-    float32 and float64 are what they were.
+    This is for optimizers of optax; those of this library do so by themselves. Float32 and float64 leaves are not
+    changed.
 
     Args:
         optimizer: any optimizer of the optax protocol.

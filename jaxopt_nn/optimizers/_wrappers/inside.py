@@ -1,4 +1,4 @@
-"""What a wrapper hands to the optimizer inside, which may see another tree of parameters than the wrapper does."""
+"""Arguments for the optimizer inside of a wrapper, which may see another tree of parameters than the wrapper."""
 
 import functools
 import inspect
@@ -21,7 +21,7 @@ def as_optimizer(name: str, optimizer: Any) -> optax.GradientTransformationExtra
     if isinstance(optimizer, optax.GradientTransformation):
         return optax.with_extra_args_support(optimizer)
     init, update = getattr(optimizer, "init", None), getattr(optimizer, "update", None)
-    # A Plateau is a pair of functions of these names too, but its init takes nothing.
+    # A Plateau has functions of these names too, but its init takes no argument.
     if isinstance(optimizer, type) or not (callable(init) and callable(update) and takes(init, None)):
         call = f": call it, such as {optimizer.__name__}(1e-3)" if inspect.isroutine(optimizer) else ""
         raise TypeError(
@@ -36,15 +36,15 @@ def translate_extra(
     """The extra arguments of an update, for an optimizer that sees another tree than the caller has.
 
     Args:
-        extra: as they came. ``grad`` is a gradient; ``value_fn``, ``obj_fn`` and ``grad_fn`` are functions of
-            parameters. All others pass.
-        inward: makes of a tree like the caller's parameters one like those that the optimizer sees.
-        outward: the other way round.
+        extra: the arguments. ``grad`` is a gradient; ``value_fn``, ``obj_fn`` and ``grad_fn`` are functions of
+            parameters. All others are passed on.
+        inward: from a tree like the caller's parameters to one like those of the optimizer inside.
+        outward: the inverse.
     """
 
     def translate(fn: Any, translate_result: Callable[[Any], Any]) -> Any:
         if not callable(fn):
-            return fn  # whoever wants to call it says so
+            return fn  # if the optimizer calls it, it raises its own message
 
         @functools.wraps(fn)  # optax's line searches read its signature
         def translated(params: PyTree, *args: Any, **kwargs: Any) -> Any:
@@ -60,13 +60,13 @@ def translate_extra(
 
 
 def select_leaves(tree: PyTree, chosen: Sequence[bool]) -> PyTree:
-    """The tree with None, which is no leaf, in the place of each leaf that is not chosen."""
+    """The tree with None, which is no leaf, instead of each leaf that is not chosen."""
     leaves, treedef = jax.tree.flatten(tree)
     return treedef.unflatten([leaf if is_in else None for leaf, is_in in zip(leaves, chosen, strict=True)])
 
 
 def replace_leaves(part: PyTree, whole: PyTree, chosen: Sequence[bool]) -> PyTree:
-    """The tree ``whole`` with the leaves of ``part`` in the place of those that are chosen."""
+    """The tree ``whole``, with the leaves of ``part`` instead of those that are chosen."""
     leaves, treedef = jax.tree.flatten(whole)
     parts = iter(jax.tree.leaves(part))
     return treedef.unflatten([next(parts) if is_in else leaf for leaf, is_in in zip(leaves, chosen, strict=True)])

@@ -34,16 +34,15 @@ def lookahead(
 ) -> optax.GradientTransformationExtraArgs:
     """K steps of an optimizer forward, then a part of the way back.
 
-    The parameters are the fast weights θ. After every k-th update of theirs the slow weights φ follow,
-    ``φ ← φ + α·(θ - φ)``, and the fast ones go on from there, ``θ ← φ``. Both begin at the initial parameters.
+    The parameters are the fast weights θ. After every k-th update the slow weights φ follow, ``φ ← φ + α·(θ - φ)``, and
+    the fast weights start again from there, ``θ ← φ``. Both begin at the initial parameters.
 
-    Where a model has running statistics of its activations (BatchNorm), those are of the fast weights, and do not fit
-    the slow ones: before you evaluate, pass the training data through the model with the slow weights and
-    ``train=True``, and take the state that comes out.
+    BatchNorm's running statistics belong to the fast weights and do not fit the slow ones. Before you evaluate, make
+    new ones with :func:`jaxopt_nn.training.update_batch_statistics`.
 
     Args:
-        optimizer: the fast one, any of the optax protocol. Its state goes on over a synchronization. What changes its
-            updates belongs inside, not behind it.
+        optimizer: the fast one, any of the optax protocol. A synchronization does not reset its state. Transforms
+            that change its updates belong inside.
         sync_period: k, an integer >= 1; may be traced.
         slow_step_size: α, in [0, 1]; may be traced.
 
@@ -65,8 +64,8 @@ def lookahead(
         >>> path
         [(1.0, 0.0), (1.0, 1.0), (2.0, 1.0), (2.0, 2.0)]
 
-    The trajectory is that of ``optax.lookahead``, which needs a pair of parameters (``LookaheadParams``) where this
-    keeps the slow ones in its state, and a Python number for k.
+    The trajectory is that of ``optax.lookahead``. There the parameters are a pair (``LookaheadParams``), while the slow
+    weights are in the state here, and k has to be a Python number.
 
     References:
         Zhang, Lucas, Hinton and Ba, Lookahead optimizer: k steps forward, 1 step back, NeurIPS 2019, algorithm 1.
@@ -91,7 +90,7 @@ def lookahead(
             return (jnp.where(sync, phi + cast(alpha, phi.dtype) * (theta - phi), phi),)
 
         (slow,) = map_leaves(leaf, 1, fast, state.slow)
-        # Where nothing is synchronized the updates pass as they came, not by way of a sum and a difference.
+        # Without a synchronization the updates are returned unchanged, not as a sum minus a difference.
         (updates,) = map_leaves(
             lambda u, back: (jnp.where(sync, back, u),), 1, updates, updates_to(slow, params, updates)
         )

@@ -1,4 +1,4 @@
-"""The precision in which an optimizer's state is stored: bfloat16 moments in half the memory."""
+"""An optimizer's state stored in low precision: bfloat16 moments in half the memory."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -22,9 +22,9 @@ class StoredState(NamedTuple):
 
     Attributes:
         count: int32 scalar, the number of updates done.
-        key: the key of the roundings; None where they are to the nearest.
+        key: the key for rounding; None to round to the nearest.
         drift: float32 scalar, the relative error ``‖stored - exact‖ / ‖exact‖`` of the last update, over all leaves
-            that are stored in another dtype than they are computed in.
+            that are stored in another dtype than that of the arithmetic.
         inner: the optimizer's state, in the dtypes in which it is stored.
     """
 
@@ -39,10 +39,10 @@ def store_state(
 ) -> optax.GradientTransformationExtraArgs:
     """The same optimizer, with parts of its state stored in other dtypes.
 
-    Each update widens the stored state to the dtype it is computed in, does what the optimizer does, and rounds the
-    result. Hyperparameters are no state: no β is ever rounded. A moving average with β near 1 changes by less than
-    half a bfloat16 step at a time, so that rounding to the nearest loses it: give a ``key``, and it is rounded up or
-    down at random, to the exact number on the average.
+    Each update casts the stored state to the dtype of the arithmetic, calls the optimizer, and rounds the new state.
+    Hyperparameters are no state, so no β is ever rounded. With β near 1, a moving average changes in one step by less
+    than half of the distance between two bfloat16 numbers, so rounding to the nearest would stop it. With a ``key`` it
+    is rounded up or down at random, so that the mean is exact.
 
     Args:
         optimizer: any optimizer of the optax protocol.
@@ -67,7 +67,7 @@ def store_state(
         >>> state.inner[0].mu["kernel"].dtype.name, state.inner[0].nu["kernel"].dtype.name
         ('bfloat16', 'float32')
 
-    Differs from ``optax.adam(mu_dtype=...)`` in that any part of any state may be stored so, and in the rounding.
+    Differs from ``optax.adam(mu_dtype=...)`` in the rounding, and works for any part of any state.
 
     References:
         Gupta et al., Deep learning with limited numerical precision, 2015, section 3 (stochastic rounding).
@@ -112,7 +112,7 @@ def stochastic_round(key: Key, x: Array, dtype: Any) -> Array:
         ``dtype`` has, infinities and NaN stay.
 
     Raises:
-        TypeError: for other dtypes: only of these two is one the truncated other.
+        TypeError: for any other dtype.
 
     Example:
         >>> x = jnp.full(10_000, 1.0 + 2.0**-10)  # a quarter of the way from 1 to the next bfloat16 is 2^-9
@@ -127,8 +127,8 @@ def stochastic_round(key: Key, x: Array, dtype: Any) -> Array:
         )
     if jnp.dtype(dtype) == jnp.float32:
         return x
-    # A bfloat16 is the upper half of a float32. A uniform number of the lower half's size, added to the bits, carries
-    # over into the upper half with the right probability; the rest is cut off.
+    # A bfloat16 is the upper half of a float32. A uniform 16-bit number, added to the bits, carries over into the
+    # upper half with the right probability. Then the lower half is cut off.
     noise = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
     rounded = jax.lax.bitcast_convert_type((bits + noise) & jnp.uint32(0xFFFF0000), jnp.float32)
@@ -168,6 +168,6 @@ def _store(exact: PyTree, targets: PyTree, key: Key | None, count: Array) -> tup
 
 
 def _nearest(leaf: Array, dtype: Any) -> Array:
-    """``leaf`` rounded to a number that ``dtype`` has: a compiler may leave out a cast there and back, but not this."""
+    """``leaf`` rounded to ``dtype``, in its own dtype. A compiler may drop a pair of casts, but not this."""
     kind = jnp.finfo(dtype)
     return jax.lax.reduce_precision(leaf, kind.nexp, kind.nmant)

@@ -1,4 +1,4 @@
-"""Sharpness-aware minimization: any optimizer, with the gradient of a place uphill."""
+"""Sharpness-aware minimization: any optimizer, with the gradient at a point uphill."""
 
 from functools import reduce
 from operator import add
@@ -22,15 +22,15 @@ __all__ = ["sam"]
 def sam(
     optimizer: optax.GradientTransformation, rho: ArrayLike = 0.05, *, adaptive: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    """SAM: the gradient is taken where, within a radius of ρ, the loss is about the largest.
+    """SAM: takes the gradient at the point within a radius of ρ where the loss is largest, to first order.
 
     ``θ ← θ + u(∇f(θ + e))`` with ``e = ρ · g / ‖g‖``, g the gradient at θ, and u the update of the optimizer inside.
     Adaptive: ``e = ρ · θ²·g / ‖θ·g‖``, which does not depend on the scale of the weights. Norms are over all leaves; e
-    is 0 where the norm is.
+    is 0 if the norm is 0.
 
     Args:
         optimizer: any optimizer of the optax protocol.
-        rho: ρ >= 0; may be traced. The authors take 0.05; ten times as much and more if adaptive.
+        rho: ρ >= 0; may be traced. The papers take 0.05, and ten times as much or more if adaptive.
         adaptive: static; whether the radius is relative to each weight.
 
     Returns:

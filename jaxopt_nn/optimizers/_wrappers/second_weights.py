@@ -1,4 +1,4 @@
-"""What the optimizers with a second set of weights, or a second gradient, have in common."""
+"""What optimizers with a second set of weights, or a second gradient, share."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ __all__ = ["apply_updates", "copy_of_params", "gradient_fn", "require_params", "
 
 
 def require_params(what: str, params: Params | None) -> Params:
-    """The parameters, which ``update`` may be called without."""
+    """The parameters; raises if ``update`` was called without them."""
     if params is None:
         raise ValueError(f"params: expected the parameters, got None: {what} needs update(updates, state, params)")
     return params
@@ -38,7 +38,7 @@ def gradient_fn(what: str, grad_fn: Any, params: Params) -> Callable[[Params], P
 
 
 def copy_of_params(params: Params) -> PyTree:
-    """The parameters in the dtype of their arithmetic, in buffers of their own: both may be donated."""
+    """A copy of the parameters in the dtype of their arithmetic, so that both can be donated."""
     check_real("params", params)
     return jax.tree.map(
         lambda leaf: jnp.array(jax.lax.convert_element_type(leaf, compute_dtype(leaf)), copy=True), params
@@ -46,7 +46,7 @@ def copy_of_params(params: Params) -> PyTree:
 
 
 def apply_updates(params: Params, updates: PyTree) -> PyTree:
-    """The parameters that the updates lead to, rounded as they will be, in the dtype of their arithmetic."""
+    """The parameters after the updates, rounded to their dtype, in the dtype of their arithmetic."""
     check_match(updates, params)
     return jax.tree.map(lambda leaf: leaf.astype(compute_dtype(leaf)), optax.apply_updates(params, updates))
 

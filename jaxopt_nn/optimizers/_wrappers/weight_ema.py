@@ -35,19 +35,18 @@ def weight_ema(
     *,
     convention: Convention = "optax",
 ) -> optax.GradientTransformationExtraArgs:
-    """Lets an optimizer be, and keeps a moving average of the weights it leads to, to evaluate with.
+    """Keeps a moving average of the weights, to evaluate with. The optimizer inside is not changed.
 
     ``a ← a + w·(θ - a)`` after each update of θ. "optax": ``w = (1-d) / (1-dᵗ)`` at update t, so that ``a`` is the
-    zero-debiased average, in which θ_i counts in proportion to ``d^(t-i)``. "torch" and "keras": ``w = 1-d``, but 1 at
-    the first update. So the initial weights never count, and ``a`` is θ after the first update in each of them.
+    debiased average, in which θ_i has a weight proportional to ``d^(t-i)``. "torch" and "keras": ``w = 1-d``, but 1 at
+    the first update. In each of them the initial weights never count, and ``a`` is θ after the first update.
 
-    Where a model has running statistics of its activations (BatchNorm), those are of the weights that are trained, and
-    do not fit the average: before you evaluate, pass the training data through the model with the average and
-    ``train=True``, and take the state that comes out.
+    BatchNorm's running statistics belong to the weights that are trained and do not fit the average. Before you
+    evaluate, make new ones with :func:`jaxopt_nn.training.update_batch_statistics`.
 
     Args:
-        optimizer: any optimizer of the optax protocol. What changes its updates belongs inside, not behind it: the
-            average is of the parameters plus the updates that come out of here.
+        optimizer: any optimizer of the optax protocol. Transforms that change its updates belong inside, because
+            the average is of the parameters plus the updates that this wrapper returns.
         decay: d, in [0, 1); may be traced.
         convention: static; "optax" as ``optax.ema`` (with ``debias``) of the parameters, "torch" as
             ``torch.optim.swa_utils.get_ema_multi_avg_fn``, "keras" as ``use_ema``, which is the same.

@@ -1,0 +1,47 @@
+"""Sweeps: hundreds of training runs as one experiment.
+
+A *space* is a list of trials, dictionaries of hyperparameters. ``sweep`` groups them by what has to be compiled in,
+runs each group as lanes of one program, and keeps every finished chunk in a store. Its result is read over seeds.
+"""
+
+from jaxopt_nn.sweeps._plan import Group, Plan
+from jaxopt_nn.sweeps._results import Best, Comparison, Sweep
+from jaxopt_nn.sweeps._space import (
+    Space,
+    Trial,
+    choice,
+    grid,
+    halton,
+    integers,
+    log_uniform,
+    random,
+    sobol,
+    uniform,
+    zipped,
+)
+from jaxopt_nn.sweeps._store import Record
+from jaxopt_nn.sweeps._sweep import plan, run_keys, sweep, sweep_function
+
+__all__ = [
+    "Best",
+    "Comparison",
+    "Group",
+    "Plan",
+    "Record",
+    "Space",
+    "Sweep",
+    "Trial",
+    "choice",
+    "grid",
+    "halton",
+    "integers",
+    "log_uniform",
+    "plan",
+    "random",
+    "run_keys",
+    "sobol",
+    "sweep",
+    "sweep_function",
+    "uniform",
+    "zipped",
+]

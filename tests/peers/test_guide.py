@@ -1,0 +1,11 @@
+"""The guide to models of other libraries, with these libraries."""
+
+import re
+from pathlib import Path
+
+
+def test_the_examples_of_the_guide():
+    text = (Path(__file__).parents[2] / "docs" / "other_libraries.md").read_text()
+    names = {}
+    for example in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(example, names)
