@@ -96,7 +96,7 @@ def log_mlflow() -> Logger:
         ImportError: MLflow is not installed.
     """
     try:
-        import mlflow
+        import mlflow  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("log_mlflow needs MLflow: pip install mlflow-skinny") from error
 
