@@ -10,14 +10,17 @@ Masks select leaves. A mask is a pattern of paths, several of them (a leaf is se
 """
 
 import inspect
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import translate
+from pathlib import Path
 from typing import Any, cast
 
 import jax
 import numpy as np
 
+from jaxopt_nn import _safetensors
 from jaxopt_nn.types import PyTree
 
 __all__ = [
@@ -26,9 +29,11 @@ __all__ = [
     "check_same_structure",
     "every_leaf",
     "kernels_only",
+    "load_arrays",
     "map_with_path",
     "named_leaves",
     "no_biases_no_norms",
+    "save_arrays",
     "select",
 ]
 
@@ -149,6 +154,92 @@ def check_same_structure(name: str, expected: PyTree, got: PyTree) -> None:
         a, b = jax.typeof(leaf), jax.typeof(have[path])
         if a.shape != b.shape or a.dtype != b.dtype:
             raise ValueError(f"{name}[{path}]: expected {a.dtype}{list(a.shape)}, got {b.dtype}{list(b.shape)}")
+
+
+def save_arrays(path: str | os.PathLike[str], tree: PyTree, names: Mapping[str, str] | None = None) -> None:
+    """Writes the leaves of a tree to a safetensors file, for this library or any other.
+
+    Args:
+        path: the file. One that is there is replaced, once the new one is complete.
+        tree: any pytree of arrays. Typed PRNG keys are written as their numbers.
+        names: the path of a leaf to its name in the file; other leaves are left out. None writes every leaf by its
+            path.
+
+    Raises:
+        TypeError: a leaf has a dtype that such a file cannot hold.
+        ValueError: ``names`` has a path that the tree does not have; two leaves have one name.
+        OSError: the file cannot be written.
+
+    >>> import tempfile
+    >>> params = {"dense_0": {"kernel": np.ones((2, 3), np.float32), "bias": np.zeros(3, np.float32)}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_arrays(folder + "/weights.safetensors", params, {"dense_0/kernel": "fc.weight"})
+    ...     sorted(load_arrays(folder + "/weights.safetensors"))
+    ['fc.weight']
+    """
+    leaves = _by_path("tree", tree)
+    names = {path: path for path in leaves} if names is None else _checked_names(names, leaves)
+    if len(set(names.values())) < len(names):
+        raise ValueError(f"names: expected another name for each leaf, got {sorted(names.values())}")
+    _safetensors.write_arrays(Path(path), {name: leaves[path] for path, name in names.items()})
+
+
+def load_arrays(path: str | os.PathLike[str], tree: PyTree = None, names: Mapping[str, str] | None = None) -> PyTree:
+    """The arrays of any safetensors file, in the places of a tree's leaves.
+
+    Args:
+        path: the file. Nothing in it is executed.
+        tree: what the arrays are put into: arrays, or their shapes and dtypes. None for a dictionary of all arrays in
+            the file, by their names.
+        names: the path of a leaf to its name in the file; other leaves stay as they are. None takes every leaf, each
+            from its path.
+
+    Returns:
+        A tree like ``tree``, of NumPy arrays where they come from the file.
+
+    Raises:
+        ValueError: ``names`` has a path that the tree does not have; the file has no such name, or has another shape or
+            dtype there (both are named); it is no safetensors file.
+        OSError: the file cannot be read.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_arrays(folder + "/weights.safetensors", {"fc.weight": np.ones((2, 3), np.float32)})
+    ...     tree = {"kernel": np.zeros((2, 3), np.float32), "bias": np.zeros(3, np.float32)}
+    ...     loaded = load_arrays(folder + "/weights.safetensors", tree, {"kernel": "fc.weight"})
+    >>> float(loaded["kernel"].sum()), float(loaded["bias"].sum())
+    (6.0, 0.0)
+    """
+    arrays = _safetensors.read_arrays(Path(path))
+    if tree is None:
+        if names is not None:
+            raise ValueError("names: expected a tree to put the arrays into, got none")
+        return arrays
+    leaves = _by_path("tree", tree)
+    names = {path: path for path in leaves} if names is None else _checked_names(names, leaves)
+    if missing := sorted(set(names.values()) - arrays.keys()):
+        raise ValueError(f"{path}: expected an array {missing[0]!r}, got a file that has {sorted(arrays)}")
+    return map_with_path(
+        lambda path, leaf: _safetensors.like(path, leaf, arrays[names[path]]) if path in names else leaf, tree
+    )
+
+
+def _by_path(name: str, tree: PyTree) -> dict[str, Any]:
+    """The leaves of a tree by their paths, each of which has to be another."""
+    named = named_leaves(tree)
+    leaves = dict(named)
+    if len(leaves) < len(named):
+        paths = [path for path, _ in named]
+        raise ValueError(f"{name}: two leaves have the path {next(path for path in paths if paths.count(path) > 1)!r}")
+    return leaves
+
+
+def _checked_names(names: Mapping[str, str], leaves: Mapping[str, Any]) -> Mapping[str, str]:
+    if not isinstance(names, Mapping):
+        raise TypeError(f"names: expected a dictionary of paths to names in the file, got {names!r}")
+    if unknown := sorted(names.keys() - leaves.keys()):
+        raise ValueError(f"names: expected paths of {list(leaves)}, got {unknown[0]!r}")
+    return names
 
 
 def takes(fn: Callable[..., Any], *args: Any) -> bool:

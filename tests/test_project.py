@@ -18,13 +18,14 @@ PACKAGE = ROOT / "jaxopt_nn"
 
 # What each part of the package may import of the others. A part is a module or a package right below jaxopt_nn; within
 # itself it may import what it likes. `jaxopt_nn/__init__.py` may import every part, and no part may import it.
-BASE = {"types", "trees", "_arguments", "_dtypes", "_jaxprs", "_ops", "_scale"}
+BASE = {"types", "trees", "_arguments", "_dtypes", "_jaxprs", "_ops", "_safetensors", "_scale"}
 LEAVES = {
     "checking", "data", "initializers", "layers", "losses", "metrics", "optimizers", "penalties", "plots", "schedules"
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
-    "trees": {"types"},
+    "_safetensors": {"types"},
+    "trees": {"types", "_safetensors"},
     "_arguments": {"types"},
     "_dtypes": set(),
     "_jaxprs": {"_ops"},
@@ -228,12 +229,13 @@ def test_each_public_name_has_one_path() -> None:
 
 
 def test_lowest_pins_are_the_lower_bounds() -> None:
-    assert pins("lowest") == requirements("data", "plots", "progress")
+    assert pins("lowest") == requirements("data", "plots", "progress", "tensorboard")
 
 
 def test_pins_cover_what_is_required_and_agree() -> None:
     development, older, peers = pins("dev"), pins("python3.11"), pins("peers")
-    assert set(requirements("data", "plots", "progress", "test", "docs", "dev")) <= set(development) & set(older)
+    wanted = requirements("data", "plots", "progress", "tensorboard", "test", "docs", "dev")
+    assert set(wanted) <= set(development) & set(older)
     assert set(requirements("peers")) <= set(peers)
     assert {name: peers[name] for name in peers if name in older} == {
         name: older[name] for name in peers if name in older

@@ -7,7 +7,8 @@ rest of the epoch changes nothing, and the run ends. Only the loss and the gradi
 needs anyway.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +32,23 @@ from jaxopt_nn.training._recipe import Recipe, losses_of, model_of, penalty_of
 from jaxopt_nn.training._status import Status
 from jaxopt_nn.training._step import Step, init_state, make_step
 from jaxopt_nn.training._stopping import Best, init_best, update_best
+from jaxopt_nn.trees import check_same_structure
 from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State, TrainState
 
-__all__ = ["EpochMetrics", "RunKeys", "RunState", "init_run_state", "make_recipe_step", "train_epoch"]
+__all__ = [
+    "EpochMetrics",
+    "EpochPart",
+    "RunKeys",
+    "RunState",
+    "Weights",
+    "end_epoch",
+    "init_run_state",
+    "make_recipe_step",
+    "start_epoch",
+    "train_epoch",
+    "train_steps",
+    "weights_of",
+]
 
 EpochMetrics = dict[str, Array]
 """One row of the history: name to scalar; NaN where the epoch was not run."""
@@ -77,13 +92,75 @@ class RunState(NamedTuple):
     epochs: Array
 
 
-def init_run_state(parts: Recipe, keys: RunKeys, train: Batch, varying_over: frozenset[str] = frozenset()) -> RunState:
-    """The state at the start of a run. Its arguments vary over the mesh axes ``varying_over`` of a ``shard_map``."""
+class EpochPart(NamedTuple):
+    """The part of an epoch that is done.
+
+    Attributes:
+        state: the training state after it.
+        terms: ``[steps, 2, means]``, what each step adds to the epoch's means; of steps to come it is not read.
+    """
+
+    state: TrainState
+    terms: Array
+
+
+def weights_of(init_from: Any) -> PyTree:
+    """What :func:`init_run_state` starts from, as a pytree of arrays.
+
+    A ``TrainState`` as it is; of what has ``params`` and ``model_state`` these two, as a ``Weights``; anything else are
+    parameters. Raises ``TypeError`` for what is no array.
+    """
+    for leaf in jax.tree.leaves(init_from.params if hasattr(init_from, "params") else init_from):
+        if not hasattr(leaf, "dtype"):
+            raise TypeError(
+                f"init_from: expected parameters, a TrainState, or what has params and model_state, as a result or "
+                f"what training.load returns, got {leaf!r}"
+            )
+    if init_from is None or isinstance(init_from, TrainState):
+        return init_from
+    if hasattr(init_from, "params") and hasattr(init_from, "model_state"):
+        return Weights(init_from.params, init_from.model_state)
+    return Weights(init_from, None)
+
+
+class Weights(NamedTuple):
+    """Parameters to start from.
+
+    Attributes:
+        params: the parameters.
+        model_state: the model state that belongs to them; None for that of a new model.
+    """
+
+    params: Params
+    model_state: State | None
+
+
+def init_run_state(
+    parts: Recipe,
+    keys: RunKeys,
+    train: Batch,
+    varying_over: frozenset[str] = frozenset(),
+    start: TrainState | Weights | None = None,
+) -> RunState:
+    """The state at the start of a run.
+
+    Its arguments vary over the mesh axes ``varying_over`` of a ``shard_map``; ``start`` replaces the new parameters.
+    """
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((parts.batch_size, *leaf.shape[1:]), leaf.dtype), train.x)
     params, model_state = model_of(parts).init(keys.init, example)
     if not jax.tree.leaves(params):
         raise ValueError("model: expected parameters to train, got a model without any")
+    if isinstance(start, Weights):
+        check_same_structure("init_from.params", params, start.params)
+        params = start.params
+        if start.model_state is not None:
+            check_same_structure("init_from.model_state", model_state, start.model_state)
+            model_state = start.model_state
     state = init_state(params, parts.optimizer, keys.noise, model_state)
+    if isinstance(start, TrainState):
+        start = start if start.notfinite is not None else start._replace(notfinite=state.notfinite)
+        check_same_structure("init_from", state, start)
+        state = start
     best = None
     if parts.early_stopping is not None:
         best = init_best(parts.early_stopping, state.params, state.model_state)
@@ -128,8 +205,16 @@ def train_epoch(
 def _train_epoch(
     parts: Recipe, run_state: RunState, order_key: Key, epoch: Array, train: Batch, valid: Batch | None
 ) -> tuple[RunState, EpochMetrics]:
+    step = _step_of_epoch(parts, run_state, train)
+    state, terms = lax.scan(step, run_state.state, _order(parts, order_key, epoch, train))
+    return end_epoch(parts, run_state, EpochPart(state, terms), epoch, valid)
+
+
+def _step_of_epoch(
+    parts: Recipe, run_state: RunState, train: Batch
+) -> Callable[[TrainState, EpochOrder], tuple[TrainState, Array]]:
+    """The body of an epoch's loop: from the rows of a batch to the next state, and what the step adds to the means."""
     step = make_recipe_step(parts, run_state)
-    rows, padding = _order(parts, order_key, epoch, train)
 
     def body(state: TrainState, indices: EpochOrder) -> tuple[TrainState, Array]:
         batch = take_batch(train, *indices)
@@ -137,14 +222,48 @@ def _train_epoch(
         state, step_metrics = step(state, batch)
         return state, _terms(step_metrics, weight)
 
-    state, terms = lax.scan(body, run_state.state, (rows, padding))
+    return body
+
+
+def start_epoch(parts: Recipe, run_state: RunState, order_key: Key, train: Batch) -> EpochPart:
+    """An epoch of which no step is done."""
+    order = _order(parts, order_key, jnp.int32(0), train)
+    terms = jax.eval_shape(lambda: lax.scan(_step_of_epoch(parts, run_state, train), run_state.state, order)[1])
+    return EpochPart(run_state.state, jnp.zeros(terms.shape, terms.dtype))
+
+
+def train_steps(
+    parts: Recipe,
+    run_state: RunState,
+    part: EpochPart,
+    order_key: Key,
+    epoch: Array,
+    first: Array,
+    count: Array,
+    train: Batch,
+) -> EpochPart:
+    """The steps ``first`` to ``first + count`` of an epoch; all of them and :func:`end_epoch` are the epoch."""
+    step, order = _step_of_epoch(parts, run_state, train), _order(parts, order_key, epoch, train)
+
+    def body(index: Array, part: EpochPart) -> EpochPart:
+        state, terms = step(part.state, jax.tree.map(lambda leaf: leaf[index], order))
+        return EpochPart(state, part.terms.at[index].set(terms))
+
+    return lax.fori_loop(first, first + count, body, part)
+
+
+def end_epoch(
+    parts: Recipe, run_state: RunState, part: EpochPart, epoch: Array, valid: Batch | None
+) -> tuple[RunState, EpochMetrics]:
+    """What follows the last step of an epoch that began with ``run_state``: its metrics, and whether to go on."""
+    state = part.state
     # Parameters can overflow although all gradients are finite. Then the state before the epoch is restored.
     params_finite = _all_finite((state.params, state.model_state))
     assert state.notfinite is not None
     succeeded = params_finite & (state.notfinite.notfinite_count < jnp.asarray(parts.nonfinite_limit))
     first_bad_step = jnp.where(succeeded, -1, state.step)
     state = _choose(params_finite, state, run_state.state._replace(notfinite=state.notfinite))
-    metrics = _means(terms)
+    metrics = _means(part.terms)
     learning_rate = current_learning_rate(state.opt_state)
     if learning_rate is not None:
         metrics["learning_rate"] = learning_rate * _outer_scale(run_state)

@@ -1,24 +1,39 @@
 """The same run, driven from the host, with a progress bar, callbacks and Ctrl-C."""
 
 import inspect
-import time
+import math
+import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple, cast
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxopt_nn._arguments import check_choice, check_positive_int
+from jaxopt_nn._safetensors import is_key
+from jaxopt_nn.training._batches import count_examples
+from jaxopt_nn.training._checkpoint import Checkpoint, Identity, Plan, Store, check_checkpoint, opened
 from jaxopt_nn.training._checks import check_run_arguments
-from jaxopt_nn.training._epoch import EpochMetrics, RunKeys, RunState, init_run_state, train_epoch
+from jaxopt_nn.training._drive import (
+    Position,
+    Run,
+    by_epochs,
+    by_steps,
+    part_shapes,
+    program_checksum,
+    start_run,
+    steps_per_epoch,
+)
+from jaxopt_nn.training._epoch import RunKeys, RunState, weights_of
+from jaxopt_nn.training._folders import encode, fingerprints
 from jaxopt_nn.training._programs import as_arrays, compiled, is_traced_any, static_unless_number
-from jaxopt_nn.training._recipe import RecipeFn, build_recipe
-from jaxopt_nn.training._run import RunResult, check_run_key, finish, split_key
+from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe
+from jaxopt_nn.training._run import RunResult, check_run_key, finish
+from jaxopt_nn.training._save import features_of, key_type, versions
+from jaxopt_nn.training._signals import deferred_signals
 from jaxopt_nn.training._status import Status
-from jaxopt_nn.types import Array, Batch, Key, PyTree, TrainState
+from jaxopt_nn.trees import named_leaves
+from jaxopt_nn.types import Batch, Key, PyTree, Static, TrainState
 
 __all__ = ["EpochEnd", "fit"]
 
@@ -39,8 +54,6 @@ class EpochEnd(NamedTuple):
 
 Callback = Callable[[EpochEnd], Any]
 
-_SECONDS_PER_CALL = 2.0
-
 
 def fit(
     recipe: RecipeFn,
@@ -52,6 +65,8 @@ def fit(
     callbacks: Sequence[Callback] = (),
     progress_bar: bool | None = None,
     epochs_per_call: int = 1,
+    checkpoint: Checkpoint | None = None,
+    init_from: PyTree = None,
 ) -> RunResult:
     """Trains as ``make_run(recipe)`` does, to the same bits, but epoch by epoch from the host.
 
@@ -67,15 +82,25 @@ def fit(
         epochs_per_call: the most epochs in one call of the program. Calls are kept below about two seconds, so that
             Ctrl-C works. Callbacks still see each epoch, but with the state after the last epoch of the call. The
             result is the same to the bit, unless a callback ends the run.
+        checkpoint: where and when to keep what it takes to go on, as :class:`Checkpoint` says. The same call again goes
+            on where it stood, or returns the result of a run that has ended; the result has the same bits as that of
+            one call. The recipe may ask for more epochs than before.
+        init_from: what to start from instead of new parameters. A ``TrainState`` is taken whole: the optimizer's
+            state, the count of steps and the noise key go on. Of anything else that has ``params`` and ``model_state``,
+            as a result or a loaded model, it takes these two; anything else are parameters.
 
     Returns:
         The same as the run. If Ctrl-C or a callback ended it, the status is INTERRUPTED, and the result is that of the
         completed epochs.
 
     Raises:
-        ValueError, TypeError: as the run; also inside of ``jit``, ``vmap`` or ``grad``, or if a callback is no
-            function.
+        ValueError, TypeError: as the run; also inside of ``jit``, ``vmap`` or ``grad``; if a callback is no function;
+            if the checkpoint is of another run, or damaged; if ``init_from`` is of another model. All of these before
+            anything is compiled, and with the path.
+        OSError: the checkpoint's folder cannot be written to, or another process uses it.
         ImportError: if ``progress_bar`` is True and tqdm is missing.
+        Exception: what a callback raises. It has the result of the epochs before as its attribute ``result``, and the
+            checkpoint is written.
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxopt_nn import layers, losses, optimizers, training
@@ -92,64 +117,115 @@ def fit(
     check_positive_int("epochs_per_call", epochs_per_call)
     check_choice("progress_bar", progress_bar, None, True, False)
     _check_callbacks(callbacks)
-    if is_traced_any((hparams, train, valid, key)):
+    if checkpoint is not None:
+        check_checkpoint(checkpoint)
+    start = weights_of(init_from)
+    if is_traced_any((hparams, train, valid, key, start)):
         raise _traced_error()
     check_run_key(key)
     parts = build_recipe(recipe, hparams)
     train, valid = check_run_arguments(parts, train, valid)
-    hparams = static_unless_number(hparams)
-    start_run, run_epochs = _programs(recipe, min(epochs_per_call, parts.epochs))
+    run = Run(recipe, static_unless_number(hparams), train, valid, parts.epochs)
+    arguments = (run.hparams, key, train, as_arrays(start))
+    begin, shapes = compiled(start_run(recipe), *arguments)
+    with _store(checkpoint, run, parts, arguments, shapes) as store:
+        position = None if store is None else store.latest(shapes, lambda: part_shapes(run, *shapes))
+        order, run_state = begin(*arguments) if position is None else position[:2]
+        if is_traced_any(run_state):
+            raise _traced_error()
+        seconds = None if checkpoint is None else checkpoint.every_seconds
+        if (store is not None and store.within_epochs) or (position is not None and position.steps):
+            metrics, positions = by_steps(run, order, run_state, math.inf if seconds is None else seconds)
+        else:
+            metrics, positions = by_epochs(run, order, run_state, min(epochs_per_call, parts.epochs))
+        if store is not None:
+            store.check_monitor(sorted(metrics))
+        if position is None:
+            blank = {name: np.full(parts.epochs, np.nan, shape.dtype) for name, shape in metrics.items()}
+            position = Position(order, run_state, blank)
+        with (
+            _open_progress_bar(progress_bar, position.epochs, run.epochs, count_examples(train)) as show,
+            _signals(store) as signals,
+        ):
+            interrupted = False
+            try:
+                for after in positions(position, _no_limit if store is None else store.ahead):
+                    before, position = position, after
+                    if store is not None:
+                        store.save_if_due(before, after)
+                    for epoch in range(before.epochs, after.epochs):
+                        row = {name: float(values[epoch]) for name, values in after.history.items()}
+                        show(row)
+                        end = EpochEnd(epoch, row, after.run_state.state)
+                        interrupted |= any([_asks_to_stop(callback, end) for callback in callbacks])
+                    interrupted |= bool(signals)
+                    if interrupted:
+                        break
+            except KeyboardInterrupt:
+                interrupted = True
+            except Exception as error:
+                _keep(error, position)
+                raise
+            finally:
+                if store is not None:
+                    store.save(position)
+            return _result(position, interrupted=interrupted)
 
-    arguments = (hparams, key, train)
-    order, run_state = compiled(start_run, *arguments)[0](*arguments)
-    if is_traced_any(run_state):
-        raise _traced_error()
-    run_epochs, (_, shapes) = compiled(run_epochs, hparams, run_state, order, 0, 1, train, valid)
-    history: dict[str, Any] = {name: np.full(parts.epochs, np.nan, shape.dtype) for name, shape in shapes.items()}
-    first, count, interrupted = 0, 1, False
-    with _open_progress_bar(progress_bar, parts.epochs) as show:
-        try:
-            while first < parts.epochs and not interrupted and int(run_state.status) == Status.COMPLETED:
-                started = time.perf_counter()
-                after, rows = run_epochs(hparams, run_state, order, first, count, train, valid)
-                rows = jax.device_get(rows)  # waits; Ctrl-C until here leaves `run_state` and `history` as they are
-                seconds = max(time.perf_counter() - started, 1e-6)
-                run_state = after
-                for name, values in rows.items():
-                    history[name][first : first + count] = values[:count]
-                for epoch in range(first, int(run_state.epochs)):
-                    end = EpochEnd(
-                        epoch, {name: float(values[epoch]) for name, values in history.items()}, run_state.state
-                    )
-                    show(end.metrics)
-                    interrupted |= any([_asks_to_stop(callback, end) for callback in callbacks])
-                first += count
-                count = max(1, min(epochs_per_call, parts.epochs - first, int(count * _SECONDS_PER_CALL / seconds)))
-        except KeyboardInterrupt:
-            interrupted = True
+
+def _store(
+    checkpoint: Checkpoint | None, run: Run, parts: Recipe, arguments: tuple[Any, ...], shapes: tuple[Any, ...]
+) -> AbstractContextManager[Store | None]:
+    """The folder of the checkpoint, for this run alone."""
+    if checkpoint is None:
+        return nullcontext()
+    hparams, key, train, start = arguments
+    arrays: dict[str, Any] = {}
+    data = fingerprints(train)
+    described = {
+        "hparams": encode("hparams", hparams, arrays, opaque=True),
+        "key": encode("key", key._asdict() if isinstance(key, RunKeys) else key, arrays),
+        "features": features_of(train),
+        "data": data,
+        "state": key_type(shapes[1].state.key),
+        "versions": versions(),
+    }
+    same = {name: str(getattr(parts, name)) for name in ("batch_size", "last_batch", "shuffle", "micro_batches")}
+    numbers = {path: leaf for path, leaf in named_leaves({"hparams": hparams}) if not isinstance(leaf, Static)}
+    same |= {path: _text(leaf) for path, leaf in numbers.items()}
+    same |= {f"train/{path}": mark for path, mark in data.items()}
+    same |= fingerprints({"key": key, "valid": run.valid, "init_from": start})
+    identity = Identity(same, program_checksum(run, *shapes), described, arrays)
+    return opened(checkpoint, identity, Plan(run.epochs, steps_per_epoch(run)))
+
+
+def _text(leaf: Any) -> str:
+    """A number as it is written; an array by what it holds."""
+    return repr(np.asarray(leaf).item()) if np.ndim(leaf) == 0 and not is_key(leaf) else fingerprints(leaf)[""]
+
+
+def _signals(store: Store | None) -> AbstractContextManager[list[int]]:
+    """Where nothing is saved, signals do what they do: Ctrl-C raises ``KeyboardInterrupt``."""
+    return nullcontext([]) if store is None else deferred_signals()
+
+
+def _no_limit(position: Position) -> tuple[int, int]:
+    del position
+    return sys.maxsize, sys.maxsize
+
+
+def _result(position: Position, *, interrupted: bool) -> RunResult:
+    """The result of the epochs that are done."""
+    run_state = position.run_state
     if interrupted and int(run_state.status) == Status.COMPLETED:
         run_state = run_state._replace(status=np.int32(Status.INTERRUPTED))
-    return as_arrays(finish(_with_known_counts(run_state), history))
+    return as_arrays(finish(_with_known_counts(run_state), cast("dict[str, Any]", position.history)))
 
 
-def _programs(recipe: RecipeFn, limit: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Two functions: one starts a run, the other runs up to ``limit`` more epochs."""
-
-    def start_run(hparams: PyTree, key: Key | RunKeys, train: Batch) -> tuple[Key, RunState]:
-        keys = split_key(key)
-        return keys.order, init_run_state(build_recipe(recipe, hparams), keys, train)
-
-    def run_epochs(
-        hparams: PyTree, run_state: RunState, order: Key, first: Array, count: Array, train: Batch, valid: Batch | None
-    ) -> tuple[RunState, EpochMetrics]:
-        parts = build_recipe(recipe, hparams)
-
-        def body(run_state: RunState, index: Array) -> tuple[RunState, EpochMetrics]:
-            return train_epoch(parts, run_state, order, first + index, train, valid, due=index < count)
-
-        return lax.scan(body, run_state, jnp.arange(limit))
-
-    return start_run, run_epochs
+def _keep(error: Exception, position: Position) -> None:
+    """Hands the result of the epochs that are done to whoever catches the error."""
+    with suppress(Exception):  # the error itself says more than what fails after it
+        setattr(error, "result", _result(position, interrupted=True))  # noqa: B010, unknown to its type
+        error.add_note(f"fit: the result of the epochs that are done, {position.epochs}, is in this error's .result")
 
 
 def _with_known_counts(run_state: RunState) -> RunState:
@@ -194,19 +270,26 @@ def _traced_error() -> TypeError:
 
 
 @contextmanager
-def _open_progress_bar(wanted: bool | None, epochs: int) -> Generator[Callable[[dict[str, float]], None]]:
-    """A function that shows one more epoch."""
+def _open_progress_bar(
+    wanted: bool | None, done: int, epochs: int, examples: int
+) -> Generator[Callable[[dict[str, float]], None]]:
+    """A function that shows one more epoch of so many examples."""
     bar_class = None if wanted is False else _import_tqdm(required=wanted is True)
     if bar_class is None:
         yield lambda metrics: None
         return
     shown = {"train_loss": "train", "valid_loss": "valid", "valid_accuracy": "accuracy"}
-    layout = "{n_fmt}/{total_fmt} epochs |{bar}| {elapsed}<{remaining}{postfix}"  # fits 80 columns
-    with bar_class(total=epochs, bar_format=layout, disable=None if wanted is None else False) as bar:
+    layout = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}"  # fits 80 columns
+    # At None tqdm looks for a terminal. A notebook is none, but somebody looks.
+    disable = None if wanted is None and "ipykernel" not in sys.modules else False
+    with bar_class(initial=done, total=epochs, bar_format=layout, disable=disable) as bar:
 
         def show(metrics: dict[str, float]) -> None:
-            values = [f"{label} {metrics[name]:.4f}" for name, label in shown.items() if name in metrics]
-            bar.set_postfix_str(", ".join(values), refresh=False)
+            if bar.disable:
+                return
+            rate = (bar.n + 1 - done) * examples / max(bar.format_dict["elapsed"], 1e-6)
+            values = [f"{label} {metrics[name]:.3f}" for name, label in shown.items() if name in metrics]
+            bar.set_postfix_str(", ".join([*values, f"{bar.format_sizeof(rate)}/s"]), refresh=False)
             bar.update()
 
         yield show

@@ -11,7 +11,7 @@ from jaxopt_nn._arguments import check_key
 from jaxopt_nn.optimizers import evaluation_params
 from jaxopt_nn.training._checks import check_run_arguments
 from jaxopt_nn.training._devices import varying_axes
-from jaxopt_nn.training._epoch import EpochMetrics, RunKeys, RunState, init_run_state, train_epoch
+from jaxopt_nn.training._epoch import EpochMetrics, RunKeys, RunState, init_run_state, train_epoch, weights_of
 from jaxopt_nn.training._programs import compiled, is_traced_any, static_unless_number
 from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe, check_recipe
 from jaxopt_nn.training._step import cond
@@ -65,12 +65,14 @@ def make_run(recipe: RecipeFn) -> Run:
         recipe: a function from hyperparameters to a :class:`Recipe`.
 
     Returns:
-        ``run(key, hparams, train, valid=None) -> RunResult``, a pure function for ``jit``, ``vmap`` and ``grad``:
+        ``run(key, hparams, train, valid=None, init_from=None) -> RunResult``, a pure function for ``jit``, ``vmap`` and
+        ``grad``:
 
         * ``key``: a PRNG key, or :class:`RunKeys`;
         * ``hparams``: any pytree of numbers, which may be traced, and of ``Static`` values: strings, functions, widths.
           ``jax.jit`` refuses a string without ``Static``;
-        * ``train``, ``valid``: data sets of type ``Batch``.
+        * ``train``, ``valid``: data sets of type ``Batch``;
+        * ``init_from``: what to start from instead of new parameters, as in :func:`fit`.
 
         Every argument may be mapped by ``vmap``. Say which: ``jax.vmap(run, (None, 0, None, None))``. Lanes that share
         ``RunKeys.order`` share their batches. A lane that has ended waits, unchanged, for the others; no lane affects
@@ -103,18 +105,20 @@ def make_run(recipe: RecipeFn) -> Run:
     """
     check_recipe(recipe)
 
-    def run(key: Key | RunKeys, hparams: PyTree, train: Batch, valid: Batch | None = None) -> RunResult:
+    def run(
+        key: Key | RunKeys, hparams: PyTree, train: Batch, valid: Batch | None = None, init_from: PyTree = None
+    ) -> RunResult:
         check_run_key(key)
         parts = build_recipe(recipe, hparams)
         train, valid = check_run_arguments(parts, train, valid)
-        arguments = (key, hparams, train, valid)
+        arguments = (key, hparams, train, valid, weights_of(init_from))
         if is_traced_any(arguments):
             return _run(parts, *arguments)
 
-        def program(key: Key | RunKeys, hparams: PyTree, train: Batch, valid: Batch | None) -> RunResult:
-            return _run(build_recipe(recipe, hparams), key, hparams, train, valid)
+        def program(key: Key | RunKeys, hparams: PyTree, train: Batch, valid: Batch | None, start: PyTree) -> RunResult:
+            return _run(build_recipe(recipe, hparams), key, hparams, train, valid, start)
 
-        arguments = (key, static_unless_number(hparams), train, valid)
+        arguments = (key, static_unless_number(hparams), *arguments[2:])
         return compiled(program, *arguments)[0](*arguments)
 
     # jax.jit refuses a string before run is called, in a message that shows this name.
@@ -122,9 +126,12 @@ def make_run(recipe: RecipeFn) -> Run:
     return run
 
 
-def _run(parts: Recipe, key: Key | RunKeys, hparams: PyTree, train: Batch, valid: Batch | None) -> RunResult:
+def _run(
+    parts: Recipe, key: Key | RunKeys, hparams: PyTree, train: Batch, valid: Batch | None, init_from: PyTree
+) -> RunResult:
     keys = split_key(key)
-    start = init_run_state(parts, keys, train, varying_axes((key, hparams, train, valid)))
+    varying_over = varying_axes((key, hparams, train, valid, init_from))
+    start = init_run_state(parts, keys, train, varying_over, init_from)
 
     def body(run_state: RunState, epoch: Array) -> tuple[RunState, EpochMetrics]:
         return train_epoch(parts, run_state, keys.order, epoch, train, valid)

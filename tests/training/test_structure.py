@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxopt_nn import layers, losses, metrics, optimizers, training
+from jaxopt_nn import _ops, layers, losses, metrics, optimizers, training
 from jaxopt_nn.types import Batch
 
 
@@ -96,6 +96,7 @@ def test_lanes_are_traced_once_as_a_single_run_is(row_1):
     assert 0 < len(traces) == len(row_1.traces)
 
 
+@pytest.mark.skipif(_ops.uses_plain_forms(), reason="the plain form is that convolution")
 def test_kernels_in_lanes_make_no_grouped_convolution():
     """They would, natively, and XLA is slow at those (benchmarks/layers.py)."""
 
@@ -127,5 +128,7 @@ def test_a_donated_state_is_updated_in_place():
         return training.init_state(params, optimizer, key, model_state)
 
     state = jax.eval_shape(begin, jax.random.key(0))
-    text = jax.jit(training.make_step(loss_fn, optimizer), donate_argnums=0).lower(state, batch).as_text()
+    # Kept: the plain form of the learning rate's record does not read the one before it.
+    step = jax.jit(training.make_step(loss_fn, optimizer), donate_argnums=0, keep_unused=True)
+    text = step.lower(state, batch).as_text()
     assert text.count("tf.aliasing_output") == len(jax.tree.leaves(state))

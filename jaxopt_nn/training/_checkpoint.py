@@ -1,0 +1,384 @@
+"""Checkpoints of a run: a folder with a folder for each, which is complete or not there.
+
+A checkpoint has all that the rest of the run depends on, so a run that goes on from it ends with the same bits. What
+it was made of (data, hyperparameters, key, shapes) is compared before anything is compiled.
+"""
+
+import os
+import re
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxopt_nn._arguments import check_number, check_positive_int
+from jaxopt_nn.training._drive import Position
+from jaxopt_nn.training._folders import (
+    check_fits,
+    is_folder,
+    read_description,
+    read_folder,
+    tree_of,
+    write_folder,
+)
+from jaxopt_nn.training._stopping import infer_mode
+from jaxopt_nn.trees import named_leaves
+from jaxopt_nn.types import PyTree
+
+__all__ = ["Checkpoint", "CheckpointInfo", "Identity", "Plan", "Store", "check_checkpoint", "checkpoints", "opened"]
+
+
+class Checkpoint(NamedTuple):
+    """Where and when :func:`fit` keeps what it takes to go on; the same call again goes on where it stood.
+
+    A checkpoint is written when any of the cadences says so, at the end of the run, and when Ctrl-C or SIGTERM ends it.
+    None of the three is the same as ``every_epochs=1``.
+
+    Attributes:
+        path: a folder of its own, new or of the same run.
+        every_epochs: after so many epochs.
+        every_steps: after so many steps, in the middle of an epoch too.
+        every_seconds: after so many seconds, in the middle of an epoch too.
+        keep: how many of the last checkpoints stay; 2 or more, so that there is one before one that is damaged.
+        keep_best: the name of a history entry, such as ``"valid_loss"``: an epoch that is the best so far is kept too.
+    """
+
+    path: str | os.PathLike[str]
+    every_epochs: int | None = None
+    every_steps: int | None = None
+    every_seconds: float | None = None
+    keep: int = 2
+    keep_best: str | None = None
+
+
+class CheckpointInfo(NamedTuple):
+    """One checkpoint of a run.
+
+    Attributes:
+        path: its folder, for :func:`load`.
+        epochs: the epochs done.
+        steps: the steps done of the next one.
+        metrics: the history's entries of the last epoch done.
+    """
+
+    path: Path
+    epochs: int
+    steps: int
+    metrics: dict[str, float]
+
+
+class Identity(NamedTuple):
+    """Which run it is.
+
+    Attributes:
+        same: name to text; where one of them differs, it is another run.
+        program: a checksum of what the recipe computes, which may be another in another version of JAX.
+        described: what else stands in the description.
+        arrays: the arrays that belong to it.
+    """
+
+    same: Mapping[str, str]
+    program: str
+    described: Mapping[str, Any]
+    arrays: Mapping[str, Any]
+
+
+class Plan(NamedTuple):
+    """How long the run is to be.
+
+    Attributes:
+        epochs: in all.
+        steps: in an epoch.
+    """
+
+    epochs: int
+    steps: int
+
+
+def check_checkpoint(checkpoint: Any) -> None:
+    """Raises ``TypeError`` or ``ValueError`` that names the field that is wrong."""
+    if not isinstance(checkpoint, Checkpoint):
+        raise TypeError(f'checkpoint: expected training.Checkpoint("folder"), got {checkpoint!r}')
+    if not isinstance(checkpoint.path, (str, os.PathLike)) or not os.fspath(checkpoint.path):
+        raise TypeError(f"checkpoint.path: expected the path of a folder, got {checkpoint.path!r}")
+    for name in ("every_epochs", "every_steps"):
+        value = getattr(checkpoint, name)
+        if value is not None:
+            check_positive_int(f"checkpoint.{name}", value)
+    if checkpoint.every_seconds is not None:
+        check_number("checkpoint.every_seconds", checkpoint.every_seconds, 0, open_low=True)
+    check_positive_int("checkpoint.keep", checkpoint.keep)
+    best = checkpoint.keep_best
+    if best is not None and (not isinstance(best, str) or infer_mode(best) is None):
+        raise ValueError(
+            f"checkpoint.keep_best: expected the name of a history entry with a loss, an error or a metric in it, as "
+            f'"valid_loss" or "valid_accuracy", got {best!r}'
+        )
+
+
+def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
+    """The checkpoints in the folder of a :class:`Checkpoint`, from the first to the last.
+
+    The best of them is ``min(checkpoints(path), key=lambda each: each.metrics["valid_loss"]).path``.
+
+    Raises:
+        ValueError: the folder is another, or the description of one is damaged.
+    """
+    folder = Path(path)
+    if not folder.is_dir() or not _is_ours(folder):
+        raise ValueError(f"path: expected the folder of a training.Checkpoint, got {path}")
+    infos: list[CheckpointInfo] = []
+    for each in _folders(folder):
+        about = read_description(each)
+        infos.append(CheckpointInfo(each, about["epochs"], about["steps"], about["metrics"]))
+    return infos
+
+
+@contextmanager
+def opened(checkpoint: Checkpoint, identity: Identity, plan: Plan) -> "Generator[Store]":
+    """The folder of a checkpoint, made if it is not there, and ours until the end.
+
+    Raises:
+        ValueError: it holds something else.
+        OSError: it cannot be written to, or another process uses it.
+    """
+    folder = Path(checkpoint.path).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"checkpoint.path: expected a folder, got the file {folder}")
+    if folder.is_dir() and not _is_ours(folder):
+        if is_folder(folder):
+            raise ValueError(f"checkpoint.path: expected a folder of its own, got {folder}, which training.save wrote")
+        some = ", ".join(sorted(each.name for each in folder.iterdir())[:3])
+        raise ValueError(f"checkpoint.path: expected a folder of its own, got {folder}, which has other files: {some}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / _LOCK, "a+", encoding="utf-8")  # noqa: SIM115, closed below
+    except OSError as error:
+        raise OSError(error.errno, f"checkpoint.path: cannot write to {folder}: {error.strerror}") from error
+    with lock:
+        _take(lock, folder)
+        for each in folder.glob(".*"):  # left behind by a process that was killed
+            shutil.rmtree(each, ignore_errors=True)
+        yield Store(checkpoint, folder, identity, plan)
+
+
+class Store:
+    """The folder of a checkpoint, and when something is written to it."""
+
+    def __init__(self, checkpoint: Checkpoint, folder: Path, identity: Identity, plan: Plan) -> None:
+        self._checkpoint, self._folder, self._identity, self._plan = checkpoint, folder, identity, plan
+        self._saved: str | None = None
+        self._time = time.monotonic()
+
+    def latest(self, shapes: PyTree, part_shapes: Callable[[], PyTree]) -> Position | None:
+        """How far the run is by the last checkpoint that is whole; None if there is none yet.
+
+        Args:
+            shapes: of the order's key and the run state.
+            part_shapes: says those of an epoch's part.
+
+        Raises:
+            ValueError: the checkpoint is of another run, or of a longer one; none of several is whole.
+        """
+        damaged: list[tuple[Path, str]] = []
+        for path in reversed(_folders(self._folder)):
+            try:
+                about, arrays = read_folder(path)
+            except ValueError as error:
+                damaged.append((path, str(error)))
+                continue
+            except OSError as error:
+                damaged.append((path, f"{error.filename}: {error.strerror}"))
+                continue
+            position = self._position(path, about, arrays, shapes, part_shapes)
+            for each, text in damaged:
+                os.replace(each, each.with_name(f"damaged-{each.name}-{time.time_ns()}"))
+                warnings.warn(f"checkpoint: {text}. The run goes on from {path.name}, before it", stacklevel=3)
+            return position
+        if damaged:
+            texts = "; ".join(text for _, text in damaged)
+            raise ValueError(
+                f"checkpoint.path: none of its checkpoints is whole: {texts}. To start anew, delete the folder"
+            )
+        return None
+
+    def _position(
+        self,
+        path: Path,
+        about: Mapping[str, Any],
+        arrays: Mapping[str, Any],
+        shapes: PyTree,
+        part_shapes: Callable[[], PyTree],
+    ) -> Position:
+        expected: dict[str, Any] = dict(zip(("order", "run"), shapes, strict=True))
+        if about["steps"]:
+            expected["part"] = part_shapes()
+        found = {name: array for name, array in arrays.items() if name.partition("/")[0] in ("order", "run", "part")}
+        self._check_same(path, about["same"])
+        check_fits(f"checkpoint.path: {path}", expected, found)
+        same_versions = about["versions"] == self._identity.described["versions"]
+        if same_versions and about["program"] != self._identity.program:
+            warnings.warn(
+                f"checkpoint: the recipe is not the one that {path} was written with: another loss, layer or number "
+                f"in it. The run goes on with the new one",
+                stacklevel=4,
+            )
+        begun = about["epochs"] + (about["steps"] > 0)
+        if begun > self._plan.epochs:
+            raise ValueError(f"epochs: expected {begun} or more, which {path} has behind it, got {self._plan.epochs}")
+        tree, history = tree_of(expected, found), dict[str, Any]()
+        for name, values in arrays.items():
+            if name.startswith("history/"):
+                longer = history[name.removeprefix("history/")] = np.full(self._plan.epochs, np.nan, values.dtype)
+                longer[: about["epochs"]] = values[: about["epochs"]]
+        self._saved = path.name
+        return Position(tree["order"], tree["run"], history, tree.get("part"), about["steps"])
+
+    def _check_same(self, path: Path, there: Mapping[str, str]) -> None:
+        here = self._identity.same
+        for name in [*here, *(name for name in there if name not in here)]:
+            was, given = (each.get(name, "none") for each in (there, here))
+            if was != given:
+                raise ValueError(
+                    f"{name}: expected {was}, as in the run that {path} belongs to, got {given}. For another run take "
+                    f"another folder; to start one from weights or a state, init_from=..."
+                )
+
+    def check_monitor(self, names: list[str]) -> None:
+        """Raises ``ValueError`` unless the history will have what decides which checkpoint is the best."""
+        best = self._checkpoint.keep_best
+        if best is not None and best not in names:
+            raise ValueError(f"checkpoint.keep_best: expected one of {names}, got {best!r}")
+
+    def ahead(self, position: Position) -> tuple[int, int]:
+        """The epochs and the steps until a checkpoint is due, as far as is known."""
+        checkpoint, never = self._checkpoint, np.iinfo(np.int32).max
+        epochs = self._every_epochs - position.epochs % self._every_epochs if self._every_epochs else never
+        done = position.epochs * self._plan.steps + position.steps
+        steps = checkpoint.every_steps - done % checkpoint.every_steps if checkpoint.every_steps else never
+        return epochs, steps
+
+    @property
+    def _every_epochs(self) -> int | None:
+        return 1 if self._checkpoint.every_epochs is None and not self.within_epochs else self._checkpoint.every_epochs
+
+    @property
+    def within_epochs(self) -> bool:
+        """Whether a checkpoint may be due in the middle of an epoch."""
+        return self._checkpoint.every_steps is not None or self._checkpoint.every_seconds is not None
+
+    def save_if_due(self, before: Position, after: Position) -> None:
+        """Writes a checkpoint if one is due between two positions, at the second."""
+        epochs, steps = self.ahead(before)
+        done = (after.epochs - before.epochs) * self._plan.steps + after.steps - before.steps
+        seconds = self._checkpoint.every_seconds
+        late = seconds is not None and time.monotonic() - self._time >= seconds
+        if after.epochs - before.epochs >= epochs or done >= steps or late or self._is_best(before, after):
+            self.save(after)
+
+    def _is_best(self, before: Position, after: Position) -> bool:
+        """Whether the last epoch is the best so far, and nobody has looked yet."""
+        name = self._checkpoint.keep_best
+        if name is None or after.epochs == before.epochs:
+            return False
+        values = after.history[name][: after.epochs]
+        return bool(np.isfinite(values[-1])) and bool(values[-1] == _best_of(name)(values[np.isfinite(values)]))
+
+    def save(self, position: Position) -> None:
+        """Writes a checkpoint, unless it is there. If that cannot be done it warns: the run is worth more."""
+        name = f"epoch-{position.epochs:06d}" + (f"-step-{position.steps:08d}" if position.steps else "")
+        self._time = time.monotonic()
+        if name == self._saved or not (position.epochs or position.steps):  # a start is as quickly made anew
+            return
+        tree: dict[str, Any] = {"order": position.order, "run": position.run_state}
+        if position.steps:
+            tree["part"] = position.part
+        arrays = dict(named_leaves(tree)) | {f"history/{key}": values for key, values in position.history.items()}
+        last = position.epochs - 1
+        about = {
+            "kind": "checkpoint",
+            "epochs": position.epochs,
+            "steps": position.steps,
+            "metrics": {key: float(values[last]) for key, values in position.history.items()} if last >= 0 else {},
+            "same": dict(self._identity.same),
+            "program": self._identity.program,
+            **self._identity.described,
+        }
+        try:
+            write_folder(self._folder / name, about, {**arrays, **self._identity.arrays})
+        except OSError as error:
+            text = error.strerror or str(error)
+            warnings.warn(f"checkpoint: cannot write {self._folder / name}: {text}. The run goes on", stacklevel=3)
+            return
+        self._saved = name
+        self._prune()
+
+    def _prune(self) -> None:
+        """Removes what is neither among the last nor the best."""
+        folders, best = _folders(self._folder), self._checkpoint.keep_best
+        kept = set(folders[-self._checkpoint.keep :])
+        if best is not None:
+            values = {path: _value(path, best) for path in folders}
+            finite = [path for path in folders if np.isfinite(values[path])]
+            kept |= {path for path in finite[::-1] if values[path] == _best_of(best)([values[each] for each in finite])}
+        for path in folders:
+            if path not in kept:
+                going = path.with_name(f".{path.name}.old")
+                with suppress(OSError):  # what is not removed now is removed the next time
+                    os.replace(path, going)
+                    shutil.rmtree(going)
+
+
+_LOCK = "lock"
+_NAME = re.compile(r"epoch-\d{6,}(-step-\d{8,})?")
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, from the first to the last."""
+    found = (each for each in folder.iterdir() if _NAME.fullmatch(each.name))
+    return sorted(found, key=lambda each: [int(number) for number in re.findall(r"\d+", each.name)])
+
+
+def _best_of(monitor: str) -> Callable[[Any], Any]:
+    return np.min if infer_mode(monitor) == "min" else np.max
+
+
+def _value(path: Path, monitor: str) -> float:
+    """The monitored value at a checkpoint that ends an epoch; NaN at others."""
+    try:
+        about = read_description(path)
+    except (ValueError, OSError):
+        return np.nan
+    return np.nan if about["steps"] else about["metrics"].get(monitor, np.nan)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether it is the folder of a checkpoint, or empty."""
+    names = {each.name for each in folder.iterdir()}
+    return not names or _LOCK in names
+
+
+def _take(lock: Any, folder: Path) -> None:
+    """Locks the folder for as long as the file is open; the system lets go of it when a process is killed."""
+    try:
+        import fcntl
+    except ImportError:  # there is none on Windows
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.seek(0)
+        holder = lock.read().strip() or "another process"
+        raise BlockingIOError(
+            error.errno, f"checkpoint.path: {folder} is in use by {holder}: one run at a time can write to it"
+        ) from error
+    except OSError:  # a file system without locks
+        return
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()}")
+    lock.flush()
