@@ -229,7 +229,7 @@ def test_each_public_name_has_one_path() -> None:
 
 
 def test_lowest_pins_are_the_lower_bounds() -> None:
-    assert pins("lowest") == requirements("data", "plots", "progress", "tensorboard")
+    assert pins("lowest") == requirements("data", "plots", "progress", "sweep", "tensorboard")
 
 
 def test_pins_cover_what_is_required_and_agree() -> None:

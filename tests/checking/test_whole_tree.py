@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxopt_nn.checking import check_gradients
-from jaxopt_nn.checking._verdict.whole_tree import alike, still
+from jaxopt_nn.checking._verdict.whole_tree import influence_groups, zero_groups
 
 KEY = jax.random.key(0)
 
@@ -21,13 +21,13 @@ def draws(seed, *shape):
 def test_units_make_the_shares_of_the_slope_equal_and_move_no_leaf_further_than_alone():
     norms, scales = [10.0, 0.0, 0.2, 3e-7, 5e-7, 1.0], [2.0, 1.0, 0.5, 1.0, 1.0, 9.0]
     chosen = [True, True, True, True, True, False]
-    first, second = alike(norms, scales, chosen)
+    first, second = influence_groups(norms, scales, chosen)
     np.testing.assert_allclose(first * norms, [0.1, 0, 0.1, 0, 0, 0])
     np.testing.assert_allclose(second * norms, [0, 0, 0, 3e-7, 3e-7, 0])
     assert np.all(first <= scales) and np.all(second <= scales)
-    assert not alike([1.0, 1e-9], [1.0, 1.0], [True, True])  # one leaf each: nothing to take together
-    np.testing.assert_array_equal(still([0.0, 1.0, 0.0], [2.0, 2.0, 3.0], [True] * 3), [[2, 0, 3]])
-    assert not still([0.0, 1.0, 0.0], [2.0, 2.0, 3.0], [True, True, False])
+    assert not influence_groups([1.0, 1e-9], [1.0, 1.0], [True, True])  # one leaf each: nothing to take together
+    np.testing.assert_array_equal(zero_groups([0.0, 1.0, 0.0], [2.0, 2.0, 3.0], [True] * 3), [[2, 0, 3]])
+    assert not zero_groups([0.0, 1.0, 0.0], [2.0, 2.0, 3.0], [True, True, False])
 
 
 def net(params, x):

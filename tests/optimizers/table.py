@@ -24,6 +24,10 @@ def _averaged(learning_rate, momentum, decay):
     return optimizers.weight_ema(optimizers.sgd(learning_rate, momentum), decay)
 
 
+def _plainly_averaged(learning_rate, momentum, start):
+    return optimizers.weight_average(optimizers.sgd(learning_rate, momentum), start=start)
+
+
 def _looking_ahead(learning_rate, slow_step_size):
     return optimizers.lookahead(optimizers.sgd(learning_rate), 3, slow_step_size)
 
@@ -133,6 +137,7 @@ OPTIMIZERS = [
     ("lars_paper", _with(optimizers.lars, mask=trees.every_leaf, convention="paper"), _LARS),
     ("adafactor", _with(optimizers.adafactor, mask=trees.every_leaf), _ADAFACTOR),
     ("weight_ema", _averaged, _MOMENTUM | {"decay": 0.8}),
+    ("weight_average", _plainly_averaged, _MOMENTUM | {"start": 2}),
     ("lookahead", _looking_ahead, {"learning_rate": 0.1, "slow_step_size": 0.6}),
     ("schedule_free", _schedule_free, {"learning_rate": 0.3, "b1": 0.7}),
     ("proximal_l1", _proximal_l1, {"learning_rate": 0.1, "strength": 0.03}),
