@@ -74,6 +74,13 @@ METRICS = [
         VALUES,
         lambda w: sklearn.metrics.mean_squared_error(VALUES, OUTPUTS, sample_weight=w),
     ),
+    (
+        "percentage",
+        metrics.absolute_percentage_error,
+        OUTPUTS,
+        VALUES,
+        lambda w: sklearn.metrics.mean_absolute_percentage_error(VALUES, OUTPUTS, sample_weight=w),
+    ),
 ]
 TABLE = pytest.mark.parametrize(
     ("name", "metric", "outputs", "targets", "expected"), METRICS, ids=[r[0] for r in METRICS]
@@ -120,7 +127,7 @@ def test_nan_is_never_right(name, metric, outputs, targets, expected):
     outputs[3] = np.nan  # a whole row,
     outputs.reshape(N, -1)[5, -1] = np.nan  # and one output of a row
     got = np.asarray(metric(outputs, targets))
-    if name in {"absolute", "squared"}:
+    if name in {"absolute", "squared", "percentage"}:
         assert np.isnan(got[[3, 5]]).all() and np.isfinite(np.delete(got, [3, 5])).all()
     elif name == "multi_label":
         assert got[3] == 0 and got[5] <= (C - 1) / C
@@ -382,3 +389,68 @@ def test_r2_at_every_scale_of_values_and_weights(scale):
             got = score(targets, outputs, weight * np.float32(size))
             with np.errstate(over="ignore"):
                 np.testing.assert_allclose(got, np.float32(expected), rtol=1e-5, atol=1e-6)
+
+
+TIED = np.round(OUTPUTS[:, 0], 0)
+CHANCES = np.exp(OUTPUTS) / np.exp(OUTPUTS).sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])
+@pytest.mark.parametrize("scores", [OUTPUTS[:, 0], TIED], ids=["distinct", "tied"])
+def test_areas_under_curves_are_those_of_scikit_learn(scores, weight):
+    labels = BITS[:, 0]
+    expected = sklearn.metrics.roc_auc_score(labels, scores, sample_weight=weight)
+    np.testing.assert_allclose(metrics.roc_auc(labels, scores, weight), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(metrics.roc_auc)(labels.astype(bool), scores, weight), expected, rtol=1e-6)
+    expected = sklearn.metrics.average_precision_score(labels, scores, sample_weight=weight)
+    np.testing.assert_allclose(metrics.average_precision(labels, scores, weight), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])
+def test_scores_of_probabilities_and_of_confusion_are_those_of_scikit_learn(weight):
+    expected = sklearn.metrics.log_loss(LABELS, CHANCES, sample_weight=weight, labels=range(C))
+    np.testing.assert_allclose(metrics.log_loss(LABELS, CHANCES, weight), expected, rtol=1e-5)
+    two = CHANCES[:, 0].astype("f")
+    expected = sklearn.metrics.log_loss(BITS[:, 0], two, sample_weight=weight)
+    np.testing.assert_allclose(metrics.log_loss(BITS[:, 0], two, weight), expected, rtol=1e-5)
+    predicted = OUTPUTS.argmax(1)
+    predicted[::2] = LABELS[::2]
+    confusion = metrics.confusion_matrix(LABELS, predicted, C, weight)
+    expected = sklearn.metrics.matthews_corrcoef(LABELS, predicted, sample_weight=weight)
+    np.testing.assert_allclose(metrics.matthews_correlation(confusion), expected, rtol=1e-5)
+    for beta in (0.5, 2.0):
+        expected = sklearn.metrics.fbeta_score(
+            LABELS, predicted, beta=beta, average=None, sample_weight=weight, labels=range(C), zero_division=0
+        )
+        np.testing.assert_allclose(metrics.f_beta(confusion, beta), expected, rtol=1e-5)
+
+
+def test_calibration_is_the_gap_between_confidence_and_accuracy_bin_by_bin():
+    confidence, right = CHANCES.max(1), CHANCES.argmax(1) == LABELS
+    bins = np.ceil(confidence * 10)
+    gaps = [abs((WEIGHT * (right - confidence))[bins == b].sum()) for b in range(1, 11)]
+    got = metrics.calibration_error(LABELS, CHANCES, WEIGHT, bins=10)
+    np.testing.assert_allclose(got, sum(gaps) / WEIGHT.sum(), rtol=1e-5)
+    sure = np.eye(C, dtype="f")[LABELS]
+    assert metrics.calibration_error(LABELS, sure) == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: metrics.roc_auc(LABELS, OUTPUTS[:, 0]), ValueError, r"^labels\[.*\]: expected 0 or 1, got"),
+        (lambda: metrics.roc_auc(BITS, OUTPUTS), ValueError, r"^labels: expected \[N\] for scores \[N\], got"),
+        (
+            lambda: metrics.log_loss(LABELS, OUTPUTS),
+            ValueError,
+            r"^probabilities\[0\]: expected prob",
+        ),
+        (lambda: metrics.log_loss(LABELS[:3], CHANCES), ValueError, r"^probabilities: expected \[N, C\] or \[N\]"),
+        (lambda: metrics.f_beta(np.ones((2, 2)), 0.0), ValueError, r"^beta: expected a finite number in \(0"),
+        (lambda: metrics.matthews_correlation(np.ones(3)), ValueError, r"^confusion: expected a square matrix"),
+        (lambda: metrics.calibration_error(LABELS, CHANCES, bins=0), ValueError, r"^bins: expected an int in \[1"),
+    ],
+)
+def test_what_a_score_is_not_defined_for_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
