@@ -1,5 +1,7 @@
 """What is wrong, in words: each planted error is named by the rule that made it."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,6 +77,25 @@ def test_a_mask_that_was_divided_by_all_a_missing_step_and_a_clipped_gradient_ha
     ):
         without = lambda x, step=step: jax.grad(f)(x).at[step].set(0)  # noqa: E731
         assert says in check_gradients(f, x, grad_fn=without, key=KEY).leaves[0].hypothesis
+
+    def recurrence(w, x):
+        return jnp.sum(jax.lax.scan(lambda h, row: (jnp.tanh(h @ w + row), None), jnp.zeros(3), x)[0] ** 2)
+
+    def without_step(w, x, missing=2):
+        """Backpropagation through time by hand, with one step's part of the gradient left out."""
+        states = [jnp.zeros(3)]
+        for row in x:
+            states.append(jnp.tanh(states[-1] @ w + row))
+        back, total = 2 * states[-1], jnp.zeros_like(w)
+        for t in reversed(range(len(x))):
+            slope = back * (1 - states[t + 1] ** 2)
+            total = total + (t != missing) * jnp.outer(states[t], slope)
+            back = w @ slope
+        return total
+
+    for f in (recurrence, jax.jit(recurrence)):
+        report = check_gradients(f, W[:3, :3], x[:6], argnums=0, grad_fn=without_step, key=KEY)
+        assert re.search(r"step 3 of 6 of the scan at .* is missing in the claimed", report.leaves[0].hypothesis)
 
     tree = {"a": W[0], "b": W[1:3]}
     f = lambda p: jnp.sum(jnp.sin(p["a"])) + jnp.sum(p["b"] ** 3)  # noqa: E731

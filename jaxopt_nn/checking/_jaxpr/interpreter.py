@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec
 from jaxopt_nn._jaxprs.equations import Call, Cond, Scan, ShardMap, While, inner_programs, opened, programs_in
 from jaxopt_nn.types import Array
 
-__all__ = ["Policy", "Site", "is_jax_code", "place_of", "run", "sites"]
+__all__ = ["Policy", "Site", "bind", "is_jax_code", "place_of", "run", "sites"]
 
 Lanes = tuple[Any, ...]
 
@@ -283,6 +283,11 @@ class _Walk:
         self.count += 1
         if self.policy.signature:
             self.signature = self.signature * jnp.uint32(16777619) + signature
+
+
+def bind(equation: Any, ins: Sequence[Any]) -> list[Any]:
+    """The outputs of an equation at these inputs."""
+    return [out for (out,) in _bind(equation, [(value,) for value in ins], 1)]
 
 
 def _bind(equation: Any, ins: list[Lanes], width: int) -> list[Lanes]:

@@ -25,10 +25,12 @@ from jaxopt_nn.checking._objective.objective import Objective
 from jaxopt_nn.checking._sampling.differences import Floats
 
 __all__ = [
+    "NO_DERIVATIVE",
     "Changed",
     "Stripped",
     "blame",
     "conventional_gradient",
+    "differentiate",
     "has_own_rules",
     "single_rules",
     "stops_gradients",
@@ -46,7 +48,7 @@ _SEEN = 1e-9  # a relative change of the gradient that is no round-off
 # What JAX raises for an operation without a derivative, which becomes a note of the report. NotImplementedError: a
 # primitive without a rule. ValueError: a callback, and a while_loop in reverse mode. UnexpectedTracerError: a rule that
 # closes over the trace it was made in. Our own reading of a program is traced before, outside of the try.
-_NO_DERIVATIVE = (NotImplementedError, ValueError, jax.errors.UnexpectedTracerError)
+NO_DERIVATIVE = (NotImplementedError, ValueError, jax.errors.UnexpectedTracerError)
 _NO_TRANSPOSED_SOLVE = "transpose_solve required"  # and for a linear solve without a transposed one: a TypeError
 
 
@@ -115,7 +117,7 @@ def stops_gradients(objective: Objective) -> bool:
 
 def stripped_gradient(objective: Objective, leaves: Sequence[Any], *, frozen: bool) -> Stripped:
     """Derivative of f's plain computation at ``leaves``; stop_gradients count as constants if ``frozen``."""
-    return _gradient(objective, leaves, Policy(lambda _: True, lambda _: frozen), _NO_DERIVATIVE)
+    return _gradient(objective, leaves, Policy(lambda _: True, lambda _: frozen), NO_DERIVATIVE)
 
 
 def stripped_field(objective: Objective, leaves: Sequence[Any], *, frozen: bool) -> Callable[[Any], list[Floats]]:
@@ -128,7 +130,7 @@ def stripped_field(objective: Objective, leaves: Sequence[Any], *, frozen: bool)
 
 def conventional_gradient(objective: Objective, leaves: Sequence[Any], *, frozen: bool) -> Stripped:
     """As ``stripped_gradient``, but with the rules of JAX itself, which say what its functions' slopes are at kinks."""
-    return _gradient(objective, leaves, Policy(lambda site: not is_jax_code(site), lambda _: frozen), _NO_DERIVATIVE)
+    return _gradient(objective, leaves, Policy(lambda site: not is_jax_code(site), lambda _: frozen), NO_DERIVATIVE)
 
 
 def single_rules(objective: Objective, leaves: Sequence[Any]) -> Changed:
@@ -144,7 +146,7 @@ def through_stops(objective: Objective, leaves: Sequence[Any]) -> Changed:
     """The gradient with every stop_gradient, and with each of them made transparent."""
     stops = [site for site in objective.sites if site.kind == "stop_gradient" and not is_jax_code(site)]
     policy = lambda site: Policy(lambda _: True, lambda other: other != site)  # noqa: E731
-    return _changed(objective, leaves, stops, policy, _NO_DERIVATIVE)
+    return _changed(objective, leaves, stops, policy, NO_DERIVATIVE)
 
 
 def blame(changed: Changed, leaf: int) -> list[tuple[Site, float]]:
@@ -175,7 +177,7 @@ def terms(objective: Objective, leaves: Sequence[Any]) -> tuple[list[tuple[str, 
     def values(leaves: Sequence[Any], rest: Any) -> Any:
         return jnp.stack([jnp.asarray(out, jnp.float64) for out in run(whole, policy, [*leaves, *rest[0]])[0]])
 
-    jacobian, reason = _differentiate(jax.jacrev, values, leaves, objective.rest, _NO_DERIVATIVE)
+    jacobian, reason = differentiate(jax.jacrev, values, leaves, objective.rest, NO_DERIVATIVE)
     if jacobian is None:
         return [], f"the terms of f have no gradient: {reason}"
     named = [f"term {i} of {len(summed)} of f ({place})" for i, (_, place) in enumerate(summed, 1)]
@@ -207,7 +209,7 @@ def _changed(
 ) -> Changed:
     if not tried:
         return Changed(None, [], [])
-    plain, reason = _gradient(objective, leaves, policy(None), _NO_DERIVATIVE)
+    plain, reason = _gradient(objective, leaves, policy(None), NO_DERIVATIVE)
     if plain is None:
         suspects = ", ".join(str(site) for site in tried[:_MOST])
         return Changed(None, [], [f"could not be tried alone, and may be wrong: {suspects} ({reason})"])
@@ -223,10 +225,10 @@ def _changed(
 
 def _gradient(objective: Objective, leaves: Sequence[Any], policy: Policy, excused: Excused) -> Stripped:
     value = lambda leaves, rest: objective.value(leaves, rest, policy)[0]  # noqa: E731
-    return Stripped(*_differentiate(jax.grad, value, leaves, objective.rest, excused))
+    return Stripped(*differentiate(jax.grad, value, leaves, objective.rest, excused))
 
 
-def _differentiate(
+def differentiate(
     derivative: Callable[..., Any], fn: Callable[..., Any], leaves: Sequence[Any], rest: Any, excused: Excused
 ) -> tuple[list[Floats] | None, str]:
     """The derivative of ``fn(leaves, rest)`` by leaves, or None and the reason if an ``excused`` exception is raised.

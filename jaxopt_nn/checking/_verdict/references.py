@@ -11,6 +11,7 @@ import numpy as np
 from jaxopt_nn._jaxprs.cache import Program
 from jaxopt_nn.checking._jaxpr import rule_stripped
 from jaxopt_nn.checking._jaxpr.interpreter import Policy, Site
+from jaxopt_nn.checking._jaxpr.loop_steps import step_terms
 from jaxopt_nn.checking._objective import casts
 from jaxopt_nn.checking._objective.objective import Arguments, Gradient, Objective, value_of
 from jaxopt_nn.checking._sampling.differences import Floats
@@ -161,7 +162,10 @@ def make_oracles(
             frozen=(lambda lines: frozen()(i, lines)) if stops else None,
             rules=lambda: rule_stripped.blame(single_rules(), i) if automatic else [],
             stops=lambda: rule_stripped.blame(through_stops(), i),
-            terms=lambda: [(place, gradients[i] * units[i]) for place, gradients in summands()],
+            terms=lambda: [
+                *((place, gradients[i] * units[i]) for place, gradients in summands()),
+                *((place, gradient * units[i]) for place, gradient in step_terms(objective, points, i)),
+            ],
             sizes=sorted(set(axes)),
             masks=masks,
         )
