@@ -7,6 +7,8 @@ import sys
 LANES = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, PartitionSpec as P
+import pytest
+
 from jaxopt_nn import layers, losses, metrics, optimizers, training
 from jaxopt_nn import _ops
 from jaxopt_nn.types import Batch
@@ -111,9 +113,11 @@ def _run(script, **environment):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_whole_runs_and_steps_on_four_devices_with_strict_dtypes():
     _run(SPREAD, JAX_NUM_CPU_DEVICES="4", JAX_NUMPY_DTYPE_PROMOTION="strict")
 
 
+@pytest.mark.slow
 def test_lanes_on_two_devices_are_those_on_one_and_nothing_passes_between_them():
     _run(LANES, JAX_NUM_CPU_DEVICES="2")
