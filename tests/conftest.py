@@ -29,7 +29,7 @@ MANY = 3
 def pytest_collection_modifyitems(config, items):
     """Runs a part of the tables: every optimizer by every setting is thousands of programs to compile.
 
-    Of each test with more than three cases one in sixteen is run, in the order of its table; ``make test-all`` runs all.
+    Of each test with more than three cases one in sixteen is run; ``make test-all`` runs all.
     """
     if any("::" in argument for argument in config.args):
         return

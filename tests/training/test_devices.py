@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 LANES = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, PartitionSpec as P
