@@ -32,7 +32,7 @@ test-all: .venv/dev.stamp ## run every case of the test suite (half an hour)
 	@ONE_IN=1 .venv/bin/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
 test-python3.11: .venv-python3.11/test.stamp ## run a part of the suite on Python 3.11
-	@ONE_IN=20 .venv-python3.11/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" tests/training tests/layers $(ARGS)
+	@ONE_IN=40 .venv-python3.11/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" tests/training tests/layers $(ARGS)
 
 test-peers: .venv-peers/peers.stamp ## compare with other libraries as they run (torch, keras, flax, equinox)
 	@.venv-peers/bin/python -m pytest -q -n 2 --dist worksteal tests/peers $(ARGS)
@@ -41,7 +41,7 @@ test-peers: .venv-peers/peers.stamp ## compare with other libraries as they run 
 LOWEST := jaxopt_nn tests/training tests/data tests/test_jaxprs.py tests/test_project.py tests/optimizers/test_trajectories.py
 
 test-lowest: .venv-lowest/test.stamp ## run examples and the main tests with the lowest versions that the package allows
-	@ONE_IN=20 .venv-lowest/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(LOWEST) $(ARGS)
+	@ONE_IN=40 .venv-lowest/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(LOWEST) $(ARGS)
 
 lint: .venv/dev.stamp ## check style, format and types
 	@.venv/bin/python -m ruff check --quiet --output-format concise .

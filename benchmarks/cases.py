@@ -216,5 +216,6 @@ def _little(work: Work) -> Work:
     if isinstance(work, Compiling):
         return Compiling({side: f"little-{program}" for side, program in work.programs.items()})
     if isinstance(work, FirstResult):
-        return work._replace(little=True)
+        program = "cold" if work.program == "cached" else work.program  # the same process
+        return FirstResult(program, little=True)
     return Checking((8, 8, 10), 4)

@@ -151,12 +151,13 @@ PROCESSES: dict[str, Callable[[Training], dict[str, float]]] = {
 
 def _whole_process(side: str, work: FirstResult) -> Round:
     """A process from its start to its end; what is little is not measured, and needs none of its own."""
+    environment = os.environ
+    environment["KERAS_BACKEND"] = "jax"  # which Keras reads when it is imported
     __import__({"keras-jax": "keras", "ours": "jax"}.get(side, side))  # whether it is there
     if work.little:
         return lambda: {"per_second": 1.0, "compile_seconds": 0.0, **PROCESSES[side](_work(little=True))}
-    environment = dict(os.environ)
     if work.program == "cached":  # of all programs, the small ones too
-        environment |= {
+        environment = environment | {
             "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
