@@ -1,7 +1,7 @@
 """``--quick``: whether every side of every case runs, with hardly any work. Nothing is measured.
 
 The sides of a library share a process (ours two), which imports it once; as many processes run at a time as there are
-cores. What two cases ask of a side in the same way is run once.
+cores. What two cases ask of a side in the same way, of other data perhaps, is run once.
 """
 
 import contextlib
@@ -65,9 +65,18 @@ def families(cases: Mapping[str, Case]) -> list[list[str]]:
                 family = "jax, not ours"
             elif family == "jax" and isinstance(work, Training):  # half of the time of ours
                 family = "jax, training"
-            same = work.programs.get(side, side) if isinstance(work, Compiling) else (side, work)
+            same = work.programs.get(side, side) if isinstance(work, Compiling) else (side, _kind(side, work))
             groups.setdefault(family, {}).setdefault(same, f"{name} {side}")
     return sorted((list(group.values()) for group in groups.values()), key=len, reverse=True)
+
+
+def _kind(side: str, work: Work) -> Any:
+    """What of the work decides which code runs: not which data, nor how many of them."""
+    if side == "machine" or not isinstance(work, Training):
+        return type(work) if side == "machine" else work
+    kind = work._replace(dataset="", widths=bool(work.widths), batch_size=0, examples=None, validation=False)
+    together = None if work.together is None else 1
+    return kind._replace(together=together, eigen=work.eigen and side.startswith("ours"))
 
 
 def run(command: Sequence[str], sides: Sequence[str], environment: Mapping[str, str]) -> list[Outcome]:
