@@ -65,7 +65,9 @@ def families(cases: Mapping[str, Case]) -> list[list[str]]:
                 family = "jax, not ours"
             elif family == "jax" and isinstance(work, Training):  # half of the time of ours
                 family = "jax, training"
-            same = work.programs.get(side, side) if isinstance(work, Compiling) else (side, _kind(side, work))
+            same = (side, _kind(side, work))
+            if isinstance(work, Compiling):  # of so many lanes, blocks or epochs
+                same = work.programs.get(side, side).rstrip("0123456789")
             groups.setdefault(family, {}).setdefault(same, f"{name} {side}")
     return sorted((list(group.values()) for group in groups.values()), key=len, reverse=True)
 
@@ -76,7 +78,7 @@ def _kind(side: str, work: Work) -> Any:
         return type(work) if side == "machine" else work
     kind = work._replace(dataset="", widths=bool(work.widths), batch_size=0, examples=None, validation=False)
     together = None if work.together is None else 1
-    return kind._replace(together=together, eigen=work.eigen and side.startswith("ours"))
+    return kind._replace(together=together, devices=1, eigen=work.eigen and side.startswith("ours"))
 
 
 def run(command: Sequence[str], sides: Sequence[str], environment: Mapping[str, str]) -> list[Outcome]:
