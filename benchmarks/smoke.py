@@ -67,7 +67,7 @@ def families(cases: Mapping[str, Case]) -> list[list[str]]:
                 family = "jax, training"
             same = (side, _kind(side, work))
             if isinstance(work, Compiling):  # of so many lanes, blocks or epochs
-                same = work.programs.get(side, side).rstrip("0123456789")
+                same = work.programs.get(side, side).rstrip("0123456789").replace("epochs-", "run")
             groups.setdefault(family, {}).setdefault(same, f"{name} {side}")
     return sorted((list(group.values()) for group in groups.values()), key=len, reverse=True)
 
@@ -76,7 +76,8 @@ def _kind(side: str, work: Work) -> Any:
     """What of the work decides which code runs: not which data, nor how many of them."""
     if side == "machine" or not isinstance(work, Training):
         return type(work) if side == "machine" else work
-    kind = work._replace(dataset="", widths=bool(work.widths), batch_size=0, examples=None, validation=False)
+    conv = not work.widths and work.lanes == 1
+    kind = work._replace(dataset="", widths=conv, batch_size=0, examples=None, validation=False)
     together = None if work.together is None else 1
     return kind._replace(together=together, devices=1, eigen=work.eigen and side.startswith("ours"))
 
