@@ -76,7 +76,7 @@ def _collect(jaxpr: Any, parts: list[Any], describe: Callable[[Any, str, Any], A
 
 
 def _described(equation: Any, name: str, value: Any) -> Any:
-    """A parameter as text, without addresses in memory; nothing of a callable, which is a new one in each trace."""
+    """A parameter as text without memory addresses. None for a callable: each trace makes a new one."""
     return None if equation is not None and callable(value) else _ADDRESS.sub("", repr(value))
 
 

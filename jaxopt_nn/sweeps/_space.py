@@ -298,6 +298,8 @@ def _plain(name: str, value: Any) -> Any:
         raise ValueError(f"{name}: expected a finite number, got {value}")
     if isinstance(value, Distribution):
         raise TypeError(f"{name}: expected a value, got a distribution; draw with sweeps.random or sweeps.sobol")
+    if name.endswith("['seed']") and (type(value) is not int or not 0 <= value < 2**31):
+        raise ValueError(f"{name}: expected an int in [0, 2**31), got {value!r}")
     try:
         hash(value)
     except TypeError as error:

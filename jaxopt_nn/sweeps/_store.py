@@ -62,8 +62,8 @@ class Store(NamedTuple):
     path: str
 
     def finished(self) -> set[str]:
-        """The ids of the trials that are in it."""
-        return {row[0] for row in self.connection.execute("SELECT id FROM trials")}
+        """The ids of the trials that need not run again. One whose code raised is tried again."""
+        return {row[0] for row in self.connection.execute("SELECT id FROM trials WHERE status != 'FAILED'")}
 
     def add(self, records: Sequence[Record]) -> None:
         """Adds finished trials, all of them or, if the process ends meanwhile, none."""

@@ -76,7 +76,9 @@ def sweep(
         train, valid: the data.
         key: a PRNG key; :func:`run_keys` gives the keys of a single run of the same seed.
         store: a file (SQLite) that holds each finished chunk. The same call again runs only what is missing, an
-            extended space only what is new. None keeps all in memory.
+            extended space only what is new. A trial whose code raised is tried again. The source text of ``recipe`` is
+            compared, not that of functions and global values that it uses: after a change there take another file.
+            None keeps all in memory.
         objective: what is compared: a name of the history; ``"valid_loss"``, or without validation ``"train_loss"``.
             Its value is that of the epoch that the run returns.
         mode: ``"min"`` or ``"max"``; None takes it from the name.

@@ -68,6 +68,7 @@ def test_quasi_random_draws_fill_the_space_evenly():
         (lambda: sweeps.integers(1.0, 2), TypeError, r"^low: expected an int, got 1.0"),
         (lambda: sweeps.choice([]), ValueError, r"^values: expected at least one, got none"),
         (lambda: as_trials({"rate": 0.1}), TypeError, r"^space: expected a list of dictionaries"),
+        (lambda: as_trials([{"seed": 1.5}]), ValueError, r"^space\[0\]\['seed'\]: expected an int in \[0, 2\*\*31\)"),
         (lambda: as_trials([]), ValueError, r"^space: expected at least one trial, got none"),
         (lambda: as_trials([{"rate": [1]}]), TypeError, r"^space\[0\]\['rate'\]: expected a hashable value"),
         (lambda: as_trials([{"rate": float("nan")}]), ValueError, r"^space\[0\]\['rate'\]: expected a finite number"),

@@ -210,3 +210,21 @@ def test_results_are_read_over_seeds():
 def test_bad_sweeps_are_named_before_anything_runs(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_what_failed_is_tried_again_and_what_ended_is_not(tmp_path, compiled):
+    broken = {"now": True}
+
+    def function(key, hparams):
+        if broken["now"] and hparams["kind"] == "b":
+            raise RuntimeError("broken")
+        return {"loss": hparams["x"] * 1.0}
+
+    def sweep():
+        trials = sweeps.grid(x=[1.0, 2.0], kind=["a", "b"])
+        return sweeps.sweep_function(function, trials, key=KEY, objective="loss", store=tmp_path / "sweep.sqlite")
+
+    assert [record.status for record in sweep().records] == ["COMPLETED", "FAILED"] * 2
+    broken["now"] = False
+    assert [record.status for record in sweep().records] == ["COMPLETED"] * 4
+    assert len(compiled) == 3
