@@ -23,6 +23,7 @@ def assert_equal(got, expected, **tolerance):
     jax.tree.map(check, got, expected)
 
 
+@pytest.mark.slow  # in CI under the default options of the compiler
 def test_equals_a_python_loop_of_steps(problem):
     """The scan, its shuffling and its padding, against the same steps called one by one: the same bits."""
     # Compiled as users' programs are: unoptimized (see tests/conftest.py), a product and a sum are fused into one
@@ -83,6 +84,7 @@ def test_lane_equals_single_run(problem):
         assert_equal(got.params, single.params, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow  # in CI under the default options of the compiler
 def test_lanes_of_seeds_differ_and_share_the_order_they_are_given(problem):
     run = training.make_run(problem.recipe(epochs=2))
     keys = jax.random.split(problem.key, 4)
@@ -209,6 +211,7 @@ def test_shuffling_can_be_switched_off(problem):
     assert_equal(first, other)
 
 
+@pytest.mark.slow  # in CI under the default options of the compiler
 def test_gradient_with_respect_to_hyperparameters(problem):
     """Reverse mode through the whole run, with BatchNorm, dropout and Adam, against differences in float64."""
     with jax.enable_x64(True):
