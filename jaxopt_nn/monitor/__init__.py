@@ -1,7 +1,7 @@
 """What happens inside of a training run: the flow of gradients, activations, noise, step lengths; and what it means.
 
-Each function here returns records for a recipe: ``Recipe(..., record=monitor.watch())``. They are computed inside of the
-compiled run, at a cadence, and end up in its history. :func:`diagnose` says in words what a history shows, and
+Each function here returns records for a recipe: ``Recipe(..., record=monitor.watch())``. They are computed inside of
+the compiled run, at a cadence, and end up in its history. :func:`diagnose` says in words what a history shows, and
 :func:`plot` draws it.
 """
 

@@ -1,5 +1,7 @@
 """What the layers of a model put out: mean, deviation, dead units, saturation."""
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from jaxopt_nn._dtypes import compute_dtype
@@ -16,7 +18,7 @@ _BOUNDS = {
     "soft_sign": (-1.0, 1.0),
 }
 _NEAR = 0.015
-"""How near to a bound, as a part of the range, an output is saturated: beyond 0.97 for tanh, where its slope is 0.06."""
+"""How near to a bound, as a part of the range, an output is saturated: tanh beyond 0.97, where its slope is 0.06."""
 
 
 def activations(every: int = 1, *, series: bool = False) -> dict[str, Record]:
@@ -32,12 +34,14 @@ def activations(every: int = 1, *, series: bool = False) -> dict[str, Record]:
         ``/dead``: the fraction of units (entries of the last axis) that are 0 for all examples that were looked at in
         the epoch, though what they got was not, as a dead ReLU. Of functions with bounds, known by their names (tanh,
         sigmoid, hard_tanh, hard_sigmoid, soft_sign), also ``/saturated``: the fraction of outputs within 1.5 % of a
-        bound. ``/position`` is the layer's place in the order of evaluation. In a ``repeat`` each is ``[n]``.
+        bound. ``/position`` is the layer's place in the order of evaluation. In a ``repeat`` each is ``[n]``. And a
+        record with the entries ``start/<path>``: the deviation at the first step of an epoch, so at first that of the
+        initial parameters.
     """
 
     def of_layer(output: LayerOutput) -> dict[str, Array] | None:
         value = output.value
-        if not hasattr(value, "dtype") or not jnp.issubdtype(value.dtype, jnp.floating) or value.ndim < 1:
+        if not _is_told_of(value):
             return None
         value = value.astype(compute_dtype(value))
         share = _shares(value, output.weight)
@@ -66,7 +70,21 @@ def activations(every: int = 1, *, series: bool = False) -> dict[str, Record]:
             entries["dead"] = jnp.where(jnp.isnan(mean), jnp.nan, jnp.mean(dead, -1, dtype=mean.dtype))
         return entries
 
-    return {"activation": Record(of_layer, of="layer", every=every, series=series, finish=finish)}
+    def deviation(output: LayerOutput) -> Array | None:
+        return jnp.std(output.value.astype(compute_dtype(output.value))) if _is_told_of(output.value) else None
+
+    return {
+        "activation": Record(of_layer, of="layer", every=every, series=series, finish=finish),
+        "start": Record(deviation, of="layer", every=_NEVER_AGAIN),
+    }
+
+
+_NEVER_AGAIN = 2**31 - 1
+"""A cadence: the first step of an epoch alone."""
+
+
+def _is_told_of(value: Any) -> bool:
+    return hasattr(value, "dtype") and bool(jnp.issubdtype(value.dtype, jnp.floating)) and value.ndim > 0
 
 
 def _shares(value: Array, weight: Array | None) -> Array:

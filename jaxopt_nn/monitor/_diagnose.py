@@ -71,8 +71,9 @@ def diagnose(result: Any) -> Diagnosis:
     underfitting         the loss has stopped high, at training and validation, with steps of the usual size
     ===================  ==============================================================================================
 
-    A loss is high if it is above half of that of the first epoch. Data that cannot be predicted any better look like
-    underfitting.
+    A loss is high if it is above half of that of who sees no features, or of that of the first epoch. Data that cannot
+    be predicted any better look like underfitting. What follows from a finding is left out: with dead units no gradient
+    vanishes by itself.
 
     Args:
         result: of a run with ``record=monitor.watch()``, or its history. With less in it less is looked for.
@@ -130,9 +131,16 @@ class _Facts(NamedTuple):
         return float(np.nanmedian(ratios)) if np.isfinite(ratios).any() else np.nan
 
     @property
+    def chance(self) -> float:
+        """The loss of who sees no features, if it is cross-entropy or squared error; NaN if nothing says it."""
+        figures = [self.evidence.value(f"target/{name}") for name in ("entropy", "variance")]
+        return next((figure for figure in figures if np.isfinite(figure)), np.nan)
+
+    @property
     def is_high(self) -> bool:
-        """Whether the training loss is still above half of that of the first epoch."""
-        return bool(len(self.train) > 1 and last(self.train) > 0.5 * first(self.train))
+        """Whether the training loss is still above half of chance, or where that is unknown of the first epoch."""
+        usual = first(self.train) if np.isnan(self.chance) else self.chance
+        return bool(len(self.train) > 1 and last(self.train) > 0.5 * usual)
 
     @property
     def is_flat(self) -> bool:
@@ -165,12 +173,13 @@ def _inputs_not_scaled(facts: _Facts) -> Finding | None:
 
 def _exploding(facts: _Facts) -> Finding | None:
     remedy = (
-        "Begin with smaller weights (initializers.he_normal for ReLU, xavier_normal for tanh), put layers.batch_norm or "
-        "layers.layer_norm between the layers, or residual blocks; clip the gradient by optimizers.clip_by_global_norm."
+        "Begin with smaller weights (initializers.he_normal for ReLU, xavier_normal for tanh), put layers.batch_norm "
+        "or layers.layer_norm between the layers, or residual blocks; clip the gradient "
+        "(optimizers.clip_by_global_norm)."
     )
     if facts.bad_step == 0:
         return Finding("exploding", "the loss or the gradient of the first step is not finite", remedy, {"step": 0.0})
-    sizes = {path: first(values) for path, values in facts.evidence.layers("deviation").items()}
+    sizes = {path: first(values) for path, values in facts.evidence.starts().items()}
     sizes = {path: size for path, size in sizes.items() if size > 0}
     if len(sizes) < 3:
         return None
@@ -179,7 +188,8 @@ def _exploding(facts: _Facts) -> Finding | None:
     growth = sizes[largest] / sizes[begin]
     if growth < 100:
         return None
-    text = f"outputs grow {growth:.3g}-fold, from deviation {sizes[begin]:.3g} at {begin} to {sizes[largest]:.3g} at {largest}"
+    text = f"outputs grow {growth:.3g}-fold, from deviation {sizes[begin]:.3g} at {begin} "
+    text += f"to {sizes[largest]:.3g} at {largest}"
     return Finding("exploding", text, remedy, {"growth": growth})
 
 
@@ -189,7 +199,7 @@ def _rate_too_high(facts: _Facts) -> Finding | None:
     found: list[str] = []
     if facts.status == Status.NONFINITE_TRAINING and facts.bad_step != 0:
         found.append(f"the loss is not finite from step {facts.bad_step} on")
-    if ratio > 0.1 and (facts.is_high or not facts.evidence.epochs):
+    if ratio > 0.3 or (ratio > 0.1 and facts.is_high):
         found.append(f"an update is {ratio:.2g} of the parameters (1e-3 is usual)")
     if len(facts.train) > 2 and begin > 0 and (last(facts.train) > 1.1 * begin or worst > 2 * begin):
         found.append(f"the loss has grown from {begin:.3g} to {max(worst, last(facts.train)):.3g}")
@@ -239,17 +249,18 @@ def _saturated(facts: _Facts) -> Finding | None:
 def _vanishing(facts: _Facts) -> Finding | None:
     gradients = {path: first(values) for path, values in facts.evidence.relative_gradients().items()}
     gradients = {path: value for path, value in gradients.items() if np.isfinite(value)}
-    sizes = {path: first(values) for path, values in facts.evidence.layers("deviation").items()}
+    sizes = {path: first(values) for path, values in facts.evidence.starts().items()}
     sizes = {path: size for path, size in sizes.items() if np.isfinite(size)}
     found, figures = list[str](), dict[str, float]()
     if len(gradients) > 3:
         *early, _, _ = gradients.values()
-        path, part = list(gradients)[0], max(early[: max(len(early) // 2, 1)]) / max(max(gradients.values()), 1e-38)
+        path = next(iter(gradients))
+        part = max(early[: max(len(early) // 2, 1)]) / max(*gradients.values(), 1e-38)
         if part < 1e-3:
             found.append(f"the gradient of {path}, for its size, is {part:.1g} of that of the last layers")
             figures["gradient"] = part
     if len(sizes) > 3:
-        begin, end = list(sizes.values())[0], list(sizes.values())[-1]
+        begin, *_, end = sizes.values()
         if begin > 0 and end < 1e-3 * begin:
             found.append(f"outputs shrink from deviation {begin:.2g} to {end:.2g}")
             figures["shrink"] = end / begin
@@ -274,8 +285,8 @@ def _starved(facts: _Facts) -> Finding | None:
         return None
     text = f"an update of {path} is {own:.1g} of it, those of the other layers {usual:.1g}"
     remedy = (
-        "Look at what reaches the first layer: the scale of the inputs, a learning rate or a freeze of its own, a narrow "
-        "or saturated layer behind it; Adam evens out the sizes that gradients have in different layers."
+        "Look at what reaches the first layer: the scale of the inputs, a learning rate or a freeze of its own, a "
+        "narrow or saturated layer behind it; Adam evens out the sizes that gradients have in different layers."
     )
     return Finding("first layer starved", text, remedy, {"ratio": own, "usual": usual})
 
@@ -293,10 +304,12 @@ def _rate_too_low(facts: _Facts) -> Finding | None:
 def _labels_shuffled(facts: _Facts) -> Finding | None:
     if len(facts.valid) < 3 or not np.isfinite(facts.valid).any():
         return None
-    begin, end, best = first(facts.train), last(facts.train), float(np.nanmin(facts.valid))
+    end, best = last(facts.train), float(np.nanmin(facts.valid))
+    begin = float(np.nanmin([first(facts.train), facts.chance]))
     if not (end < 0.9 * begin and best > 0.97 * begin):
         return None
-    text = f"training took the loss from {begin:.3g} to {end:.3g}, and the validation loss is {best:.3g} at its best"
+    text = f"training took the loss to {end:.3g}, and the validation loss is {best:.3g} at its best, "
+    text += f"no better than {begin:.3g}, which needs no features"
     remedy = (
         "Look at examples with their labels: features and targets may be out of order, sorted apart or joined by the "
         "wrong column. If they are right, the features say nothing about the targets."
@@ -362,8 +375,21 @@ _RULES: tuple[Rule, ...] = (
 )
 
 
+_FOLLOWS = {
+    "exploding": {"rate too high", "dead ReLUs", "saturated", "vanishing", "first layer starved"},
+    "rate too high": {"dead ReLUs", "saturated", "vanishing", "first layer starved", "labels shuffled"},
+    "dead ReLUs": {"vanishing", "first layer starved", "rate too low"},
+    "saturated": {"vanishing", "first layer starved", "rate too low"},
+    "vanishing": {"first layer starved", "rate too low"},
+    "labels shuffled": {"overfitting"},
+}
+"""What a finding explains. A loss that stays high is explained by any."""
+
+
 def _with_consequences_left_out(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    """A loss that stays high is no finding of its own where a cause was found."""
-    last_resorts = ("plateau", "underfitting")
-    causes = [finding for finding in findings if finding.name not in last_resorts]
-    return tuple(causes) or findings[:1]
+    kept: list[Finding] = []
+    for finding in findings:
+        stays_high = finding.name in ("plateau", "underfitting") and kept
+        if not stays_high and not any(finding.name in _FOLLOWS.get(cause.name, ()) for cause in kept):
+            kept.append(finding)
+    return tuple(kept)

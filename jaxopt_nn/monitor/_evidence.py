@@ -35,8 +35,15 @@ class Evidence:
     def layers(self, entry: str) -> dict[str, Floats]:
         """``path -> [epochs]`` of ``activation/<path>/<entry>``, in the order of evaluation."""
         pattern = re.compile(rf"activation/(.+)/{entry}")
-        found = {match[1]: self._blocks(name) for name in self._history if (match := pattern.fullmatch(name))}
-        flat = {path: values for blocks in found.values() for path, values in blocks.items()}
+        return self._by_layer(pattern)
+
+    def starts(self) -> dict[str, Floats]:
+        """``path -> [epochs]`` of ``start/<path>``, in the order of evaluation."""
+        return self._by_layer(re.compile("start/(.+)"))
+
+    def _by_layer(self, pattern: "re.Pattern[str]") -> dict[str, Floats]:
+        found = ((match[1], name) for name in self._history if (match := pattern.fullmatch(name)))
+        flat = {own: values for path, name in found for own, values in self._blocks(path, name).items()}
         return {path: flat[path] for path in sorted(flat, key=self._place)}
 
     def leaves(self, kind: str) -> dict[str, Floats]:
@@ -52,10 +59,9 @@ class Evidence:
         with np.errstate(divide="ignore", invalid="ignore"):
             return {path: norm / parameters[path] for path, norm in self.leaves("gradient").items()}
 
-    def _blocks(self, name: str) -> dict[str, Floats]:
+    def _blocks(self, path: str, name: str) -> dict[str, Floats]:
         """The one curve of a layer, or those of the n blocks of a ``repeat``."""
         values = self._history[name]
-        path = name.removeprefix("activation/").rpartition("/")[0]
         if values.ndim == 1:
             return {path: values}
         flat = values.reshape(len(values), -1)

@@ -32,7 +32,7 @@ def watch(every: int = 1) -> Records:
         every: the cadence, in steps of an epoch (static).
 
     >>> sorted(watch(every=10))
-    ['activation', 'flow', 'input', 'noise', 'step_length']
+    ['activation', 'flow', 'input', 'noise', 'start', 'step_length', 'target']
     """
     check_positive_int("every", every)
     return {
@@ -103,7 +103,10 @@ def inputs(every: int = 1) -> Records:
     Returns:
         A record with the entries ``input/largest`` and ``input/least``: of the features, the last axis, the largest and
         least root mean square; ``input/spread``: the largest standard deviation over the least; ``input/offset``: the
-        largest absolute mean in standard deviations. Features that do not vary are left out.
+        largest absolute mean in standard deviations. Features that do not vary are left out. And a record of what a
+        network knows that sees no features: ``target/entropy`` of class labels in nats, which is the cross-entropy of
+        guessing by their frequencies (of labels above 255, modulo 256); ``target/variance`` of other targets, the mean
+        squared error of their mean.
     """
 
     def moments(end: StepEnd) -> dict[str, Array]:
@@ -138,7 +141,35 @@ def inputs(every: int = 1) -> Records:
             "offset": over(jnp.max, jnp.abs(mean) / deviation, 0.0),
         }
 
-    return {"input": Record(moments, of="step", every=every, finish=finish)}
+    return {
+        "input": Record(moments, of="step", every=every, finish=finish),
+        "target": Record(_target, of="step", every=every, finish=_spread_of_target),
+    }
+
+
+def _target(end: StepEnd) -> dict[str, Array]:
+    y = end.batch.y
+    if hasattr(y, "dtype") and jnp.issubdtype(y.dtype, jnp.integer):
+        return {"counts": jnp.zeros(256).at[jnp.ravel(y) % 256].add(1.0)}
+    floats = [
+        leaf.astype(compute_dtype(leaf)) for leaf in jax.tree.leaves(y) if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
+    if not floats:
+        return {"none": jnp.zeros(())}
+    columns = [leaf.reshape(-1, leaf.shape[-1] if leaf.ndim > 1 else 1) for leaf in floats]
+    return {
+        "mean": jnp.concatenate([jnp.mean(each, 0) for each in columns]),
+        "square": jnp.concatenate([jnp.mean(jnp.square(each), 0) for each in columns]),
+    }
+
+
+def _spread_of_target(means: dict[str, Array]) -> dict[str, Array]:
+    if "counts" in means:
+        share = means["counts"] / jnp.sum(means["counts"])
+        return {"entropy": -jnp.sum(jax.scipy.special.xlogy(share, share))}
+    if "none" in means:
+        return {"variance": jnp.float32(jnp.nan)}
+    return {"variance": jnp.mean(jnp.maximum(means["square"] - jnp.square(means["mean"]), 0))}
 
 
 def _norm(leaf: Any) -> Array:

@@ -26,8 +26,8 @@ def gradient_noise(every: int = 1) -> dict[str, Record]:
 
     Returns:
         A record with the entries ``noise/scale``, ``tr(Σ)/|G|²``, the batch size at which signal and noise are equal
-        (infinite where there is no signal), and ``noise/signal_to_noise/<path>``, ``|G|/√(tr(Σ)/B)``. NaN where an epoch
-        has less than two recorded steps.
+        (infinite where there is no signal), and ``noise/signal_to_noise/<path>``, ``|G|/√(tr(Σ)/B)``. NaN where
+        an epoch has less than two recorded steps.
 
     References:
         McCandlish et al., "An empirical model of large-batch training", 2018, section 2.2 and appendix A.1.
@@ -75,10 +75,10 @@ def step_length(every: int = 20) -> dict[str, Record]:
     """Whether a step was too long or too short along its own direction, for the loss of its batch.
 
     Along the step, from t = 0 to t = 1, the loss is fitted by the parabola ``a + b·t + c·t²`` that is nearest, by least
-    squares, to the two losses and the two slopes at its ends. α says where on it the step ended: −1 where it began, 0 at
-    the minimum, 1 as far behind the minimum as it began before it, so that nothing was gained. Where the parabola has no
-    minimum ahead, the step could have been longer by any factor, and α is −1. A step that goes uphill, as momentum may, has
-    no α (NaN).
+    squares, to the two losses and the two slopes at its ends. α says where on it the step ended: −1 where it began, 0
+    at the minimum, 1 as far behind the minimum as it began before it, so that nothing was gained. Where the parabola
+    has no minimum ahead, the step could have been longer by any factor, and α is −1. A step that goes uphill, as
+    momentum may, has no α (NaN).
 
     Each measurement costs a gradient of its own, at the end of the step.
 
