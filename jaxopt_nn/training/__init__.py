@@ -9,10 +9,11 @@ from jaxopt_nn.training._checkpoint import Checkpoint, CheckpointInfo, checkpoin
 from jaxopt_nn.training._epoch import RunKeys
 from jaxopt_nn.training._evaluation import evaluate, make_predict, predict
 from jaxopt_nn.training._explain import Explanation, explain
-from jaxopt_nn.training._fit import EpochEnd, fit
+from jaxopt_nn.training._fit import fit
 from jaxopt_nn.training._loggers import log_csv, log_json_lines, log_mlflow, log_tensorboard
 from jaxopt_nn.training._range_test import RangeTest, learning_rate_range_test
 from jaxopt_nn.training._recipe import Recipe
+from jaxopt_nn.training._records import EpochEnd, LayerOutput, Record, StepEnd
 from jaxopt_nn.training._run import RunResult, make_run
 from jaxopt_nn.training._save import SavedModel, load, save
 from jaxopt_nn.training._statistics import update_batch_statistics
@@ -26,12 +27,15 @@ __all__ = [
     "EarlyStopping",
     "EpochEnd",
     "Explanation",
+    "LayerOutput",
     "RangeTest",
     "Recipe",
+    "Record",
     "RunKeys",
     "RunResult",
     "SavedModel",
     "Status",
+    "StepEnd",
     "checkpoints",
     "evaluate",
     "explain",

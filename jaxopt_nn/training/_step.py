@@ -1,7 +1,8 @@
 """One training step, one gradient and one update, for a model and a loop of your own."""
 
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,11 @@ from jaxopt_nn._arguments import check_key, check_number, check_positive_int, pl
 from jaxopt_nn._dtypes import compute_dtype, promote
 from jaxopt_nn.optimizers import frozen_paths
 from jaxopt_nn.training._accumulation import accumulate
+from jaxopt_nn.training._records import StepEnd
 from jaxopt_nn.trees import check_same_structure, named_leaves, takes
 from jaxopt_nn.types import Array, ArrayLike, Batch, Key, LossFn, NotFinite, Params, PyTree, State, TrainState
 
-__all__ = ["Step", "check_optimizer", "cond", "init_state", "make_step"]
+__all__ = ["Observer", "Step", "check_optimizer", "cond", "init_state", "make_observed_step", "make_step"]
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
@@ -94,6 +96,35 @@ def make_step(
     >>> state.params["w"].tolist(), float(metrics["loss"])
     ([0.10000000149011612, 0.10000000149011612], 1.0)
     """
+    inner = make_observed_step(loss_fn, optimizer, micro_batches, nonfinite_limit, None)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        state, metrics, _ = inner(state, batch)
+        return state, metrics
+
+    return step
+
+
+class Observer(NamedTuple):
+    """What is computed of a step beside it.
+
+    Attributes:
+        observe: of a step that was taken, inside of the branch that takes it.
+        skipped: the same tree, for a step that was not taken.
+    """
+
+    observe: Callable[[StepEnd], PyTree]
+    skipped: PyTree
+
+
+def make_observed_step(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    micro_batches: int,
+    nonfinite_limit: ArrayLike | None,
+    observer: Observer | None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array], PyTree]]:
+    """As :func:`make_step`; the step also returns what the observer says, or None without one."""
     check_positive_int("micro_batches", micro_batches)
     check_optimizer("optimizer", optimizer)
     if not callable(loss_fn) or not takes(loss_fn, None, None, None, None):
@@ -103,20 +134,32 @@ def make_step(
     reserved = {"loss", "gradient_norm"} | (set() if nonfinite_limit is None else {"applied"})
     compute_gradient = _gradient_fn(_checked(loss_fn, reserved), micro_batches)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array], PyTree]:
         if not isinstance(state, TrainState):
             raise TypeError(f"state: expected a TrainState, as init_state makes one, got {shown(state)}")
         (loss, (model_state, metrics)), gradient = compute_gradient(state.params, state, batch)
         metrics = {**metrics, "loss": loss, "gradient_norm": _global_norm(gradient)}
 
-        def updated() -> TrainState:
-            params, opt_state = _update(optimizer, compute_gradient, state, batch, loss, gradient)
+        def updated() -> tuple[TrainState, PyTree]:
+            params, opt_state, update = _update(optimizer, compute_gradient, state, batch, loss, gradient)
             new = TrainState(state.step + 1, params, model_state, opt_state, state.key, state.notfinite)
             check_same_structure("state", state, new)
-            return new
+            if observer is None:
+                return new, None
+            in_full = functools.partial(_with_zeros_for_frozen, state)
+
+            def loss_and_gradient(params: Params) -> tuple[Array, Params]:
+                (loss, _), gradient = compute_gradient(params, state, batch)
+                return loss, in_full(gradient)
+
+            end = StepEnd(
+                state.step, batch, loss, state.params, model_state, in_full(gradient), update, loss_and_gradient
+            )
+            return new, observer.observe(end)
 
         if nonfinite_limit is None:
-            return updated(), metrics
+            new, observed = updated()
+            return new, metrics, observed
         if state.notfinite is None:
             raise ValueError("state.notfinite: expected the counters that init_state makes, got None")
         finite = jnp.isfinite(loss) & jnp.isfinite(metrics["gradient_norm"])
@@ -129,8 +172,9 @@ def make_step(
         )
         # The update is inside of the branch, so that it can write over the old state. A select between the two finished
         # states would copy the old one first. Under vmap the branch becomes a select.
-        state_after = cond(applied, updated, lambda: state)
-        return state_after._replace(notfinite=notfinite), {**metrics, "applied": applied}
+        skipped = None if observer is None else observer.skipped
+        state_after, observed = cond(applied, updated, lambda: (state, skipped))
+        return state_after._replace(notfinite=notfinite), {**metrics, "applied": applied}, observed
 
     return step
 
@@ -194,13 +238,11 @@ def _update(
     batch: Batch,
     loss: Array,
     trained_gradient: list[Array],
-) -> tuple[Params, PyTree]:
-    """The parameters and the optimizer's state after its update."""
+) -> tuple[Params, PyTree, PyTree]:
+    """The parameters and the optimizer's state after its update, and the update."""
     frozen = frozen_paths(state.opt_state)
     assemble = _split_trained(state.params, frozen)[1]
-
-    def with_zeros_for_frozen(gradient: list[Array]) -> PyTree:
-        return _split_trained(jax.tree.map(jnp.zeros_like, state.params), frozen)[1](gradient)
+    with_zeros_for_frozen = functools.partial(_with_zeros_for_frozen, state)
 
     def value_fn(params: Params, grad_fn: object = None) -> Array:
         # optax's line searches raise for an extra argument that value_fn does not take, so it takes grad_fn.
@@ -217,7 +259,12 @@ def _update(
         value_fn=value_fn,
         grad_fn=lambda params: with_zeros_for_frozen(compute_gradient(params, state, batch)[1]),
     )
-    return assemble(_split_trained(optax.apply_updates(state.params, updates), frozen)[0]), opt_state
+    return assemble(_split_trained(optax.apply_updates(state.params, updates), frozen)[0]), opt_state, updates
+
+
+def _with_zeros_for_frozen(state: TrainState, gradient: list[Array]) -> PyTree:
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    return _split_trained(zeros, frozen_paths(state.opt_state))[1](gradient)
 
 
 def _split_trained(params: Params, frozen: frozenset[str]) -> tuple[list[Array], Callable[[list[Array]], Params]]:
