@@ -65,8 +65,9 @@ def equal(a, b):
         np.testing.assert_array_equal(x, y, err_msg=path)
 
 
-def names(folder):
-    return [each.path.name for each in training.checkpoints(folder)]
+def done(folder):
+    """The epochs and the steps of the next one that each checkpoint has behind it."""
+    return [(each.epochs, each.steps) for each in training.checkpoints(folder)]
 
 
 def until(epoch):
@@ -78,11 +79,11 @@ def test_a_run_in_pieces_is_the_run(case, tmp_path):
     checkpoint = Checkpoint(tmp_path / "run", keep=3)
     part = fit(checkpoint=checkpoint, callbacks=until(1))
     assert training.Status(int(part.status)).name == "INTERRUPTED" and int(part.epochs) == 2
-    assert names(tmp_path / "run") == ["epoch-000001", "epoch-000002"]
+    assert done(tmp_path / "run") == [(1, 0), (2, 0)]
     seen = []
     equal(fit(checkpoint=checkpoint, callbacks=[lambda end: seen.append(end.epoch)]), whole)
     assert seen == [2, 3]
-    assert names(tmp_path / "run") == ["epoch-000002", "epoch-000003", "epoch-000004"]
+    assert done(tmp_path / "run") == [(2, 0), (3, 0), (4, 0)]
     equal(fit(checkpoint=checkpoint), whole)  # a run that has ended is read
 
 
@@ -90,24 +91,25 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_is_the_run(case, problem, tmp_p
     """Five steps an epoch: it is killed after the 7th, with a checkpoint at the 6th."""
     recipe, fit, whole = case
     checkpoint = Checkpoint(tmp_path / "run", every_steps=3)
-    save = training.fit.__globals__["Store"].save
+    store = training.fit.__globals__["Store"]
+    save = store.save
 
     def killed(store, position):
         if (position.epochs, position.steps) > (1, 1):
             raise SystemExit
         save(store, position)
 
-    monkeypatch.setattr(training.fit.__globals__["Store"], "save", killed)
+    monkeypatch.setattr(store, "save", killed)
     with pytest.raises(SystemExit):
         fit(checkpoint=checkpoint)
     monkeypatch.undo()
-    assert names(tmp_path / "run") == ["epoch-000000-step-00000003", "epoch-000001-step-00000001"]
+    assert done(tmp_path / "run") == [(0, 3), (1, 1)]
     equal(fit(checkpoint=checkpoint), whole)
-    assert names(tmp_path / "run") == ["epoch-000003-step-00000003", "epoch-000004"]
+    assert done(tmp_path / "run") == [(3, 3), (4, 0)]
     (last,) = training.checkpoints(tmp_path / "run")[-1:]
     with pytest.raises(ValueError, match=r"^path: expected one of training.checkpoints\(.*the folder of them all"):
         training.load(tmp_path / "run", recipe)
-    with pytest.raises(ValueError, match=r"^path: expected a new folder, .*epoch-000004, which is none"):
+    with pytest.raises(ValueError, match=r"^path: expected a new folder, .*step_20, which is none"):
         training.save(last.path, whole, recipe=recipe, hparams=problem.hparams, train=problem.train)
     assert last.metrics["valid_loss"] == float(whole.history["valid_loss"][-1])
     equal(training.load(last.path, recipe).result, whole)
@@ -118,7 +120,7 @@ def test_more_epochs_may_be_asked_for(small, problem, tmp_path):
     short, checkpoint = lambda hp: recipe(hp)._replace(epochs=2), Checkpoint(tmp_path / "run")
     assert int(fit(short, checkpoint=checkpoint).epochs) == 2
     equal(fit(checkpoint=checkpoint), whole)
-    with pytest.raises(ValueError, match=r"^epochs: expected 4 or more, which .*epoch-000004 has behind it, got 2"):
+    with pytest.raises(ValueError, match=r"^epochs: expected 4 or more, which .*step_20 has behind it, got 2"):
         fit(short, checkpoint=checkpoint)
 
 
@@ -127,7 +129,7 @@ def test_the_best_is_kept_with_the_last(small, problem, tmp_path):
     rising = problem.recipe(epochs=5, model=layers.dense(3), optimizer=optax.sgd(-0.1))  # each epoch is worse
     fit(rising, checkpoint=Checkpoint(tmp_path / "run", every_epochs=4, keep=1, keep_best="valid_loss"))
     infos = training.checkpoints(tmp_path / "run")
-    assert [(info.epochs, info.steps) for info in infos] == [(1, 0), (5, 0)]
+    assert done(tmp_path / "run") == [(1, 0), (5, 0)]
     assert min(infos, key=lambda info: info.metrics["valid_loss"]).epochs == 1
     with pytest.raises(ValueError, match=r"^checkpoint.keep_best: expected one of \[.*'valid_loss'\], got 'valid_auc'"):
         fit(rising, checkpoint=Checkpoint(tmp_path / "other", keep_best="valid_auc"))
@@ -190,7 +192,7 @@ def test_another_run_is_refused_by_what_differs(stopped, problem, small):
     for options, match in cases:
         with pytest.raises(ValueError, match=match):
             fit(**options)
-    assert names(folder) == ["epoch-000001", "epoch-000002"]
+    assert done(folder) == [(1, 0), (2, 0)]
     assert compiled == []
     doubled = changed(loss=lambda hp: lambda outputs, targets: 2 * recipe(hp).loss(outputs, targets))
     with pytest.raises(UserWarning, match=r"^checkpoint: the recipe is not the one that .* was written with"):
@@ -207,7 +209,7 @@ def test_a_signal_saves_what_is_done(small, tmp_path, name):
         part = fit(checkpoint=checkpoint, callbacks=[lambda end: os.kill(os.getpid(), getattr(signal, name))])
     finally:
         assert signal.signal(signal.SIGTERM, before) != before
-    assert training.Status(int(part.status)).name == "INTERRUPTED" and names(tmp_path / "run") == ["epoch-000001"]
+    assert training.Status(int(part.status)).name == "INTERRUPTED" and done(tmp_path / "run") == [(1, 0)]
     assert seen == [signal.SIGTERM] * (name == "SIGTERM")
     equal(fit(checkpoint=checkpoint), whole)
 
@@ -222,7 +224,7 @@ def test_a_callback_that_raises_leaves_the_result_and_the_checkpoint(small, tmp_
     with pytest.raises(RuntimeError, match="mine") as caught:
         fit(checkpoint=Checkpoint(tmp_path / "run", every_epochs=10), callbacks=[callback])
     assert int(caught.value.result.epochs) == 2 and "is in this error's .result" in caught.value.__notes__[0]
-    assert names(tmp_path / "run") == ["epoch-000002"]
+    assert done(tmp_path / "run") == [(2, 0)]
     equal(fit(checkpoint=Checkpoint(tmp_path / "run")), whole)
 
 
