@@ -19,6 +19,7 @@ from jaxopt_nn.training._drive import Position
 from jaxopt_nn.training._folders import check_fits, is_folder, tree_of
 from jaxopt_nn.training._orbax import (
     check_installed,
+    is_checkpoint,
     manager_of,
     numbered,
     read_about,
@@ -136,7 +137,7 @@ def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
         raise ValueError(f"path: expected the folder of a training.Checkpoint, got {path}")
     infos: list[CheckpointInfo] = []
     for each in numbered(folder).values():
-        with suppress(FileNotFoundError):  # one that is being removed
+        if is_checkpoint(each):  # and not one that is being removed
             about = read_about(each)
             infos.append(CheckpointInfo(each, about["epochs"], about["steps"], about["metrics"]))
     return infos
@@ -187,7 +188,7 @@ class Store:
         self._saved: int | None = None
         self._time = time.monotonic()
         for step, path in numbered(folder).items():
-            with suppress(OSError, ValueError):  # one that is damaged is the best of nothing
+            with suppress(ValueError):  # one that is damaged is the best of nothing
                 self._remember(step, read_about(path))
 
     def latest(self, shapes: PyTree, part_shapes: Callable[[], PyTree]) -> Position | None:
@@ -206,9 +207,6 @@ class Store:
                 about, arrays = read_checkpoint(path)
             except ValueError as error:
                 damaged.append((path, str(error)))
-                continue
-            except OSError as error:
-                damaged.append((path, f"{path}: {error.strerror or error}"))
                 continue
             position = self._position(path, about, arrays, shapes, part_shapes)
             for each, text in damaged:

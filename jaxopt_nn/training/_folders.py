@@ -33,9 +33,7 @@ __all__ = [
     "is_folder",
     "read_description",
     "read_folder",
-    "sealed",
     "tree_of",
-    "unsealed",
     "write_folder",
 ]
 
@@ -57,9 +55,9 @@ def write_folder(path: Path, about: Mapping[str, Any], arrays: Mapping[str, Any]
     try:
         beside.mkdir()
         write_arrays(beside / _ARRAYS, arrays)
-        content = sealed({**about, "arrays": _checksum_of_file(beside / _ARRAYS)})
+        content = {"format": _FORMAT, **about, "arrays": _checksum_of_file(beside / _ARRAYS)}
         with open(beside / _ABOUT, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
+            json.dump({"checksum": _checksum(content), **content}, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
         _sync(beside)
@@ -94,24 +92,13 @@ def read_description(path: Path) -> dict[str, Any]:
         about: Any = json.loads((path / _ABOUT).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path / _ABOUT}: damaged: {error}") from error
-    return unsealed(path / _ABOUT, about)
-
-
-def sealed(about: Mapping[str, Any]) -> dict[str, Any]:
-    """A description with its format and its checksum."""
-    content = {"format": _FORMAT, **about}
-    return {"checksum": _checksum(content), **content}
-
-
-def unsealed(path: Path, about: Any) -> dict[str, Any]:
-    """The description that was sealed. Raises ``ValueError`` if it is another, or of a later version."""
     if not isinstance(about, dict) or "format" not in about:
-        raise ValueError(f"{path}: damaged, or not written by this library")
+        raise ValueError(f"{path / _ABOUT}: damaged, or not written by this library")
     content = {name: value for name, value in cast("dict[str, Any]", about).items() if name != "checksum"}
     if about.get("checksum") != _checksum(content):
-        raise ValueError(f"{path}: damaged: its checksum is another")
+        raise ValueError(f"{path / _ABOUT}: damaged: its checksum is another")
     if content["format"] != _FORMAT:
-        raise ValueError(f"{path}: expected format {_FORMAT}, got {content['format']}, of another version")
+        raise ValueError(f"{path / _ABOUT}: expected format {_FORMAT}, got {content['format']}, of another version")
     return content
 
 

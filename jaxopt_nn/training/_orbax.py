@@ -1,11 +1,14 @@
 """Checkpoints as Orbax writes them: folders by the number of steps, of arrays and a description, complete or not there.
 
 Orbax writes in threads of its own, beside the place, and renames. Two things that it does not do are done here. Arrays
-without entries, which it refuses, are left to the description, which has each array's dtype and shape. And not every
-flipped bit is an error for it: the description has a checksum of each array, and one of itself.
+without entries, which it refuses, are left to the description. And not every flipped bit is an error for it: each
+checkpoint has the checksums of its files, without which it counts as damaged.
 """
 
+import hashlib
+import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Generator, Mapping
@@ -16,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from jaxopt_nn._safetensors import numbers_of
-from jaxopt_nn.training._folders import Arrays, fingerprints, sealed, unsealed
+from jaxopt_nn.training._folders import Arrays
 
 __all__ = [
     "check_installed",
@@ -29,9 +32,10 @@ __all__ = [
     "start_writing",
 ]
 
+_FORMAT = 1
 _NAME = re.compile(r"step_(\d+)")
-_ABOUT, _ARRAYS = "about", "arrays"
-_PART = "*.orbax-checkpoint-tmp*"
+_PART = "step_*.orbax-checkpoint-tmp*"
+_ABOUT, _ARRAYS, _CHECKSUMS = "about", "arrays", "checksums.json"
 
 
 def check_installed() -> None:
@@ -62,15 +66,16 @@ def manager_of(folder: Path, keep: int, worth: Mapping[int, float]) -> Generator
         step_prefix="step",
         create=False,
         cleanup_tmp_directories=True,
-        lightweight_initialize=True,  # what is damaged in there is found by reading it
+        lightweight_initialize=True,  # what is damaged in there is found by its checksum
         preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), Best()]),
+        async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _write_checksums(folder)),
     )
     with _without_tracebacks():
         manager = ocp.CheckpointManager(folder, options=options)
         try:
             yield manager
         finally:
-            with suppress(Exception):  # it was said when it was waited for
+            with suppress(Exception):  # who waited for it was told
                 manager.wait_until_finished()
             manager.close()
 
@@ -83,10 +88,10 @@ def start_writing(manager: Any, step: int, about: Mapping[str, Any], arrays: Map
     """
     ocp = _import()
     numbers = {path: numbers_of(path, array) for path, array in arrays.items()}
-    content = sealed({**about, "arrays": fingerprints(numbers)})
+    empty = {path: [str(array.dtype), *array.shape] for path, array in numbers.items() if not array.size}
     items = ocp.args.Composite(
         arrays=ocp.args.StandardSave({path: array for path, array in numbers.items() if array.size}),
-        about=ocp.args.JsonSave(content),
+        about=ocp.args.JsonSave({"format": _FORMAT, **about, "empty": empty}),
     )
     manager.save(step, args=items, force=True)
 
@@ -105,47 +110,64 @@ def numbered(folder: Path) -> dict[int, Path]:
 
 def is_checkpoint(path: Path) -> bool:
     """Whether it looks like a checkpoint."""
-    return (path / _ABOUT / "metadata").is_file()
+    return (path / _CHECKSUMS).is_file() and (path / _ABOUT).is_dir()
 
 
 def read_about(path: Path) -> dict[str, Any]:
     """The description of a checkpoint.
 
     Raises:
-        OSError: there is none.
         ValueError: it is damaged, or of a later version of this library.
     """
-    try:
-        about = _import().JsonCheckpointHandler().restore(_epath(path / _ABOUT))
-    except ValueError as error:
-        raise ValueError(f"{path / 'about'}: damaged: {error}") from error
-    return unsealed(path / _ABOUT, about)
+    _check(path, _ABOUT)
+    ocp = _import()
+    from etils import epath
+
+    about = dict(ocp.JsonCheckpointHandler().restore(epath.Path(path / _ABOUT)))
+    if about["format"] != _FORMAT:
+        raise ValueError(f"{path}: expected format {_FORMAT}, got {about['format']}, of another version")
+    return about
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], Arrays]:
     """The description and the arrays of a checkpoint.
 
     Raises:
-        OSError: it is none.
         ValueError: it is damaged, or of a later version of this library.
     """
-    ocp, about = _import(), read_about(path)
-    marks: dict[str, str] = about["arrays"]
-    try:
-        with _without_tracebacks(), ocp.StandardCheckpointer() as reader:
-            arrays = dict(reader.restore(path / _ARRAYS))
-    except Exception as error:  # it has no one word for what is damaged
-        raise ValueError(f"{path / 'arrays'}: damaged: {str(error).partition(chr(10))[0]}") from error
-    for name, mark in marks.items():
-        dtype, _, sizes = mark.partition("]")[0].partition("[")
-        shape = [int(size) for size in sizes.split(",") if size]
-        if 0 in shape:
-            arrays[name] = np.zeros(shape, dtype)
-    found = fingerprints(arrays)
-    for name in sorted(marks.keys() | found.keys()):
-        if marks.get(name) != found.get(name):
-            raise ValueError(f"{path / 'arrays'}: damaged: the checksum of {name} is another")
+    about = read_about(path)
+    _check(path, "")
+    with _without_tracebacks(), _import().StandardCheckpointer() as reader:
+        arrays: Arrays = dict(reader.restore(path / _ARRAYS))
+    for name, (dtype, *shape) in about["empty"].items():
+        arrays[name] = np.zeros(shape, dtype)
     return about, arrays
+
+
+def _write_checksums(folder: Path) -> None:
+    """Orbax calls it in its own thread when the files of a checkpoint are complete, and before they appear."""
+    (path,) = folder.glob(_PART)
+    files = (each for item in (_ABOUT, _ARRAYS) for each in (path / item).rglob("*") if each.is_file())
+    with open(path / _CHECKSUMS, "w", encoding="utf-8") as file:
+        json.dump({str(each.relative_to(path).as_posix()): _checksum(each) for each in files}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _check(path: Path, item: str) -> None:
+    """Raises ``ValueError`` unless the files of an item are those that were written."""
+    try:
+        checksums: dict[str, str] = json.loads((path / _CHECKSUMS).read_text(encoding="utf-8"))
+        damaged = [name for name in checksums if name.startswith(item) and _checksum(path / name) != checksums[name]]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: damaged: {error}") from error
+    if damaged:
+        raise ValueError(f"{path / damaged[0]}: damaged: its checksum is another")
+
+
+def _checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _import() -> Any:
@@ -156,15 +178,9 @@ def _import() -> Any:
     return ocp
 
 
-def _epath(path: Path) -> Any:
-    from etils import epath
-
-    return epath.Path(path)
-
-
 @contextmanager
 def _without_tracebacks() -> Generator[None]:
-    """Leaves out what Orbax logs of errors, with a traceback, and raises besides: they are said once, in a sentence."""
+    """Leaves out what Orbax logs of an error that it raises besides: it is said once, in a sentence."""
     logger = logging.getLogger("absl")
 
     def shown(record: logging.LogRecord) -> bool:
