@@ -18,14 +18,13 @@ from jaxopt_nn._arguments import check_number, check_positive_int
 from jaxopt_nn.training._drive import Position
 from jaxopt_nn.training._folders import check_fits, is_folder, tree_of
 from jaxopt_nn.training._orbax import (
+    Writer,
     check_installed,
     is_checkpoint,
-    manager_of,
     numbered,
     read_about,
     read_checkpoint,
-    remove_parts,
-    start_writing,
+    writer_of,
 )
 from jaxopt_nn.training._stopping import infer_mode
 from jaxopt_nn.trees import named_leaves
@@ -167,8 +166,8 @@ def opened(checkpoint: Checkpoint, identity: Identity, plan: Plan) -> "Generator
     with lock:
         _take(lock, folder)
         worth: dict[int, float] = {}
-        with manager_of(folder, checkpoint.keep, worth) as manager:
-            yield Store(checkpoint, folder, identity, plan, manager, worth)
+        with writer_of(folder, checkpoint.keep, worth) as writer:
+            yield Store(checkpoint, folder, identity, plan, writer, worth)
 
 
 class Store:
@@ -180,11 +179,11 @@ class Store:
         folder: Path,
         identity: Identity,
         plan: Plan,
-        manager: Any,
+        writer: Writer,
         worth: dict[int, float],
     ) -> None:
         self._checkpoint, self._folder, self._identity, self._plan = checkpoint, folder, identity, plan
-        self._manager, self._worth = manager, worth
+        self._writer, self._worth = writer, worth
         self._saved: int | None = None
         self._time = time.monotonic()
         for step, path in numbered(folder).items():
@@ -213,7 +212,7 @@ class Store:
                 os.replace(each, each.with_name(f"damaged-{each.name}-{time.time_ns()}"))
                 warnings.warn(f"checkpoint: {text}. The run goes on from {path.name}, before it", stacklevel=3)
             if damaged:
-                self._manager.reload()
+                self._writer.reload()
             self._saved = step
             return position
         if damaged:
@@ -331,7 +330,7 @@ class Store:
         self._saved = step
         self._remember(step, about)
         with self._told():
-            start_writing(self._manager, step, about, {**arrays, **self._identity.arrays})
+            self._writer.start(step, about, {**arrays, **self._identity.arrays})
 
     def _remember(self, step: int, about: Mapping[str, Any]) -> None:
         """How good the epoch was that a checkpoint ends."""
@@ -347,7 +346,7 @@ class Store:
 
     def _wait(self) -> None:
         with self._told():
-            self._manager.wait_until_finished()
+            self._writer.wait()
 
     @contextmanager
     def _told(self) -> Generator[None]:
@@ -355,9 +354,8 @@ class Store:
         try:
             yield
         except Exception as error:  # Orbax has no one word for a full disk
-            text = str(error).partition("\n")[0]
+            text = getattr(error, "strerror", None) or str(error).partition(" [")[0]
             warnings.warn(f"checkpoint: cannot write to {self._folder}: {text}. The run goes on", stacklevel=4)
-            remove_parts(self._folder)
             self._saved = None
 
 

@@ -11,30 +11,24 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxopt_nn._safetensors import numbers_of
 from jaxopt_nn.training._folders import Arrays
 
-__all__ = [
-    "check_installed",
-    "is_checkpoint",
-    "manager_of",
-    "numbered",
-    "read_about",
-    "read_checkpoint",
-    "remove_parts",
-    "start_writing",
-]
+__all__ = ["Writer", "check_installed", "is_checkpoint", "numbered", "read_about", "read_checkpoint", "writer_of"]
 
 _FORMAT = 1
 _NAME = re.compile(r"step_(\d+)")
 _PART = "step_*.orbax-checkpoint-tmp*"
+_BESIDE = 2**16
+"""Bytes for what is written besides the arrays; not exact."""
 _ABOUT, _ARRAYS, _CHECKSUMS = "about", "arrays", "checksums.json"
 
 
@@ -43,63 +37,100 @@ def check_installed() -> None:
     _import()
 
 
-@contextmanager
-def manager_of(folder: Path, keep: int, worth: Mapping[int, float]) -> Generator[Any]:
-    """Orbax's manager of the checkpoints in a folder. What a process that was killed left behind is removed.
+class Writer:
+    """Writes checkpoints to a folder, one at a time and while the run goes on.
 
-    Args:
-        folder: it is there.
-        keep: how many of the last stay.
-        worth: steps to how good a checkpoint is; the best stays too, of equal ones the first.
+    What a process that was killed left behind is removed. After an error it is as if the checkpoint had never begun.
     """
-    ocp = _import()
-    policies = ocp.checkpoint_managers
 
-    class Best:
-        def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
-            del context
-            steps = [each.step for each in checkpoints]
-            best = max((step for step in steps if step in worth), key=lambda step: worth[step], default=None)
-            return [step == best for step in steps]
+    def __init__(self, folder: Path, keep: int, worth: Mapping[int, float]) -> None:
+        """Takes a folder that is there.
 
-    options = ocp.CheckpointManagerOptions(
-        step_prefix="step",
-        create=False,
-        cleanup_tmp_directories=True,
-        lightweight_initialize=True,  # what is damaged in there is found by its checksum
-        preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), Best()]),
-        async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _write_checksums(folder)),
-    )
-    with _without_tracebacks():
-        manager = ocp.CheckpointManager(folder, options=options)
+        Args:
+            folder: of its own.
+            keep: how many of the last checkpoints stay.
+            worth: steps to how good a checkpoint is; the best stays too, of equal ones the first.
+        """
+        self._folder, self._keep, self._worth = folder, keep, worth
+        self._manager = self._open()
+
+    def start(self, step: int, about: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+        """Begins to write a checkpoint. Raises what goes wrong with it, or with the one before."""
+        numbers = {path: numbers_of(path, array) for path, array in arrays.items()}
+        empty = {path: [str(array.dtype), *array.shape] for path, array in numbers.items() if not array.size}
+        args = _import().args
+        items = args.Composite(
+            arrays=args.StandardSave({path: array for path, array in numbers.items() if array.size}),
+            about=args.JsonSave({"format": _FORMAT, **about, "empty": empty}),
+        )
+        _check_room(self._folder, sum(array.nbytes for array in numbers.values()))
+        with self._removed_if_it_fails():
+            self._manager.save(step, args=items, force=True)
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is complete. Raises what went wrong with it."""
+        with self._removed_if_it_fails():
+            self._manager.wait_until_finished()
+
+    def reload(self) -> None:
+        """Looks at what is in the folder."""
+        self._manager.reload()
+
+    def close(self) -> None:
+        """Waits, and ends the threads."""
+        with suppress(Exception):  # who waited for it was told
+            self._manager.wait_until_finished()
+        self._manager.close()
+
+    def _open(self) -> Any:
+        ocp = _import()
+        policies = ocp.checkpoint_managers
+        options = ocp.CheckpointManagerOptions(
+            step_prefix="step",
+            create=False,
+            cleanup_tmp_directories=True,
+            lightweight_initialize=True,  # what is damaged in there is found by its checksum
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(self._keep), _Best(self._worth)]),
+            async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _write_checksums(self._folder)),
+        )
+        return ocp.CheckpointManager(self._folder, options=options)
+
+    @contextmanager
+    def _removed_if_it_fails(self) -> Generator[None]:
+        """Another manager after an error: the one that failed may still be writing what is going to be removed."""
         try:
-            yield manager
+            yield
+        except Exception:
+            with suppress(Exception):
+                self._manager.close()
+            for each in self._folder.glob(_PART):
+                shutil.rmtree(each, ignore_errors=True)
+            self._manager = self._open()
+            raise
+
+
+class _Best(NamedTuple):
+    """The policy that keeps the best checkpoint."""
+
+    worth: Mapping[int, float]
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        """Whether each of these stays; asked by Orbax."""
+        del context
+        steps = [each.step for each in checkpoints]
+        best = max((step for step in steps if step in self.worth), key=lambda step: self.worth[step], default=None)
+        return [step == best for step in steps]
+
+
+@contextmanager
+def writer_of(folder: Path, keep: int, worth: Mapping[int, float]) -> Generator[Writer]:
+    """A :class:`Writer`, closed in the end."""
+    with _without_tracebacks():
+        writer = Writer(folder, keep, worth)
+        try:
+            yield writer
         finally:
-            with suppress(Exception):  # who waited for it was told
-                manager.wait_until_finished()
-            manager.close()
-
-
-def start_writing(manager: Any, step: int, about: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
-    """Hands a checkpoint to the manager, which writes it meanwhile; waits for the one before.
-
-    Raises:
-        Exception: what the manager raises, of this checkpoint or of the one before.
-    """
-    ocp = _import()
-    numbers = {path: numbers_of(path, array) for path, array in arrays.items()}
-    empty = {path: [str(array.dtype), *array.shape] for path, array in numbers.items() if not array.size}
-    items = ocp.args.Composite(
-        arrays=ocp.args.StandardSave({path: array for path, array in numbers.items() if array.size}),
-        about=ocp.args.JsonSave({"format": _FORMAT, **about, "empty": empty}),
-    )
-    manager.save(step, args=items, force=True)
-
-
-def remove_parts(folder: Path) -> None:
-    """Removes what is left of a checkpoint that could not be written."""
-    for each in folder.glob(_PART):
-        shutil.rmtree(each, ignore_errors=True)
+            writer.close()
 
 
 def numbered(folder: Path) -> dict[int, Path]:
@@ -142,6 +173,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], Arrays]:
     for name, (dtype, *shape) in about["empty"].items():
         arrays[name] = np.zeros(shape, dtype)
     return about, arrays
+
+
+def _check_room(folder: Path, size: int) -> None:
+    """Raises ``OSError`` unless there is room for so many bytes; Orbax would print a traceback for each array."""
+    if hasattr(os, "posix_fallocate"):  # not everywhere
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size + _BESIDE)
 
 
 def _write_checksums(folder: Path) -> None:
