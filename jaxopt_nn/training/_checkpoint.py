@@ -273,7 +273,7 @@ class Store:
         """The epochs and the steps until a checkpoint is due, as far as is known."""
         checkpoint, never = self._checkpoint, np.iinfo(np.int32).max
         epochs = self._every_epochs - position.epochs % self._every_epochs if self._every_epochs else never
-        done = position.epochs * self._plan.steps + position.steps
+        done = self._steps_done(position)
         steps = checkpoint.every_steps - done % checkpoint.every_steps if checkpoint.every_steps else never
         return epochs, steps
 
@@ -286,10 +286,14 @@ class Store:
         """Whether a checkpoint may be due in the middle of an epoch."""
         return self._checkpoint.every_steps is not None or self._checkpoint.every_seconds is not None
 
+    def _steps_done(self, position: Position) -> int:
+        """In all epochs."""
+        return position.epochs * self._plan.steps + position.steps
+
     def save_if_due(self, before: Position, after: Position) -> None:
         """Writes a checkpoint if one is due between two positions, at the second."""
         epochs, steps = self.ahead(before)
-        done = (after.epochs - before.epochs) * self._plan.steps + after.steps - before.steps
+        done = self._steps_done(after) - self._steps_done(before)
         seconds = self._checkpoint.every_seconds
         late = seconds is not None and time.monotonic() - self._time >= seconds
         if after.epochs - before.epochs >= epochs or done >= steps or late or self._is_best(before, after):
@@ -308,7 +312,7 @@ class Store:
 
         If one cannot be written it warns: the run is worth more.
         """
-        step = position.epochs * self._plan.steps + position.steps
+        step = self._steps_done(position)
         self._time = time.monotonic()
         if step in (0, self._saved):  # a start is as quickly made anew
             return
