@@ -120,7 +120,9 @@ import jaxopt_nn
 print(json.dumps({
     "backend": jax._src.xla_bridge.backends_are_initialized(),
     "settings": [name for name, value in jax.config.values.items() if repr(value) != settings.get(name)],
-    "optional": sorted({"sklearn", "matplotlib", "tqdm", "pandas", "optuna", "flax", "orbax", "pytest"} & set(sys.modules)),
+    "optional": sorted(
+        {"sklearn", "matplotlib", "tqdm", "pandas", "optuna", "flax", "orbax", "pytest"} & set(sys.modules)
+    ),
     "modules": sorted(name for name in sys.modules if name.startswith("jaxopt_nn.")),
 }))
 """
