@@ -16,16 +16,8 @@ import numpy as np
 
 from jaxopt_nn._arguments import check_number, check_positive_int
 from jaxopt_nn.training._drive import Position
-from jaxopt_nn.training._folders import check_fits, is_folder, tree_of
-from jaxopt_nn.training._orbax import (
-    Writer,
-    check_installed,
-    is_checkpoint,
-    numbered,
-    read_about,
-    read_checkpoint,
-    writer_of,
-)
+from jaxopt_nn.training._folders import check_fits, is_folder, read_description, tree_of
+from jaxopt_nn.training._orbax import Writer, check_installed, numbered, read_checkpoint, writer_of
 from jaxopt_nn.training._stopping import infer_mode
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import PyTree
@@ -130,14 +122,13 @@ def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
     Raises:
         ValueError: the folder is another, or the description of one is damaged.
     """
-    check_installed()
     folder = Path(path)
     if not folder.is_dir() or not _is_ours(folder):
         raise ValueError(f"path: expected the folder of a training.Checkpoint, got {path}")
     infos: list[CheckpointInfo] = []
     for each in numbered(folder).values():
-        if is_checkpoint(each):  # and not one that is being removed
-            about = read_about(each)
+        if is_folder(each):  # and not one that is being removed
+            about = read_description(each)
             infos.append(CheckpointInfo(each, about["epochs"], about["steps"], about["metrics"]))
     return infos
 
@@ -187,8 +178,8 @@ class Store:
         self._saved: int | None = None
         self._time = time.monotonic()
         for step, path in numbered(folder).items():
-            with suppress(ValueError):  # one that is damaged is the best of nothing
-                self._remember(step, read_about(path))
+            with suppress(OSError, ValueError):  # one that is damaged is the best of nothing
+                self._remember(step, read_description(path))
 
     def latest(self, shapes: PyTree, part_shapes: Callable[[], PyTree]) -> Position | None:
         """How far the run is by the last checkpoint that is whole; None if there is none yet.
@@ -204,7 +195,7 @@ class Store:
         for step, path in reversed(numbered(self._folder).items()):
             try:
                 about, arrays = read_checkpoint(path)
-            except ValueError as error:
+            except (OSError, ValueError) as error:
                 damaged.append((path, str(error)))
                 continue
             position = self._position(path, about, arrays, shapes, part_shapes)

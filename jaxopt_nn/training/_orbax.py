@@ -1,12 +1,10 @@
-"""Checkpoints as Orbax writes them: folders by the number of steps, of arrays and a description, complete or not there.
+"""Checkpoints: folders of arrays, as Orbax writes them, and a description; each is complete or not there.
 
 Orbax writes in threads of its own, beside the place, and renames. Two things that it does not do are done here. Arrays
-without entries, which it refuses, are left to the description. And not every flipped bit is an error for it: each
-checkpoint has the checksums of its files, without which it counts as damaged.
+without entries, which it refuses, are left to the description. And not every flipped bit is an error for it: the
+description has the checksums of its files.
 """
 
-import hashlib
-import json
 import logging
 import os
 import re
@@ -20,16 +18,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxopt_nn._safetensors import numbers_of
-from jaxopt_nn.training._folders import Arrays
+from jaxopt_nn.training._folders import Arrays, checksum_of_file, read_description, write_description
 
-__all__ = ["Writer", "check_installed", "is_checkpoint", "numbered", "read_about", "read_checkpoint", "writer_of"]
+__all__ = ["Writer", "check_installed", "numbered", "read_checkpoint", "writer_of"]
 
-_FORMAT = 1
 _NAME = re.compile(r"step_(\d+)")
 _PART = "step_*.orbax-checkpoint-tmp*"
 _BESIDE = 2**16
 """Bytes for what is written besides the arrays; not exact."""
-_ABOUT, _ARRAYS, _CHECKSUMS = "about", "arrays", "checksums.json"
+_ARRAYS = "arrays"
 
 
 def check_installed() -> None:
@@ -52,6 +49,7 @@ class Writer:
             worth: steps to how good a checkpoint is; the best stays too, of equal ones the first.
         """
         self._folder, self._keep, self._worth = folder, keep, worth
+        self._about: Mapping[str, Any] = {}
         self._manager = self._open()
 
     def start(self, step: int, about: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
@@ -59,13 +57,12 @@ class Writer:
         numbers = {path: numbers_of(path, array) for path, array in arrays.items()}
         empty = {path: [str(array.dtype), *array.shape] for path, array in numbers.items() if not array.size}
         args = _import().args
-        items = args.Composite(
-            arrays=args.StandardSave({path: array for path, array in numbers.items() if array.size}),
-            about=args.JsonSave({"format": _FORMAT, **about, "empty": empty}),
-        )
+        items = {_ARRAYS: args.StandardSave({path: array for path, array in numbers.items() if array.size})}
         _check_room(self._folder, sum(array.nbytes for array in numbers.values()))
+        self.wait()
+        self._about = {**about, "empty": empty}
         with self._removed_if_it_fails():
-            self._manager.save(step, args=items, force=True)
+            self._manager.save(step, args=args.Composite(**items), force=True)
 
     def wait(self) -> None:
         """Waits until the last checkpoint is complete. Raises what went wrong with it."""
@@ -91,9 +88,19 @@ class Writer:
             cleanup_tmp_directories=True,
             lightweight_initialize=True,  # what is damaged in there is found by its checksum
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(self._keep), _Best(self._worth)]),
-            async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _write_checksums(self._folder)),
+            async_options=ocp.AsyncOptions(
+                post_finalization_callback=self._describe,
+                create_directories_asynchronously=False,  # takes longer than to create them
+            ),
         )
         return ocp.CheckpointManager(self._folder, options=options)
+
+    def _describe(self) -> None:
+        """Called by Orbax, in its own thread, when the arrays are written and before the checkpoint appears."""
+        (path,) = self._folder.glob(_PART)
+        files = (each for each in (path / _ARRAYS).rglob("*") if each.is_file())
+        checksums = {each.relative_to(path).as_posix(): checksum_of_file(each) for each in files}
+        write_description(path, {**self._about, "files": checksums})
 
     @contextmanager
     def _removed_if_it_fails(self) -> Generator[None]:
@@ -139,35 +146,17 @@ def numbered(folder: Path) -> dict[int, Path]:
     return dict(sorted((int(match[1]), each) for match, each in found if match))
 
 
-def is_checkpoint(path: Path) -> bool:
-    """Whether it looks like a checkpoint."""
-    return (path / _CHECKSUMS).is_file() and (path / _ABOUT).is_dir()
-
-
-def read_about(path: Path) -> dict[str, Any]:
-    """The description of a checkpoint.
-
-    Raises:
-        ValueError: it is damaged, or of a later version of this library.
-    """
-    _check(path, _ABOUT)
-    ocp = _import()
-    from etils import epath
-
-    about = dict(ocp.JsonCheckpointHandler().restore(epath.Path(path / _ABOUT)))
-    if about["format"] != _FORMAT:
-        raise ValueError(f"{path}: expected format {_FORMAT}, got {about['format']}, of another version")
-    return about
-
-
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], Arrays]:
     """The description and the arrays of a checkpoint.
 
     Raises:
+        OSError: it is none.
         ValueError: it is damaged, or of a later version of this library.
     """
-    about = read_about(path)
-    _check(path, "")
+    about = read_description(path)
+    for name, checksum in about["files"].items():
+        if not (path / name).is_file() or checksum_of_file(path / name) != checksum:
+            raise ValueError(f"{path / name}: damaged: its checksum is another")
     with _without_tracebacks(), _import().StandardCheckpointer() as reader:
         arrays: Arrays = dict(reader.restore(path / _ARRAYS))
     for name, (dtype, *shape) in about["empty"].items():
@@ -180,32 +169,6 @@ def _check_room(folder: Path, size: int) -> None:
     if hasattr(os, "posix_fallocate"):  # not everywhere
         with tempfile.TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, size + _BESIDE)
-
-
-def _write_checksums(folder: Path) -> None:
-    """Orbax calls it in its own thread when the files of a checkpoint are complete, and before they appear."""
-    (path,) = folder.glob(_PART)
-    files = (each for item in (_ABOUT, _ARRAYS) for each in (path / item).rglob("*") if each.is_file())
-    with open(path / _CHECKSUMS, "w", encoding="utf-8") as file:
-        json.dump({str(each.relative_to(path).as_posix()): _checksum(each) for each in files}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _check(path: Path, item: str) -> None:
-    """Raises ``ValueError`` unless the files of an item are those that were written."""
-    try:
-        checksums: dict[str, str] = json.loads((path / _CHECKSUMS).read_text(encoding="utf-8"))
-        damaged = [name for name in checksums if name.startswith(item) and _checksum(path / name) != checksums[name]]
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: damaged: {error}") from error
-    if damaged:
-        raise ValueError(f"{path / damaged[0]}: damaged: its checksum is another")
-
-
-def _checksum(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _import() -> Any:

@@ -25,7 +25,7 @@ from jaxopt_nn.training._folders import (
     tree_of,
     write_folder,
 )
-from jaxopt_nn.training._orbax import is_checkpoint, read_checkpoint
+from jaxopt_nn.training._orbax import read_checkpoint
 from jaxopt_nn.training._programs import as_arrays, is_traced_any, static_unless_number
 from jaxopt_nn.training._recipe import RecipeFn, build_recipe
 from jaxopt_nn.training._run import RunResult, check_run_key, finish, split_key
@@ -166,9 +166,7 @@ def load(path: str | os.PathLike[str], recipe: RecipeFn, hparams: PyTree = None)
     """
     folder = Path(path)
     if is_folder(folder):
-        about, arrays = read_folder(folder)
-    elif is_checkpoint(folder):
-        about, arrays = read_checkpoint(folder)
+        about, arrays = (read_checkpoint if read_description(folder)["kind"] == "checkpoint" else read_folder)(folder)
     elif (folder / "lock").exists():
         raise ValueError(f"path: expected one of training.checkpoints({str(path)!r}), got the folder of them all")
     else:

@@ -159,9 +159,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(stopped, capfd
         equal(fit(), whole)
     assert any(each.name.startswith("damaged-step_10") for each in folder.iterdir())
     for each in training.checkpoints(folder):
-        about = each.path / "about" / "metadata"
+        about = each.path / "about.json"
         about.write_text(about.read_text()[:-20])
-    with pytest.raises(ValueError, match=r"^checkpoint.path: none of its checkpoints is whole: .*about/.*: damaged"):
+    with pytest.raises(ValueError, match=r"^checkpoint.path: none of its checkpoints is whole: .*about.json: damaged"):
         fit()
     assert capfd.readouterr().err == ""
 
