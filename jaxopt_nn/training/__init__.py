@@ -11,8 +11,10 @@ from jaxopt_nn.training._evaluation import evaluate, predict
 from jaxopt_nn.training._explain import Explanation, explain
 from jaxopt_nn.training._fit import EpochEnd, fit
 from jaxopt_nn.training._loggers import log_csv, log_json_lines, log_mlflow, log_tensorboard
+from jaxopt_nn.training._loss_scale import DynamicLossScale
 from jaxopt_nn.training._range_test import RangeTest, learning_rate_range_test
 from jaxopt_nn.training._recipe import Recipe
+from jaxopt_nn.training._replay import Failure, Replay, Spread, replay
 from jaxopt_nn.training._run import RunResult, make_run
 from jaxopt_nn.training._save import SavedModel, load, save
 from jaxopt_nn.training._statistics import update_batch_statistics
@@ -23,14 +25,18 @@ from jaxopt_nn.training._stopping import EarlyStopping
 __all__ = [
     "Checkpoint",
     "CheckpointInfo",
+    "DynamicLossScale",
     "EarlyStopping",
     "EpochEnd",
     "Explanation",
+    "Failure",
     "RangeTest",
     "Recipe",
+    "Replay",
     "RunKeys",
     "RunResult",
     "SavedModel",
+    "Spread",
     "Status",
     "checkpoints",
     "evaluate",
@@ -46,6 +52,7 @@ __all__ = [
     "make_run",
     "make_step",
     "predict",
+    "replay",
     "save",
     "update_batch_statistics",
 ]

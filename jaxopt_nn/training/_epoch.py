@@ -33,7 +33,7 @@ from jaxopt_nn.training._status import Status
 from jaxopt_nn.training._step import Step, init_state, make_step
 from jaxopt_nn.training._stopping import Best, init_best, update_best
 from jaxopt_nn.trees import check_same_structure
-from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State, TrainState
+from jaxopt_nn.types import Array, Batch, Key, LossFn, Params, PyTree, State, TrainState
 
 __all__ = [
     "EpochMetrics",
@@ -44,6 +44,8 @@ __all__ = [
     "end_epoch",
     "init_run_state",
     "make_recipe_step",
+    "recipe_loss",
+    "recipe_optimizer",
     "start_epoch",
     "train_epoch",
     "train_steps",
@@ -156,7 +158,7 @@ def init_run_state(
         if start.model_state is not None:
             check_same_structure("init_from.model_state", model_state, start.model_state)
             model_state = start.model_state
-    state = init_state(params, parts.optimizer, keys.noise, model_state)
+    state = init_state(params, parts.optimizer, keys.noise, model_state, parts.loss_scale)
     if isinstance(start, TrainState):
         start = start if start.notfinite is not None else start._replace(notfinite=state.notfinite)
         check_same_structure("init_from", state, start)
@@ -292,6 +294,17 @@ def end_epoch(
 
 def make_recipe_step(parts: Recipe, run_state: RunState) -> Step:
     """The step of a recipe."""
+    return make_step(
+        recipe_loss(parts),
+        recipe_optimizer(parts, run_state),
+        micro_batches=parts.micro_batches,
+        nonfinite_limit=parts.nonfinite_limit,
+        loss_scale=parts.loss_scale,
+    )
+
+
+def recipe_loss(parts: Recipe) -> LossFn:
+    """What a step of a recipe differentiates: the mean loss of a batch and the penalties."""
 
     def loss_fn(
         params: Params, model_state: State, batch: Batch, key: Key
@@ -307,10 +320,14 @@ def make_recipe_step(parts: Recipe, run_state: RunState) -> Step:
         penalty = sum(penalties[1:], penalties[0])
         return data_loss + penalty, (model_state, {"data_loss": data_loss, "penalty": penalty})
 
-    optimizer = parts.optimizer
+    return loss_fn
+
+
+def recipe_optimizer(parts: Recipe, run_state: RunState) -> optax.GradientTransformation:
+    """The optimizer of a recipe; one that records no learning rate is scaled by the plateau."""
     if run_state.plateau is not None and not _scales_itself(run_state.state.opt_state):
-        optimizer = _scaled(optimizer, _outer_scale(run_state))
-    return make_step(loss_fn, optimizer, micro_batches=parts.micro_batches, nonfinite_limit=parts.nonfinite_limit)
+        return _scaled(parts.optimizer, _outer_scale(run_state))
+    return parts.optimizer
 
 
 def _scales_itself(opt_state: PyTree) -> bool:

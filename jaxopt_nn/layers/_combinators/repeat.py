@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -13,8 +14,12 @@ from jaxopt_nn.layers._combinators.wiring import (
     Wiring,
     as_layer,
     at_path,
+    is_recording,
     numbered_names,
     output_shape,
+    record,
+    record_outputs,
+    run_child,
     shapes_of,
 )
 from jaxopt_nn.types import Array, Key, Layer, Params, State
@@ -78,19 +83,27 @@ def repeat(block: Layer | Callable[[Any], Any], n: int, *, unroll: int = 1, rema
         weight: Array | None = None,
     ) -> tuple[Any, State]:
         keys = None if key is None else jax.random.split(key, n)
-        y, new_state = scanned((params.get(name, {}), state.get(name, {}), keys), x, weight, train)
+        stacked = (params.get(name, {}), state.get(name, {}), keys)
+        y, new_state, outputs = scanned(stacked, x, weight, train, is_recording())
+        record(outputs)
         return y, {name: new_state} if name in state else state
 
-    @functools.partial(jax.jit, static_argnums=3)  # made once for a layer, so that an eager call compiles once
-    def scanned(stacked: Any, x: Any, weight: Array | None, train: bool) -> tuple[Any, State]:
-        def body(x: Any, own: Any) -> tuple[Any, State]:
+    @functools.partial(jax.jit, static_argnums=(3, 4))  # made once for a layer, so that an eager call compiles once
+    def scanned(
+        stacked: Any, x: Any, weight: Array | None, train: bool, recording: bool
+    ) -> tuple[Any, State, dict[str, Any]]:
+        def body(x: Any, own: Any) -> tuple[Any, tuple[State, dict[str, Any]]]:
             own_params, own_state, own_key = own
-            y, new_state = at_path(name, layer.apply, own_params, own_state, x, train=train, key=own_key, weight=weight)
+            with record_outputs() if recording else nullcontext(dict[str, Any]()) as outputs:
+                y, new_state = run_child(
+                    name, layer.apply, own_params, own_state, x, train=train, key=own_key, weight=weight
+                )
             at_path(name, _check_same, x, y)
-            return y, new_state
+            return y, (new_state, outputs)
 
         body = jax.checkpoint(body, prevent_cse=False) if remat else body
-        return lax.scan(body, x, stacked, length=n, unroll=min(unroll, n))
+        y, (new_state, outputs) = lax.scan(body, x, stacked, length=n, unroll=min(unroll, n))
+        return y, new_state, outputs
 
     return Layer(init, apply, "repeat", Wiring((Node(name, layer, ("input",), name),), "input", name, n))
 

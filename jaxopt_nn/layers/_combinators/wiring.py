@@ -5,7 +5,9 @@ holds these, so that summaries, drawings and data-dependent initialization can g
 starts with its path.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import contextvars
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,9 +25,13 @@ __all__ = [
     "bind",
     "collect",
     "gather",
+    "is_recording",
     "layer_of_wiring",
     "numbered_names",
     "output_shape",
+    "record",
+    "record_outputs",
+    "run_child",
     "shapes_of",
 ]
 
@@ -159,7 +165,7 @@ def layer_of_wiring(wiring: Wiring, name: str) -> Layer:
         new_state = dict(state)
         keys = [None] * len(nodes) if key is None else jax.random.split(key, len(nodes))
         for node, own_key in zip(nodes, keys, strict=True):
-            values[node.name], own_state = at_path(
+            values[node.name], own_state = run_child(
                 node.name,
                 node.layer.apply,
                 params.get(node.owner, {}),
@@ -174,6 +180,46 @@ def layer_of_wiring(wiring: Wiring, name: str) -> Layer:
         return collect(wiring, values), new_state
 
     return Layer(init, apply, name, wiring)
+
+
+_RECORD: contextvars.ContextVar[dict[str, PyTree] | None] = contextvars.ContextVar("record", default=None)
+
+
+@contextlib.contextmanager
+def record_outputs() -> Generator[dict[str, PyTree]]:
+    """Within it, the dictionary gets the output of each layer of a model that is applied, by its path.
+
+    The values are those of the program that is traced, so use them in that program. Without it nothing is recorded.
+    """
+    outputs: dict[str, PyTree] = {}
+    token = _RECORD.set(outputs)
+    try:
+        yield outputs
+    finally:
+        _RECORD.reset(token)
+
+
+def is_recording() -> bool:
+    """Whether outputs are recorded now."""
+    return _RECORD.get() is not None
+
+
+def record(outputs: Mapping[str, PyTree]) -> None:
+    """Adds outputs by path to those that are recorded, if any are."""
+    recorded = _RECORD.get()
+    if recorded is not None:
+        recorded.update(outputs)
+
+
+def run_child(name: str, apply: Callable[..., tuple[PyTree, State]], *args: Any, **kwargs: Any) -> tuple[PyTree, State]:
+    """Calls ``apply`` of a layer in a combinator. Its operations carry the name, and an error begins with it."""
+    with jax.named_scope(name):
+        if not is_recording():
+            return at_path(name, apply, *args, **kwargs)
+        with record_outputs() as inner:
+            y, state = at_path(name, apply, *args, **kwargs)
+    record({f"{name}/{path}": value for path, value in inner.items()} or {name: y})
+    return y, state
 
 
 def bind(wiring: Wiring, x: PyTree) -> dict[str, PyTree]:
