@@ -22,14 +22,13 @@ from jaxopt_nn.checking._jaxpr.origin import Origin, is_finite, search
 from jaxopt_nn.layers._combinators.wiring import record_outputs
 from jaxopt_nn.optimizers import evaluation_params, frozen_paths
 from jaxopt_nn.training._accumulation import split_batch
-from jaxopt_nn.training._batches import epoch_order, count_examples, take_batch
+from jaxopt_nn.training._batches import count_examples, epoch_order, take_batch
 from jaxopt_nn.training._checks import check_run_arguments
 from jaxopt_nn.training._drive import Position, Run, by_epochs, part_shapes, start_run, steps_per_epoch
 from jaxopt_nn.training._epoch import (
     EpochPart,
     RunKeys,
     RunState,
-    end_epoch,
     recipe_loss,
     recipe_optimizer,
     train_steps,
@@ -162,9 +161,9 @@ def replay(
 ) -> Replay:
     """Runs the last steps of a run again, exactly, with the statistics of every layer, and says what was not finite.
 
-    The epochs before them are run again too, so it takes as long as the run, and some seconds to compile. The run itself
-    keeps nothing for it. Of many runs take one: ``jax.tree.map(lambda leaf: leaf[3], results)``, with the key and the
-    hyperparameters of this lane.
+    The epochs before them are run again too, so it takes as long as the run, and some seconds to compile. The run
+    itself keeps nothing for it. Of many runs take one, ``jax.tree.map(lambda leaf: leaf[3], results)``, with the key
+    and the hyperparameters of this lane.
 
     Args:
         recipe, hparams, train, valid, key, init_from: the arguments of the run.
@@ -172,8 +171,8 @@ def replay(
         steps: how many before the one that failed; or the last ones of a run that did not fail.
 
     Returns:
-        The :class:`Replay`; ``print`` shows it. Its ``failure`` names the first step that was not finite, the stage, the
-        leaves, the layer, and the operation and line that first produced it.
+        The :class:`Replay`; ``print`` shows it. Its ``failure`` names the first step that was not finite, the stage,
+        the leaves, the layer, and the operation and line that first produced it.
 
     Raises:
         ValueError, TypeError: as the run, for data that are no good: a compiled run cannot say so. If the result is of
