@@ -21,6 +21,7 @@ from jaxopt_nn.layers._combinators.wiring import as_layer
 from jaxopt_nn.layers._initialization.defaults import with_defaults
 from jaxopt_nn.layers._initialization.lsuv import lsuv
 from jaxopt_nn.layers._inspection.draw import draw
+from jaxopt_nn.layers._inspection.outputs import Place, apply_with_outputs, places
 from jaxopt_nn.layers._inspection.summary import Description, Row, describe, summary
 from jaxopt_nn.layers._normalization.batch_norm import batch_norm
 from jaxopt_nn.layers._normalization.per_example import group_norm, instance_norm, layer_norm, rms_norm
@@ -33,9 +34,11 @@ from jaxopt_nn.layers._spatial.pool import average_pool, global_average_pool, gl
 
 __all__ = [
     "Description",
+    "Place",
     "Row",
     "activity_penalty",
     "add",
+    "apply_with_outputs",
     "as_layer",
     "average_pool",
     "batch_norm",
@@ -70,6 +73,7 @@ __all__ = [
     "mlp",
     "multi_head_attention",
     "parallel",
+    "places",
     "pyramid",
     "repeat",
     "reshape",

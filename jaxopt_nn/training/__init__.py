@@ -9,11 +9,12 @@ from jaxopt_nn.training._checkpoint import Checkpoint, CheckpointInfo, checkpoin
 from jaxopt_nn.training._epoch import RunKeys
 from jaxopt_nn.training._evaluation import evaluate, make_predict, predict
 from jaxopt_nn.training._explain import Explanation, explain
-from jaxopt_nn.training._fit import EpochEnd, fit
+from jaxopt_nn.training._fit import fit
 from jaxopt_nn.training._loggers import log_csv, log_json_lines, log_mlflow, log_tensorboard
 from jaxopt_nn.training._loss_scale import DynamicLossScale
 from jaxopt_nn.training._range_test import RangeTest, learning_rate_range_test
 from jaxopt_nn.training._recipe import Recipe
+from jaxopt_nn.training._records import EpochEnd, LayerOutput, Record, StepEnd
 from jaxopt_nn.training._replay import Failure, Replay, Spread, replay
 from jaxopt_nn.training._run import RunResult, make_run
 from jaxopt_nn.training._save import SavedModel, load, save
@@ -30,14 +31,17 @@ __all__ = [
     "EpochEnd",
     "Explanation",
     "Failure",
+    "LayerOutput",
     "RangeTest",
     "Recipe",
+    "Record",
     "Replay",
     "RunKeys",
     "RunResult",
     "SavedModel",
     "Spread",
     "Status",
+    "StepEnd",
     "checkpoints",
     "evaluate",
     "explain",

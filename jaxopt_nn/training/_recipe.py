@@ -13,6 +13,7 @@ from jaxopt_nn._arguments import check_choice, check_number, check_positive_int,
 from jaxopt_nn.layers import as_layer
 from jaxopt_nn.optimizers import Plateau
 from jaxopt_nn.training._loss_scale import DynamicLossScale, check_loss_scale
+from jaxopt_nn.training._records import Record, check_record
 from jaxopt_nn.training._step import check_optimizer
 from jaxopt_nn.training._stopping import EarlyStopping, infer_mode, resolve_mode
 from jaxopt_nn.trees import takes
@@ -52,6 +53,8 @@ class Recipe(NamedTuple):
         evaluation_batch_size: the most examples that are evaluated at once, to bound the memory. None for 1,024.
         loss_scale: for a model that computes in float16: a number, which may be traced, or a
             :class:`DynamicLossScale`, as in :func:`make_step`. None does not scale.
+        record: name to :class:`Record`, or to a function of an :class:`EpochEnd`: what else the history keeps. What
+            :mod:`jaxopt_nn.monitor` makes are such records.
     """
 
     model: Layer | Callable[[Any], Any]
@@ -70,6 +73,7 @@ class Recipe(NamedTuple):
     nonfinite_limit: ArrayLike = 1
     evaluation_batch_size: int | None = None
     loss_scale: ArrayLike | DynamicLossScale | None = None
+    record: Mapping[str, Record | Callable[..., Any]] = {}
 
 
 RecipeFn = Callable[[Any], Recipe]
@@ -145,6 +149,7 @@ def _check_parts(parts: Recipe) -> None:
     if "loss" in parts.metrics:
         raise ValueError("metrics: expected another name than 'loss', which is the recipe's loss")
     _check_monitors(parts)
+    check_record(parts.record)
     model_of(parts)
 
 

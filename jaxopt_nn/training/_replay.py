@@ -19,7 +19,7 @@ from jaxopt_nn._arguments import check_positive_int
 from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn._safetensors import is_key
 from jaxopt_nn.checking._jaxpr.origin import Origin, is_finite, search
-from jaxopt_nn.layers._combinators.wiring import record_outputs
+from jaxopt_nn.layers import apply_with_outputs, places
 from jaxopt_nn.optimizers import evaluation_params, frozen_paths
 from jaxopt_nn.training._accumulation import split_batch
 from jaxopt_nn.training._batches import count_examples, epoch_order, take_batch
@@ -219,7 +219,8 @@ def replay(
             failure = _validation_failure(parts, kept, valid, done - 1, again.steps, window)
     loss, outputs, *spreads = jax.tree.map(lambda *values: np.stack(values), *window.spreads)
     # A dictionary that was the result of a program is in alphabetical order; the layers have one of their own.
-    outputs = {path: outputs[path] for layer in again.layers for path in outputs if f"{path}/".startswith(f"{layer}/")}
+    layers = [place.path for place in places(model_of(parts))]
+    outputs = {path: outputs[path] for layer in layers for path in outputs if f"{path}/".startswith(f"{layer}/")}
     where = np.arange(last + 1 - len(window.spreads), last + 1)
     return Replay(
         failure, _same(kept, result.state), where // again.steps, where % again.steps, loss, outputs, *spreads
@@ -239,7 +240,7 @@ class _Again:
     """A run, again."""
 
     def __init__(self, run: Run, parts: Recipe, key: Key | RunKeys, start: PyTree) -> None:
-        self.run, self.steps, self.layers = run, steps_per_epoch(run), list[str]()
+        self.run, self.steps = run, steps_per_epoch(run)
         begin, _ = compiled(start_run(run.recipe), run.hparams, key, run.train, start)
         self.order, first = begin(run.hparams, key, run.train, start)
         self.limit = int(np.asarray(parts.nonfinite_limit))
@@ -347,7 +348,6 @@ class _Again:
         rows = epoch_order(key, count_examples(train), parts.batch_size, parts.last_batch, parts.shuffle)
         batch = take_batch(train, *jax.tree.map(lambda leaf: leaf[index], rows))
         look, outputs = _look_at(parts, run_state, state, batch), _outputs(parts, state, batch)
-        self.layers = list(outputs)
         trees = (outputs, look.gradient, look.updates, look.params, look.model_state)
         return batch, (look.loss, *({path: _spread(leaf) for path, leaf in _floats(tree)} for tree in trees))
 
@@ -367,9 +367,9 @@ def _outputs(parts: Recipe, state: TrainState, batch: Batch) -> dict[str, PyTree
     model, key = model_of(parts), jax.random.fold_in(state.key, state.step)
 
     def outputs(model_state: PyTree, batch: Batch, key: Key) -> tuple[PyTree, dict[str, PyTree]]:
-        with record_outputs() as each:
-            y, model_state = model.apply(state.params, model_state, batch.x, train=True, key=key, weight=batch.weight)
-        return model_state, dict(each) or {model.name: y}
+        options = {"train": True, "key": key, "weight": batch.weight}
+        _, model_state, each = apply_with_outputs(model, state.params, model_state, batch.x, **options)
+        return model_state, {path: values for path, (_, values) in each.items()}
 
     if parts.micro_batches == 1:
         return outputs(state.model_state, batch, key)[1]

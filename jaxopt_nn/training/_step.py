@@ -1,7 +1,8 @@
 """One training step, one gradient and one update, for a model and a loop of your own."""
 
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +22,21 @@ from jaxopt_nn.training._loss_scale import (
     scaled_value_and_grad,
     update_scale,
 )
+from jaxopt_nn.training._records import StepEnd
 from jaxopt_nn.trees import check_same_structure, named_leaves, takes
 from jaxopt_nn.types import Array, ArrayLike, Batch, Key, LossFn, NotFinite, Params, PyTree, State, TrainState
 
-__all__ = ["Step", "check_optimizer", "cond", "gradient_fn", "init_state", "make_step", "update"]
+__all__ = [
+    "Observer",
+    "Step",
+    "check_optimizer",
+    "cond",
+    "gradient_fn",
+    "init_state",
+    "make_observed_step",
+    "make_step",
+    "update",
+]
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
@@ -113,6 +125,36 @@ def make_step(
     >>> state.params["w"].tolist(), float(metrics["loss"])
     ([0.10000000149011612, 0.10000000149011612], 1.0)
     """
+    inner = make_observed_step(loss_fn, optimizer, micro_batches, nonfinite_limit, loss_scale, None)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        state, metrics, _ = inner(state, batch)
+        return state, metrics
+
+    return step
+
+
+class Observer(NamedTuple):
+    """What is computed of a step beside it.
+
+    Attributes:
+        observe: of a step that was taken, inside of the branch that takes it.
+        skipped: the same tree, for a step that was not taken.
+    """
+
+    observe: Callable[[StepEnd], PyTree]
+    skipped: PyTree
+
+
+def make_observed_step(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    micro_batches: int,
+    nonfinite_limit: ArrayLike | None,
+    loss_scale: ArrayLike | DynamicLossScale | None,
+    observer: Observer | None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array], PyTree]]:
+    """As :func:`make_step`; the step also returns what the observer says, or None without one."""
     check_positive_int("micro_batches", micro_batches)
     check_optimizer("optimizer", optimizer)
     if not callable(loss_fn) or not takes(loss_fn, None, None, None, None):
@@ -126,20 +168,32 @@ def make_step(
     reserved = {"loss", "gradient_norm"} | (set() if nonfinite_limit is None else {"applied"})
     compute_gradient = gradient_fn(_checked(loss_fn, reserved), micro_batches, loss_scale)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array], PyTree]:
         if not isinstance(state, TrainState):
             raise TypeError(f"state: expected a TrainState, as init_state makes one, got {shown(state)}")
         (loss, (model_state, metrics)), gradient = compute_gradient(state.params, state, batch)
         metrics = {**metrics, "loss": loss, "gradient_norm": _global_norm(gradient)}
 
-        def updated() -> TrainState:
-            params, opt_state, _ = update(optimizer, compute_gradient, state, batch, loss, gradient)
+        def updated() -> tuple[TrainState, PyTree]:
+            params, opt_state, added = update(optimizer, compute_gradient, state, batch, loss, gradient)
             new = state._replace(step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state)
             check_same_structure("state", state, new)
-            return new
+            if observer is None:
+                return new, None
+            in_full = functools.partial(_with_zeros_for_frozen, state)
+
+            def loss_and_gradient(params: Params) -> tuple[Array, Params]:
+                (loss, _), gradient = compute_gradient(params, state, batch)
+                return loss, in_full(gradient)
+
+            end = StepEnd(
+                state.step, batch, loss, state.params, model_state, in_full(gradient), added, loss_and_gradient
+            )
+            return new, observer.observe(end)
 
         if nonfinite_limit is None:
-            return updated(), metrics
+            new, observed = updated()
+            return new, metrics, observed
         if state.notfinite is None:
             raise ValueError("state.notfinite: expected the counters that init_state makes, got None")
         finite = jnp.isfinite(loss) & jnp.isfinite(metrics["gradient_norm"])
@@ -157,8 +211,13 @@ def make_step(
         )
         # The update is inside of the branch, so that it can write over the old state. A select between the two finished
         # states would copy the old one first. Under vmap the branch becomes a select.
-        state_after = cond(applied, updated, lambda: state)
-        return state_after._replace(notfinite=notfinite, loss_scale=loss_scale_after), {**metrics, "applied": applied}
+        nothing = None if observer is None else observer.skipped
+        state_after, observed = cond(applied, updated, lambda: (state, nothing))
+        return (
+            state_after._replace(notfinite=notfinite, loss_scale=loss_scale_after),
+            {**metrics, "applied": applied},
+            observed,
+        )
 
     return step
 
@@ -232,9 +291,7 @@ def update(
     """The parameters and the optimizer's state after its update, and what it added to the parameters."""
     frozen = frozen_paths(state.opt_state)
     assemble = _split_trained(state.params, frozen)[1]
-
-    def with_zeros_for_frozen(gradient: list[Array]) -> PyTree:
-        return _split_trained(jax.tree.map(jnp.zeros_like, state.params), frozen)[1](gradient)
+    with_zeros_for_frozen = functools.partial(_with_zeros_for_frozen, state)
 
     def value_fn(params: Params, grad_fn: object = None) -> Array:
         # optax's line searches raise for an extra argument that value_fn does not take, so it takes grad_fn.
@@ -252,6 +309,11 @@ def update(
         grad_fn=lambda params: with_zeros_for_frozen(compute_gradient(params, state, batch)[1]),
     )
     return assemble(_split_trained(optax.apply_updates(state.params, updates), frozen)[0]), opt_state, updates
+
+
+def _with_zeros_for_frozen(state: TrainState, gradient: list[Array]) -> PyTree:
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    return _split_trained(zeros, frozen_paths(state.opt_state))[1](gradient)
 
 
 def _split_trained(params: Params, frozen: frozenset[str]) -> tuple[list[Array], Callable[[list[Array]], Params]]:

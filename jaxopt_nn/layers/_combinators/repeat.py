@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -14,12 +13,8 @@ from jaxopt_nn.layers._combinators.wiring import (
     Wiring,
     as_layer,
     at_path,
-    is_recording,
     numbered_names,
     output_shape,
-    record,
-    record_outputs,
-    run_child,
     shapes_of,
 )
 from jaxopt_nn.types import Array, Key, Layer, Params, State
@@ -83,27 +78,22 @@ def repeat(block: Layer | Callable[[Any], Any], n: int, *, unroll: int = 1, rema
         weight: Array | None = None,
     ) -> tuple[Any, State]:
         keys = None if key is None else jax.random.split(key, n)
-        stacked = (params.get(name, {}), state.get(name, {}), keys)
-        y, new_state, outputs = scanned(stacked, x, weight, train, is_recording())
-        record(outputs)
+        y, new_state = scanned((params.get(name, {}), state.get(name, {}), keys), x, weight, train)
         return y, {name: new_state} if name in state else state
 
-    @functools.partial(jax.jit, static_argnums=(3, 4))  # made once for a layer, so that an eager call compiles once
-    def scanned(
-        stacked: Any, x: Any, weight: Array | None, train: bool, recording: bool
-    ) -> tuple[Any, State, dict[str, Any]]:
-        def body(x: Any, own: Any) -> tuple[Any, tuple[State, dict[str, Any]]]:
+    @functools.partial(jax.jit, static_argnums=3)  # made once for a layer, so that an eager call compiles once
+    def scanned(stacked: Any, x: Any, weight: Array | None, train: bool) -> tuple[Any, State]:
+        def body(x: Any, own: Any) -> tuple[Any, State]:
             own_params, own_state, own_key = own
-            with record_outputs() if recording else nullcontext(dict[str, Any]()) as outputs:
-                y, new_state = run_child(
+            with jax.named_scope(name):
+                y, new_state = at_path(
                     name, layer.apply, own_params, own_state, x, train=train, key=own_key, weight=weight
                 )
             at_path(name, _check_same, x, y)
-            return y, (new_state, outputs)
+            return y, new_state
 
         body = jax.checkpoint(body, prevent_cse=False) if remat else body
-        y, (new_state, outputs) = lax.scan(body, x, stacked, length=n, unroll=min(unroll, n))
-        return y, new_state, outputs
+        return lax.scan(body, x, stacked, length=n, unroll=min(unroll, n))
 
     return Layer(init, apply, "repeat", Wiring((Node(name, layer, ("input",), name),), "input", name, n))
 

@@ -5,9 +5,7 @@ holds these, so that summaries, drawings and data-dependent initialization can g
 starts with its path.
 """
 
-import contextlib
-import contextvars
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +13,7 @@ import jax
 from jaxopt_nn._arguments import UnusableValueError, check_bool, check_key, shown
 from jaxopt_nn.layers._combinators.closures import check_no_weights
 from jaxopt_nn.trees import named_leaves, takes
-from jaxopt_nn.types import Array, Key, Layer, Params, PyTree, State
+from jaxopt_nn.types import ApplyFn, Array, Key, Layer, Params, PyTree, State
 
 __all__ = [
     "Node",
@@ -24,14 +22,11 @@ __all__ = [
     "at_path",
     "bind",
     "collect",
+    "evaluate",
     "gather",
-    "is_recording",
     "layer_of_wiring",
     "numbered_names",
     "output_shape",
-    "record",
-    "record_outputs",
-    "run_child",
     "shapes_of",
 ]
 
@@ -161,13 +156,35 @@ def layer_of_wiring(wiring: Wiring, name: str) -> Layer:
         check_bool("train", train)
         if key is not None:
             check_key("key", key)
-        values = bind(wiring, x)
-        new_state = dict(state)
-        keys = [None] * len(nodes) if key is None else jax.random.split(key, len(nodes))
-        for node, own_key in zip(nodes, keys, strict=True):
-            values[node.name], own_state = run_child(
+        return evaluate(wiring, _apply_of, params, state, x, train=train, key=key, weight=weight)
+
+    return Layer(init, apply, name, wiring)
+
+
+def _apply_of(node: Node) -> ApplyFn:
+    return node.layer.apply
+
+
+def evaluate(
+    wiring: Wiring,
+    apply_of: Callable[[Node], ApplyFn],
+    params: Params,
+    state: State,
+    x: PyTree,
+    *,
+    train: bool,
+    key: Key | None,
+    weight: Array | None,
+) -> tuple[PyTree, State]:
+    """Evaluates a wiring once, each node by what ``apply_of`` says: ``node.layer.apply``, or what equals it."""
+    nodes, values = wiring.nodes, bind(wiring, x)
+    new_state = dict(state)
+    keys = [None] * len(nodes) if key is None else jax.random.split(key, len(nodes))
+    for node, own_key in zip(nodes, keys, strict=True):
+        with jax.named_scope(node.name):  # the names of operations begin with the path of their layer
+            values[node.name], own_state = at_path(
                 node.name,
-                node.layer.apply,
+                apply_of(node),
                 params.get(node.owner, {}),
                 new_state.get(node.owner, {}),
                 gather(values, node.inputs),
@@ -175,51 +192,9 @@ def layer_of_wiring(wiring: Wiring, name: str) -> Layer:
                 key=own_key,
                 weight=weight,
             )
-            if node.owner in state:
-                new_state[node.owner] = own_state
-        return collect(wiring, values), new_state
-
-    return Layer(init, apply, name, wiring)
-
-
-_RECORD: contextvars.ContextVar[dict[str, PyTree] | None] = contextvars.ContextVar("record", default=None)
-
-
-@contextlib.contextmanager
-def record_outputs() -> Generator[dict[str, PyTree]]:
-    """Within it, the dictionary gets the output of each layer of a model that is applied, by its path.
-
-    The values are those of the program that is traced, so use them in that program. Without it nothing is recorded.
-    """
-    outputs: dict[str, PyTree] = {}
-    token = _RECORD.set(outputs)
-    try:
-        yield outputs
-    finally:
-        _RECORD.reset(token)
-
-
-def is_recording() -> bool:
-    """Whether outputs are recorded now."""
-    return _RECORD.get() is not None
-
-
-def record(outputs: Mapping[str, PyTree]) -> None:
-    """Adds outputs by path to those that are recorded, if any are."""
-    recorded = _RECORD.get()
-    if recorded is not None:
-        recorded.update(outputs)
-
-
-def run_child(name: str, apply: Callable[..., tuple[PyTree, State]], *args: Any, **kwargs: Any) -> tuple[PyTree, State]:
-    """Calls ``apply`` of a layer in a combinator. Its operations carry the name, and an error begins with it."""
-    with jax.named_scope(name):
-        if not is_recording():
-            return at_path(name, apply, *args, **kwargs)
-        with record_outputs() as inner:
-            y, state = at_path(name, apply, *args, **kwargs)
-    record({f"{name}/{path}": value for path, value in inner.items()} or {name: y})
-    return y, state
+        if node.owner in state:
+            new_state[node.owner] = own_state
+    return collect(wiring, values), new_state
 
 
 def bind(wiring: Wiring, x: PyTree) -> dict[str, PyTree]:
