@@ -24,7 +24,7 @@ from jaxopt_nn.optimizers import evaluation_params, frozen_paths
 from jaxopt_nn.training._accumulation import split_batch
 from jaxopt_nn.training._batches import count_examples, epoch_order, take_batch
 from jaxopt_nn.training._checks import check_run_arguments
-from jaxopt_nn.training._drive import Position, Run, by_epochs, part_shapes, start_run, steps_per_epoch
+from jaxopt_nn.training._drive import Position, Run, by_epochs, part_shapes, start_run, steps_per_epoch, with_missing
 from jaxopt_nn.training._epoch import (
     EpochPart,
     RunKeys,
@@ -245,8 +245,7 @@ class _Again:
         self.order, first = begin(run.hparams, key, run.train, start)
         self.limit = int(np.asarray(parts.nonfinite_limit))
         metrics, self.positions = by_epochs(run, self.order, first, 1)
-        blank = {name: np.full(parts.epochs, np.nan, shape.dtype) for name, shape in metrics.items()}
-        self.position = self.start = Position(self.order, first, blank)
+        self.position = self.start = Position(self.order, first, with_missing({}, metrics, parts.epochs))
         self.shapes = part_shapes(run, self.order, first)
         self.take, _ = compiled(self._take, run.hparams, first, self.shapes, self.order, 0, 0, 1, run.train)
         self.look, _ = compiled(self._look, run.hparams, first, first.state, self.order, 0, 0, run.train)
@@ -266,8 +265,8 @@ class _Again:
 
     def part(self, run_state: RunState, epoch: int, count: int) -> EpochPart:
         """The first steps of an epoch."""
-        zeros = np.zeros(self.shapes.terms.shape, self.shapes.terms.dtype)
-        return self.go(run_state, EpochPart(run_state.state, as_arrays(zeros)), epoch, 0, count)
+        blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.shapes._replace(state=None))
+        return self.go(run_state, as_arrays(blank)._replace(state=run_state.state), epoch, 0, count)
 
     def go(self, run_state: RunState, part: EpochPart, epoch: int, first: int, count: int) -> EpochPart:
         """Some more steps."""

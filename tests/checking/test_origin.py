@@ -35,7 +35,7 @@ def looped(w):
     def body(x):
         return x * x  # 1e16, 1e32, and then too much
 
-    return lax.while_loop(lambda x: x > 1, body, w)
+    return lax.while_loop(lambda x: (x > 1) & (x < jnp.inf), body, w)
 
 
 def branched(w):

@@ -1,4 +1,4 @@
-"""A run that broke, again: the stage, the leaves, the layer, the operation and the line; and the steps before, exactly."""
+"""A run that broke, again: stage, leaves, layer, operation and line, and the steps before, exactly."""
 
 import inspect
 
