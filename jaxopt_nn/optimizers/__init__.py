@@ -117,7 +117,6 @@ __all__ = [
     "reduce_on_plateau",
     "rmsprop",
     "round_stochastically",
-    "round_stochastically",
     "sam",
     "scale_by_adadelta",
     "scale_by_adagrad",

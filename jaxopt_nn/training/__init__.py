@@ -18,6 +18,7 @@ from jaxopt_nn.training._records import EpochEnd, LayerOutput, Record, StepEnd
 from jaxopt_nn.training._replay import Failure, Replay, Spread, replay
 from jaxopt_nn.training._run import RunResult, make_run
 from jaxopt_nn.training._save import SavedModel, load, save
+from jaxopt_nn.training._snapshots import snapshot_ensemble
 from jaxopt_nn.training._statistics import update_batch_statistics
 from jaxopt_nn.training._status import Status
 from jaxopt_nn.training._step import init_state, make_step
@@ -59,5 +60,6 @@ __all__ = [
     "predict",
     "replay",
     "save",
+    "snapshot_ensemble",
     "update_batch_statistics",
 ]

@@ -15,7 +15,7 @@ from jax.extend import core
 from numpy.typing import NDArray
 
 from jaxopt_nn._jaxprs.equations import Call, Cond, Scan, While, closed, inner_programs, opened
-from jaxopt_nn.checking._jaxpr.interpreter import bind, place_of
+from jaxopt_nn.checking._jaxpr.interpreter import Site, bind, is_jax_code, place_of, source_of
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import PyTree
 
@@ -90,7 +90,7 @@ def search(function: Callable[..., Any], *args: PyTree) -> tuple[list[str], Orig
     program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
     inputs = [path for path, _ in named_leaves(args)]
     outputs = [path for path, _ in named_leaves(shapes)]
-    level = _Level(program, [_known(leaf) for leaf in leaves], "", ())
+    level = _Level(program, [_known(leaf) for leaf in leaves])
     bad = [index for index, flaw in enumerate(level.outputs()) if flaw is not None]
     if not bad:
         return [], None
@@ -103,7 +103,7 @@ def is_finite(value: Any) -> bool:
 
 
 class _Flaw(NamedTuple):
-    """What is wrong with a value: it has NaN, or only infinities; those may be constants of the program, as a mask."""
+    """What is wrong with a value: it has NaN, or only infinities; they may come from constants alone, as in a mask."""
 
     nan: bool
     constant: bool
@@ -119,8 +119,15 @@ class _Known(NamedTuple):
 class _Level:
     """A program, run at known inputs, with the flaw of each value in it."""
 
-    def __init__(self, program: Any, inputs: Sequence[_Known], scope: str, iteration: tuple[int, ...]) -> None:
-        self.jaxpr, self.scope, self.iteration = opened(program), scope, iteration
+    def __init__(
+        self,
+        program: Any,
+        inputs: Sequence[_Known],
+        scope: str = "",
+        iteration: tuple[int, ...] = (),
+        place: tuple[str, str] | None = None,
+    ) -> None:
+        self.jaxpr, self.scope, self.iteration, self.place = opened(program), scope, iteration, place
         consts = [_known(const, constant=True) for const in getattr(program, "consts", ())]
         self.values: dict[Any, _Known] = dict(
             zip([*self.jaxpr.constvars, *self.jaxpr.invars], [*consts, *inputs], strict=True)
@@ -130,10 +137,12 @@ class _Level:
             ins = [self.read(atom) for atom in equation.invars]
             flaws = [known.flaw for known in ins if known.flaw is not None]
             only_constants = bool(flaws) and all(flaw.constant for flaw in flaws)
+            has_nan = any(flaw.nan for flaw in flaws)
             for var, value in zip(equation.outvars, bind(equation, [known.value for known in ins]), strict=True):
                 flaw = _flaw(value, constant=only_constants)
-                # A NaN is never meant, so whatever makes one of constants is where it comes from.
-                self.values[var] = _Known(value, flaw and _Flaw(flaw.nan, flaw.constant and not flaw.nan))
+                if flaw is not None and flaw.nan and not has_nan:  # it is made here, if of infinite constants
+                    flaw = _Flaw(True, False)
+                self.values[var] = _Known(value, flaw)
                 self.makers[var] = equation
 
     def read(self, atom: Any) -> _Known:
@@ -144,25 +153,26 @@ class _Level:
 
     def origin(self, output: int, inputs: Sequence[str] = ()) -> Origin:
         """Where the output comes from; ``inputs`` are the paths of the program's inputs."""
-        atom, maker = self.jaxpr.outvars[output], None
+        atom, maker, made_by_it = self.jaxpr.outvars[output], None, None
         while not isinstance(atom, core.Literal) and atom in self.makers:
-            maker = self.makers[atom]
-            flawed = [(each, flaw) for each in maker.invars if (flaw := self.read(each).flaw) is not None]
+            if not all(map(_is_constant, map(self.read, self.makers[atom].invars))):  # as the shape of one is
+                maker, made_by_it = self.makers[atom], atom
+            flawed = [(each, flaw) for each in self.makers[atom].invars if (flaw := self.read(each).flaw) is not None]
             made = [(each, flaw) for each, flaw in flawed if not flaw.constant]
             of_constants = self.read(atom).flaw
             assert of_constants is not None
             if not made and not (flawed and of_constants.constant):
-                return self.inside(maker, atom)
+                return self.inside(self.makers[atom], atom)
             # NaN before infinity: it is nearer to the cause of a NaN.
             atom = max(made or flawed, key=lambda pair: pair[1].nan)[0]
         known = self.read(atom)
-        if not isinstance(atom, core.Literal) and atom in self.jaxpr.invars:
+        if not isinstance(atom, core.Literal) and atom in self.jaxpr.invars and not _is_constant(known):
             index = self.jaxpr.invars.index(atom)
             path = inputs[index] if index < len(inputs) else "of the loop or call"
             return Origin("", "input", path, "", self.scope, "", _word(known.value), self.iteration)
         if maker is None:  # the output is a constant itself
             return Origin("", "constant", "an unknown line", "", self.scope, "", _word(known.value), self.iteration)
-        return self.described(maker, known.value)
+        return self.inside(maker, made_by_it)
 
     def inside(self, equation: Any, atom: Any) -> Origin:
         """The origin within an equation whose inputs do no harm."""
@@ -170,10 +180,10 @@ class _Level:
         index, scope = equation.outvars.index(atom), _joined(self.scope, equation)
         level = None
         if isinstance(inner, Call):
-            level = _Level(inner.program, ins, scope, self.iteration)
+            level = _Level(inner.program, ins, scope, self.iteration, self.place_in(equation, inner))
         elif isinstance(inner, Cond):
             branch = inner.branches[min(int(ins[0].value), len(inner.branches) - 1)]
-            level = _Level(branch, ins[1:], scope, self.iteration)
+            level = _Level(branch, ins[1:], scope, self.iteration, self.place)
         elif isinstance(inner, Scan):
             level, index = self.scanned(inner, ins, scope), None
         elif isinstance(inner, While):
@@ -184,6 +194,11 @@ class _Level:
             if index is not None:
                 return level.origin(index)
         return self.described(equation, self.values[atom].value)
+
+    def place_in(self, equation: Any, call: Call) -> tuple[str, str] | None:
+        """The place of all that a function of JAX does; its program is traced once, for the first who called it."""
+        of_jax = is_jax_code(Site("", "", "", source_of(opened(call.program))))
+        return place_of(equation) if self.place is None and of_jax else self.place
 
     def scanned(self, scan: Scan, ins: list[_Known], scope: str) -> "_Level | None":
         """The first iteration of a scan that produces what is not finite."""
@@ -197,7 +212,7 @@ class _Level:
             if all(is_finite(out) for out in outs):
                 carry = [_Known(out, None) for out in outs[: scan.carry]]
                 continue
-            level = _Level(scan.body, taken, scope, (*self.iteration, step))
+            level = _Level(scan.body, taken, scope, (*self.iteration, step), self.place)
             if _worst(level.outputs()) is not None:
                 return level
             carry = [level.read(atom) for atom in level.jaxpr.outvars[: scan.carry]]
@@ -211,7 +226,7 @@ class _Level:
         while bool(goes_on(*(known.value for known in [*ins[:first], *carry]))[0]):
             outs = body(*(known.value for known in [*consts, *carry]))
             if not all(is_finite(out) for out in outs):
-                level = _Level(loop.body, [*consts, *carry], scope, (*self.iteration, step))
+                level = _Level(loop.body, [*consts, *carry], scope, (*self.iteration, step), self.place)
                 if _worst(level.outputs()) is not None:
                     return level
                 carry = [level.read(atom) for atom in level.jaxpr.outvars]
@@ -222,7 +237,7 @@ class _Level:
 
     def described(self, equation: Any, value: Any) -> Origin:
         ins = ", ".join(_range(self.read(atom).value) for atom in equation.invars)
-        place, file = place_of(equation)
+        place, file = self.place or place_of(equation)
         scope = _joined(self.scope, equation)
         return Origin("", equation.primitive.name, place, file, scope, ins, _word(value), self.iteration)
 
@@ -238,8 +253,7 @@ def _is_constant(known: _Known) -> bool:
 
 
 def _known(value: Any, *, constant: bool = False) -> _Known:
-    flaw = _flaw(value, constant=constant)
-    return _Known(value, flaw and _Flaw(flaw.nan, flaw.constant and not flaw.nan))
+    return _Known(value, _flaw(value, constant=constant))
 
 
 def _flaw(value: Any, *, constant: bool) -> _Flaw | None:
