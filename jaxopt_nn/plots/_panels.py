@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from jaxopt_nn._arguments import shown
 
-__all__ = ["check_names", "draw_curve", "make_figure", "plain_values"]
+__all__ = ["axes_or_new", "check_names", "draw_curve", "make_figure", "plain_values"]
 
 
 def check_names(name: str, named: Any) -> None:
@@ -53,3 +53,16 @@ def make_figure(panels: int, title: str) -> tuple[Any, list[Any]]:
     for ax in axes:
         ax.xaxis.get_major_locator().set_params(integer=True)  # there is no epoch 2.5
     return figure, axes
+
+
+def axes_or_new(ax: Any, size: tuple[float, float] = (6.4, 4.0)) -> Any:
+    """The axes, or those of a new figure that belongs to no global state."""
+    if ax is not None:
+        if not hasattr(ax, "plot"):
+            raise TypeError(f"ax: expected matplotlib Axes, got {shown(ax)}")
+        return ax
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install 'jaxopt-nn[plots]'") from error
+    return Figure(figsize=size, layout="constrained").subplots()
