@@ -220,17 +220,17 @@ def _checkpointed_scan(
     length = math.isqrt(steps - 1) + 1
     whole = steps // length
 
-    # Inside of a loop the compiler cannot merge the second computation with the first one.
-    @jax.checkpoint(prevent_cse=False)
     def segment(state: TrainState, inputs: PyTree) -> tuple[TrainState, None]:
         return lax.scan(step, state, inputs)
 
     def segments(first: int, last: int, count: int) -> Any:
         return jax.tree.map(lambda leaf: leaf[first:last].reshape(count, -1, *leaf.shape[1:]), inputs)
 
-    state, _ = lax.scan(segment, state, segments(0, whole * length, whole))
+    # Inside of a loop the compiler cannot merge the second computation with the first one.
+    again = jax.checkpoint(segment, prevent_cse=False)
+    state, _ = lax.scan(again, state, segments(0, whole * length, whole))
     if whole * length < steps:
-        state, _ = lax.scan(segment, state, segments(whole * length, steps, 1))
+        state, _ = lax.scan(again, state, segments(whole * length, steps, 1))
     return state
 
 
