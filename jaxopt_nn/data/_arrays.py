@@ -115,7 +115,7 @@ def _as_array(name: str, value: Any) -> NDArray[Any]:
 
 
 def float32_or_64(name: str, array: NDArray[Any]) -> np.dtype[Any]:
-    """float32, or float64 where features would not be themselves any more in float32."""
+    """float32, or float64 where features would lose their meaning in float32."""
     if blurred_feature(array, np.float32) is None:
         return np.dtype(np.float32)
     blurred = blurred_feature(array, np.float64)
@@ -125,7 +125,7 @@ def float32_or_64(name: str, array: NDArray[Any]) -> np.dtype[Any]:
 
 
 def _measured(name: str, array: NDArray[Any], dtype: DTypeLike | None) -> NDArray[Any]:
-    """Features or targets in ``dtype``, and none that would not be themselves any more."""
+    """Features or targets in ``dtype``; raises for those that would lose their meaning."""
     if dtype is None:
         check_finite(name, array)
         dtype = float32_or_64(name, array)
