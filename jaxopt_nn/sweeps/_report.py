@@ -11,7 +11,6 @@ from typing import Any
 from jaxopt_nn import plots
 from jaxopt_nn.sweeps._configurations import Configuration, compare, count_folds
 from jaxopt_nn.sweeps._isolation import edges_of
-from jaxopt_nn.sweeps._page import PAGE
 
 __all__ = ["write_report"]
 
@@ -27,7 +26,8 @@ def write_report(sweep: Any, path: Path, title: str) -> Path:
         _section("Configurations", _configuration_table(sweep, configurations)),
         _section("Trials", _trial_table(sweep)),
     ]
-    page = PAGE.replace("{title}", html.escape(title)).replace("{body}", "\n".join(parts))
+    page = Path(__file__).with_name("_page.html").read_text(encoding="utf-8")
+    page = page.replace("{title}", html.escape(title)).replace("{body}", "\n".join(parts))
     path.write_text(page, encoding="utf-8")
     return path
 
