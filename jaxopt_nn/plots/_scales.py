@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Scale", "format_value", "height", "marks", "scale_of", "use_log", "window"]
+__all__ = ["LOG", "Scale", "format_value", "height", "marks", "scale_of", "use_log", "window"]
 
 _FEW = 12  # values that each get a place of their own
-_LOG = 30.0  # the ratio of largest to smallest from which an axis is logarithmic
+LOG = 30.0  # the ratio of largest to smallest from which an axis is logarithmic
 
 
 class Scale(NamedTuple):
@@ -74,13 +74,16 @@ def marks(scale: Scale) -> list[tuple[float, str]]:
             for tick, label in zip(scale.ticks, scale.labels, strict=True)
         ]
     between = np.geomspace if scale.log else np.linspace
-    return [(place, f"{value:.2g}") for place, value in zip(np.linspace(0, 1, 5), between(*scale.ends, 5), strict=True)]
+    return [
+        (place, format_value(float(f"{value:.2g}")))
+        for place, value in zip(np.linspace(0, 1, 5), between(*scale.ends, 5), strict=True)
+    ]
 
 
 def use_log(values: NDArray[Any]) -> bool:
     """Whether the finite ones are positive and spread over decades."""
     finite = values[np.isfinite(values)]
-    return len(finite) > 1 and bool(finite.min() > 0) and bool(finite.max() / finite.min() >= _LOG)
+    return len(finite) > 1 and bool(finite.min() > 0) and bool(finite.max() / finite.min() >= LOG)
 
 
 def window(values: NDArray[Any], mode: str) -> tuple[float, float]:
@@ -91,7 +94,7 @@ def window(values: NDArray[Any], mode: str) -> tuple[float, float]:
     sign = 1.0 if mode == "min" else -1.0
     ranked = np.sort(sign * finite)
     best, middle = ranked[0], ranked[len(ranked) // 2]
-    end = min(ranked[-1], best + 3 * max(middle - best, 0.05 * (ranked[-1] - best), 1e-12))
+    end = min(ranked[-1], best + 3 * (middle - best)) if middle > best else ranked[-1]
     low, high = sorted((sign * best, sign * end))
     return float(low), float(high)
 
@@ -100,6 +103,9 @@ def format_value(value: Any) -> str:
     """A value as a label: short."""
     if isinstance(value, tuple):
         return "–".join(format_value(each) for each in value)
-    if _is_number(value):
-        return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float) and value and not 1e-2 <= abs(value) < 1e4:
+        digits, exponent = f"{value:.2e}".split("e")
+        return f"{float(digits):g}e{int(exponent)}"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
     return str(getattr(value, "__name__", value))

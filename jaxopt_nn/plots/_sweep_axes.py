@@ -2,9 +2,19 @@
 
 from typing import Any
 
-from jaxopt_nn.plots._scales import Scale, use_log, window
+import numpy as np
 
-__all__ = ["BEST", "configurations_of", "label_axis", "objective_axis", "objective_label"]
+from jaxopt_nn.plots._scales import LOG, Scale, window
+
+__all__ = [
+    "BEST",
+    "configurations_of",
+    "label_axis",
+    "legend_above",
+    "mark_outside",
+    "objective_axis",
+    "objective_label",
+]
 
 BEST = "tab:red"
 
@@ -27,13 +37,12 @@ def objective_label(sweep: Any) -> str:
     return f"{sweep.objective.replace('_', ' ')} ({'lower' if sweep.mode == 'min' else 'higher'} is better)"
 
 
-def objective_axis(ax: Any, sweep: Any, values: Any, shown: Any) -> tuple[Any, float]:
-    """Labels the axis of the objective; which values lie outside of what it shows, and its border."""
-    low, high = window(values, sweep.mode)
-    low, high = min(low, *shown), max(high, *shown)
+def objective_axis(ax: Any, sweep: Any, every: Any, values: Any) -> tuple[Any, float]:
+    """Labels the axis of the objective, to show ``every``; which ``values`` lie outside of it, and its border."""
+    low, high = window(every, sweep.mode)
     outside = (values < low) | (values > high)
     ax.set_ylabel(objective_label(sweep))
-    if use_log(values[~outside]):
+    if low > 0 and high / low >= LOG:
         ax.set_yscale("log")
         margin = (high / low) ** 0.08
         low, high = low / margin, high * margin
@@ -42,6 +51,19 @@ def objective_axis(ax: Any, sweep: Any, values: Any, shown: Any) -> tuple[Any, f
         low, high = low - margin, high + margin
     ax.set_ylim(low, high)
     return outside, high if sweep.mode == "min" else low
+
+
+def mark_outside(ax: Any, sweep: Any, places: Any, border: float) -> None:
+    """Triangles on the border for values that lie far outside."""
+    if len(places):
+        style = {"marker": "^" if sweep.mode == "min" else "v", "color": "0.5", "clip_on": False}
+        ax.scatter(places, np.full(len(places), border), s=26, label="far worse", **style)
+
+
+def legend_above(ax: Any) -> None:
+    """A legend above the axes, where nothing is drawn."""
+    style = {"frameon": False, "fontsize": "small", "borderaxespad": 0.2, "handletextpad": 0.3, "columnspacing": 1.0}
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, **style)
 
 
 def label_axis(ax: Any, axis: str, scale: Scale, name: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxopt_nn._arguments import check_positive_int
 from jaxopt_nn.plots._panels import axes_or_new, draw_curve
 from jaxopt_nn.plots._scales import format_value, height, marks, scale_of, window
-from jaxopt_nn.plots._sweep_axes import BEST, configurations_of
+from jaxopt_nn.plots._sweep_axes import BEST, configurations_of, legend_above
 
 __all__ = ["plot_curves", "plot_parallel_coordinates"]
 
@@ -76,9 +76,8 @@ def plot_parallel_coordinates(sweep: Any, names: Sequence[str] | None = None, *,
     """
     found = configurations_of(sweep, *(names or ()))
     every = list(dict.fromkeys(name for each in found for name in each.hparams))
-    names = (
-        list(names) if names else [name for name in every if len({repr(each.hparams.get(name)) for each in found}) > 1]
-    )
+    varied = [name for name in every if len({repr(each.hparams.get(name)) for each in found}) > 1]
+    names = list(names or varied)
     ax = axes_or_new(ax, (1.6 * len(names) + 3.2, 4.2))
     scales = {name: scale_of([each.hparams[name] for each in found if name in each.hparams]) for name in names}
     values = np.array([each.value for each in found])
@@ -93,30 +92,27 @@ def plot_parallel_coordinates(sweep: Any, names: Sequence[str] | None = None, *,
         worse = share if sweep.mode == "min" else 1 - share
         style = {"color": colours(0.9 * worse), "alpha": 0.9 - 0.6 * worse, "linewidth": 1.0}
         if each is found[0]:
-            style = {"color": BEST, "alpha": 1.0, "linewidth": 2.2, "label": "best"}
+            style = {"color": BEST, "alpha": 1.0, "linewidth": 2.6, "marker": "o", "label": "best"}
         ax.plot(range(len(names) + 1), [*heights, share], **style)
     for place, name in enumerate(names):
         ax.axvline(place, color="0.3", linewidth=0.8)
         for place_of, label in marks(scales[name]):
-            ax.annotate(
-                label, (place, place_of), (4, 0), textcoords="offset points", fontsize="small", va="center", bbox=_BOX
-            )
+            _mark(ax, place, place_of, label)
     ax.axvline(len(names), color="0.3", linewidth=0.8)
-    for share in (0.0, 0.5, 1.0):
-        at_least = (
-            "≥ " if share == 1 and np.nanmax(values) > high else "≤ " if share == 0 and np.nanmin(values) < low else ""
-        )
-        ax.annotate(
-            f"{at_least}{low + share * span:.3g}", (len(names), share), (4, 0), textcoords="offset points",
-            fontsize="small", va="center", bbox=_BOX,
-        )  # fmt: skip
+    beyond = {0.0: "≤ " if values.min() < low else "", 0.5: "", 1.0: "≥ " if values.max() > high else ""}
+    for share, sign in beyond.items():
+        _mark(ax, len(names), share, sign + format_value(float(low + share * span)))
     ax.set_xticks(range(len(names) + 1), [*names, sweep.objective])
     ax.set_yticks([])
     ax.set_xlim(-0.1, len(names) + 0.45)
     for side in ("left", "right", "top", "bottom"):
         ax.spines[side].set_visible(False)
-    ax.legend(frameon=False, fontsize="small", loc="upper right", bbox_to_anchor=(1.0, 1.12))
+    legend_above(ax)
     return ax
+
+
+def _mark(ax: Any, x: float, y: float, text: str) -> None:
+    ax.annotate(text, (x, y), (5, 0), textcoords="offset points", fontsize="small", va="center", bbox=_BOX)
 
 
 def _records(sweep: Any, configuration: Any) -> list[Any]:

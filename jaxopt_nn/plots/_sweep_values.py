@@ -7,7 +7,15 @@ import numpy as np
 
 from jaxopt_nn.plots._panels import axes_or_new
 from jaxopt_nn.plots._scales import format_value, scale_of, window
-from jaxopt_nn.plots._sweep_axes import BEST, configurations_of, label_axis, objective_axis, objective_label
+from jaxopt_nn.plots._sweep_axes import (
+    BEST,
+    configurations_of,
+    label_axis,
+    legend_above,
+    mark_outside,
+    objective_axis,
+    objective_label,
+)
 
 __all__ = ["plot_heat_map", "plot_importance", "plot_isolation", "plot_slice"]
 
@@ -21,8 +29,8 @@ def plot_heat_map(sweep: Any, x: str, y: str, *, ax: Any = None) -> Any:
         ax: matplotlib ``Axes``; None for those of a new figure, which is ``ax.figure``.
 
     Returns:
-        The axes. A cell for each pair of values, or a dot for each configuration where there are many values. An empty
-        cell: nothing ended well there, or nothing was tried. The best is framed.
+        The axes; the darker, the better. A cell for each pair of values, or a dot for each configuration where there
+        are many values. An empty cell: nothing ended well there, or nothing was tried. The best is framed.
 
     Raises:
         TypeError: it is no sweep.
@@ -32,14 +40,15 @@ def plot_heat_map(sweep: Any, x: str, y: str, *, ax: Any = None) -> Any:
     ax = axes_or_new(ax, (6.4, 4.4))
     horizontal, vertical = (scale_of([each.hparams[name] for each in found]) for name in (x, y))
     ends = _norm(np.array([each.value for each in found]), sweep.mode)
-    colours = "viridis_r" if sweep.mode == "min" else "viridis"
+    colours = "viridis" if sweep.mode == "min" else "viridis_r"  # the darker, the better
     best = found[0]
     if horizontal.ticks is None or vertical.ticks is None:
         places = [
             [scale.positions(each.hparams[name]) for each in found] for scale, name in ((horizontal, x), (vertical, y))
         ]
         drawn = ax.scatter(*places, c=[each.value for each in found], cmap=colours, norm=ends, edgecolors="0.3", s=36)
-        ax.scatter(places[0][:1], places[1][:1], s=150, facecolors="none", edgecolors=BEST, linewidths=2)
+        _circle(ax, places[0][0], places[1][0])
+        legend_above(ax)
     else:
         cells = np.full((len(vertical.ticks), len(horizontal.ticks)), np.nan)
         for each in reversed(found):  # the best last
@@ -48,7 +57,7 @@ def plot_heat_map(sweep: Any, x: str, y: str, *, ax: Any = None) -> Any:
         if cells.size <= 60:
             for (row, column), value in np.ndenumerate(cells):
                 if np.isfinite(value):
-                    _write(ax, column, row, f"{value:.3g}", drawn.cmap(drawn.norm(value)))
+                    _write(ax, column, row, format_value(float(value)), drawn.cmap(drawn.norm(value)))
         _frame(ax, horizontal.positions(best.hparams[x]), vertical.positions(best.hparams[y]))
     label_axis(ax, "x", horizontal, x)
     label_axis(ax, "y", vertical, y)
@@ -79,34 +88,24 @@ def plot_isolation(sweep: Any, scientific: str, *, fixed: Mapping[str, Any] | No
     places = np.arange(len(parts))
     for place, part in zip(places, parts, strict=True):
         others = [each.value for each in found if _has(each, scientific, part.value, fixed or {})]
-        ax.scatter(
-            [place] * len(others), others, s=9, color="0.7", zorder=1, label=None if place else "other configurations"
-        )
+        label = None if place else "other configurations"
+        ax.scatter([place] * len(others), others, s=9, color="0.7", zorder=1, label=label)
     values = np.array([part.best.value for part in parts])
-    ends = np.array([[part.best.value - part.best.low, part.best.high - part.best.value] for part in parts]).T
-    ends = np.nan_to_num(ends)
-    ax.errorbar(
-        places, values, np.maximum(ends, 0), fmt="o", capsize=4, zorder=3, label="best over the rest, 95 % over seeds"
-    )
+    outside, border = objective_axis(ax, sweep, np.array([each.value for each in found]), values)
+    ends = np.array([[part.best.value - part.best.low, part.best.high - part.best.value] for part in parts])
+    ends = np.maximum(np.nan_to_num(ends), 0)[~outside].T
+    label = "best over the others, 95 % over seeds"
+    ax.errorbar(places[~outside], values[~outside], ends, fmt="o", capsize=4, zorder=3, label=label)
+    mark_outside(ax, sweep, places[outside], border)
     pick = np.argmin(values) if sweep.mode == "min" else np.argmax(values)
-    ax.scatter(
-        places[pick],
-        values[pick],
-        s=130,
-        facecolors="none",
-        edgecolors=BEST,
-        linewidths=2,
-        zorder=4,
-        label="best of all",
-    )
+    _circle(ax, places[pick], values[pick])
     ax.set_xticks(places, [format_value(part.value) for part in parts])
     if len(places) > 5:
         ax.tick_params(axis="x", labelrotation=45)
     ax.margins(x=0.1)
     ax.set(xlabel=scientific)
-    objective_axis(ax, sweep, np.array([each.value for each in found]), values)
     ax.grid(alpha=0.3, axis="y")
-    ax.legend(frameon=False, fontsize="small")
+    legend_above(ax)
     return ax
 
 
@@ -129,23 +128,13 @@ def plot_slice(sweep: Any, name: str, *, ax: Any = None) -> Any:
     scale = scale_of([each.hparams[name] for each in found])
     places = np.array([scale.positions(each.hparams[name]) for each in found])
     values = np.array([each.value for each in found])
-    outside, border = objective_axis(ax, sweep, values, values[:1])
+    outside, border = objective_axis(ax, sweep, values, values)
     ax.scatter(places[~outside], values[~outside], s=22, alpha=0.7, label="a configuration, mean over seeds")
-    if outside.any():
-        marker = "^" if sweep.mode == "min" else "v"
-        ax.scatter(
-            places[outside],
-            np.full(outside.sum(), border),
-            s=26,
-            marker=marker,
-            color="0.5",
-            clip_on=False,
-            label="far worse",
-        )
-    ax.scatter(places[:1], values[:1], s=130, facecolors="none", edgecolors=BEST, linewidths=2, label="best")
+    mark_outside(ax, sweep, places[outside], border)
+    _circle(ax, places[0], values[0])
     label_axis(ax, "x", scale, name)
     ax.grid(alpha=0.3)
-    ax.legend(frameon=False, fontsize="small")
+    legend_above(ax)
     return ax
 
 
@@ -196,6 +185,10 @@ def _norm(values: Any, mode: str) -> Any:
     from matplotlib.colors import Normalize
 
     return Normalize(*window(values, mode))
+
+
+def _circle(ax: Any, x: float, y: float) -> None:
+    ax.scatter([x], [y], s=150, facecolors="none", edgecolors=BEST, linewidths=2, zorder=4, label="best")
 
 
 def _write(ax: Any, x: float, y: float, text: str, colour: Any) -> None:

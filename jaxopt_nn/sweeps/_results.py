@@ -152,7 +152,8 @@ class Sweep(NamedTuple):
 
         Of several seeds, ``seed`` has a share too: what is no larger than that is no effect. Shares are of the space
         that was tried: a range that is too wide makes its hyperparameter important. By Optuna's evaluator, with a
-        random forest; trials that did not end well, and hyperparameters that not all trials have, are left out.
+        random forest. Trials that did not end well, and hyperparameters that not all trials have, are left out; a value
+        far behind the best counts as no further than three times as far as the median.
 
         Raises:
             ImportError: Optuna or scikit-learn is missing (the ``optuna`` extra).
@@ -161,7 +162,7 @@ class Sweep(NamedTuple):
         References:
             Hutter, Hoos and Leyton-Brown, "An efficient approach for assessing hyperparameter importance", 2014.
         """
-        return fanova(self.records, self.objective)
+        return fanova(self.records, self.objective, self.mode, self.repeats)
 
     def report(self, path: str | Path, *, title: str = "Sweep") -> Path:
         """Writes one HTML file that opens anywhere, without a network: what was found, plots, and tables that sort.

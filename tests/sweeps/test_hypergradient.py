@@ -103,7 +103,7 @@ def test_two_times_the_root_of_the_steps_are_held_and_the_work_is_less_than_four
     state = 3 * (3 * 32 + 32 + 32 + 1)  # parameters and two moments
     found = scans(jax.make_jaxpr(jax.grad(loss))(rates).jaxpr)
     assert max(length for length, floats in found if floats > 1) == 20  # √400, in segments and in steps
-    outer = [floats for length, floats in found if floats > 1][0]
+    outer = next(floats for length, floats in found if floats > 1)
     assert outer <= state + 2  # a segment keeps its first state, and Adam's two counts of it at the most
     assert count_flops(jax.grad(loss), rates)[0] < 4 * count_flops(loss, rates)[0]
 
