@@ -6,6 +6,7 @@ runs each group as lanes of one program, and keeps every finished chunk in a sto
 
 from jaxopt_nn.sweeps._configurations import Best, Comparison, Configuration, Drop
 from jaxopt_nn.sweeps._descend import Descent, descend
+from jaxopt_nn.sweeps._folds import cross_validate
 from jaxopt_nn.sweeps._hypergradient import Hypergradient, hypergradient, validation_loss
 from jaxopt_nn.sweeps._isolation import Edge, Isolated
 from jaxopt_nn.sweeps._plan import Group, Plan
@@ -42,6 +43,7 @@ __all__ = [
     "Sweep",
     "Trial",
     "choice",
+    "cross_validate",
     "descend",
     "grid",
     "halton",

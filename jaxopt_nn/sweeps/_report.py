@@ -105,20 +105,22 @@ def _pictures(sweep: Any, configurations: Sequence[Configuration]) -> str:
     if shown:
         text = "A line is a configuration. Follow the dark ones: where they meet, the hyperparameter matters."
         names = shown[::-1]
-        pictures.append(_picture("Parallel coordinates", text, lambda: plots.plot_parallel_coordinates(sweep, names)))
+        pictures.append(
+            _picture("Parallel coordinates", text, lambda: plots.plot_parallel_coordinates(sweep, names), "wide")
+        )
     for name in shown:
         text = f"A dot is a configuration. If the best lie at an end, try values of {name} beyond it."
         pictures.append(_picture(f"Slice: {name}", text, lambda name=name: plots.plot_slice(sweep, name)))
     return f'<div class="plots">{"".join(pictures)}</div>'
 
 
-def _picture(heading: str, text: str, draw: Callable[[], Any]) -> str:
+def _picture(heading: str, text: str, draw: Callable[[], Any], kind: str = "") -> str:
     with io.BytesIO() as buffer:
         draw().figure.savefig(buffer, format="svg")
         data = base64.b64encode(buffer.getvalue()).decode()
     heading, text = html.escape(heading), html.escape(text)
     image = f'<img alt="{heading}" src="data:image/svg+xml;base64,{data}">'
-    return f"<figure><h3>{heading}</h3>{image}<figcaption>{text}</figcaption></figure>"
+    return f"<figure class='{kind}'><h3>{heading}</h3>{image}<figcaption>{text}</figcaption></figure>"
 
 
 def _configuration_table(sweep: Any, configurations: Sequence[Configuration]) -> str:

@@ -41,16 +41,20 @@ class Sweep(NamedTuple):
     repeats: tuple[str, ...] = ("seed",)
 
     def table(self) -> Any:
-        """A pandas data frame: a row a trial, its hyperparameters, ``status``, metrics, ``seconds`` and ``error``."""
+        """A pandas data frame: a row a trial, its hyperparameters, ``status``, metrics, ``seconds`` and ``error``.
+
+        A metric with the name of a hyperparameter, as ``learning_rate``, is ``recorded_learning_rate``.
+        """
         try:
             import pandas
         except ImportError as error:
             raise ImportError("the table of a sweep needs pandas: pip install 'jaxopt-nn[sweep]'") from error
+        taken = {name for record in self.records for name in record.trial}
         rows = [
             {
                 **record.trial,
                 "status": record.status,
-                **record.metrics,
+                **{f"recorded_{name}" if name in taken else name: value for name, value in record.metrics.items()},
                 "seconds": record.seconds,
                 "error": record.error,
             }
