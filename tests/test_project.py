@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "layers": BASE | {"initializers"},
     "optimizers": BASE | {"schedules"},
     "training": BASE | LEAVES,
-    "sweeps": BASE | {"training"},
+    "sweeps": BASE | {"plots", "training"},
     "monitor": BASE | {"training"},
 }
 
