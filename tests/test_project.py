@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "optimizers": BASE | {"schedules"},
     "training": BASE | LEAVES,
     "sweeps": BASE | {"training"},
+    "estimators": BASE | LEAVES | {"training"},
 }
 
 

@@ -10,6 +10,7 @@ from jaxopt_nn.training._epoch import RunKeys
 from jaxopt_nn.training._evaluation import evaluate, predict
 from jaxopt_nn.training._explain import Explanation, explain
 from jaxopt_nn.training._fit import EpochEnd, fit
+from jaxopt_nn.training._fit_model import FittedModel, fit_model
 from jaxopt_nn.training._loggers import log_csv, log_json_lines, log_mlflow, log_tensorboard
 from jaxopt_nn.training._range_test import RangeTest, learning_rate_range_test
 from jaxopt_nn.training._recipe import Recipe
@@ -26,6 +27,7 @@ __all__ = [
     "EarlyStopping",
     "EpochEnd",
     "Explanation",
+    "FittedModel",
     "RangeTest",
     "Recipe",
     "RunKeys",
@@ -36,6 +38,7 @@ __all__ = [
     "evaluate",
     "explain",
     "fit",
+    "fit_model",
     "init_state",
     "learning_rate_range_test",
     "load",
