@@ -15,6 +15,7 @@ from jaxopt_nn.training._loggers import log_csv, log_json_lines, log_mlflow, log
 from jaxopt_nn.training._range_test import RangeTest, learning_rate_range_test
 from jaxopt_nn.training._recipe import Recipe
 from jaxopt_nn.training._run import RunResult, make_run
+from jaxopt_nn.training._sanity import Finding, SanityReport, sanity_check
 from jaxopt_nn.training._save import SavedModel, load, save
 from jaxopt_nn.training._statistics import update_batch_statistics
 from jaxopt_nn.training._status import Status
@@ -27,11 +28,13 @@ __all__ = [
     "EarlyStopping",
     "EpochEnd",
     "Explanation",
+    "Finding",
     "FittedModel",
     "RangeTest",
     "Recipe",
     "RunKeys",
     "RunResult",
+    "SanityReport",
     "SavedModel",
     "Status",
     "checkpoints",
@@ -49,6 +52,7 @@ __all__ = [
     "make_run",
     "make_step",
     "predict",
+    "sanity_check",
     "save",
     "update_batch_statistics",
 ]

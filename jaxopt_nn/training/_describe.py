@@ -33,8 +33,8 @@ def describe(status: Any, epochs: Any, best_epoch: Any, first_bad_step: Any, ski
             np.asarray(value).astype(int) for value in (status, epochs, best_epoch, first_bad_step, skipped)
         )
         rows = {name: np.asarray(values) for name, values in sorted(history.items())}
-    except (RuntimeError, TypeError):  # donated, or on another machine
-        return None
+    except RuntimeError:
+        return "its arrays were donated, or are on another machine"
     if any(values.shape[:-1] != status.shape or not values.shape for values in rows.values()):
         return None
     if not np.isin(status, list(Status)).all():

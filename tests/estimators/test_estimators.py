@@ -89,12 +89,25 @@ def test_partial_fit_goes_on():
     assert model.score(X, LABELS) > 0.9 and model.predict_proba(X).shape == (60, 3)
     again = pickle.loads(pickle.dumps(model)).partial_fit(X, LABELS)
     np.testing.assert_array_equal(again.predict_proba(X), model.partial_fit(X, LABELS).predict_proba(X))
+    with compilations() as names:
+        model.set_params(learning_rate=0.01).partial_fit(X, LABELS)
+    assert names == []
+    before = model.predict_proba(X)
+    model.set_params(model=(9,))
+    with pytest.raises(ValueError, match=r"init_from.*dense_0"):
+        model.partial_fit(X, LABELS)
+    np.testing.assert_array_equal(model.set_params(model=(8,)).predict_proba(X), before)
+
+
+@pytest.mark.slow
+def test_partial_fit_of_a_regression():
     regression = quick(JaxRegressor)
     for _ in range(60):
         regression.partial_fit(X, VALUES[:, 0])
     assert regression.score(X, VALUES[:, 0]) > 0.9
 
 
+@pytest.mark.slow
 def test_weights_are_repetitions():
     with jax.enable_x64(True):
         check = estimator_checks.check_sample_weight_equivalence_on_dense_data
@@ -102,13 +115,13 @@ def test_weights_are_repetitions():
 
 
 def test_a_grid_search_compiles_once_for_all_numbers():
-    search = GridSearchCV(quick(epochs=3), {"learning_rate": [0.01, 0.02], "l2": [1e-4, 1e-3]}, cv=2)
-    search.fit(X, LABELS)
-    search.set_params(param_grid={"learning_rate": [0.03, 0.04, 0.05], "l2": [1e-2]})
+    rates = [0.01, 0.02, 0.05]
+    search = GridSearchCV(quick(epochs=3, l2=1e-3), {"learning_rate": rates[:1]}, cv=2, refit=False).fit(X, LABELS)
+    search.set_params(param_grid={"learning_rate": rates, "l2": [1e-4]})
     with compilations() as names:
         search.fit(X, LABELS)
     assert names == []
-    assert search.best_params_["l2"] == 1e-2
+    assert search.best_params_["learning_rate"] == 0.05
 
 
 def test_in_a_pipeline_with_names_of_features():
