@@ -191,7 +191,7 @@ def _logits(setup: _Setup) -> Measured:
 
 
 def _initial_loss(setup: _Setup) -> Measured:
-    rows = _first(setup.rows, 256)
+    rows = _some(setup.rows, 256)
 
     def program(hparams: PyTree, keys: RunKeys, rows: Batch) -> Array:
         parts, start = _start(setup, hparams, keys, rows)
@@ -228,7 +228,7 @@ def _initial_loss(setup: _Setup) -> Measured:
 
 def _loss_falls(setup: _Setup, train: Batch) -> Measured:
     size = setup.parts.batch_size
-    rows = _first(sample_rows(train, max(size, 2000)), size)
+    rows = _some(sample_rows(train, max(size, 2000)), size)
     count = len(jax.tree.leaves(rows.x)[0])
     weight = np.ones(count, np.float32) if rows.weight is None else rows.weight
     if count < size:  # rows without weight were left out
@@ -281,17 +281,17 @@ def _overfits(setup: _Setup, features: np.ndarray[Any, Any] | None) -> Measured 
             layer = model_of(parts)
             return layer.apply(params, start.model_state, rows.x, train=False, key=None, weight=None)[0]
 
-        outputs = jax.tree.map(lax.stop_gradient, outputs_of(start.params))
-        common = jax.tree.map(lambda leaf: jnp.mean(leaf, 0, keepdims=True), outputs)
+        outputs = outputs_of(start.params)
+        zeros = jax.tree.map(jnp.zeros_like, outputs)
         size = max(1.0, float(np.abs(np.asarray(pair.y)).max())) if setup_is_regression else 1.0
 
-        def of_common(common: PyTree) -> Array:
-            return loss_of(jax.tree.map(lambda leaf, like: jnp.broadcast_to(leaf, like.shape), common, outputs))
+        def of_common(outputs: PyTree) -> Array:
+            return loss_of(jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), outputs))
 
         return (
             _least(lambda params: loss_of(outputs_of(params)), start.params, _RATE),
-            _least(of_common, common, _RATE * size),
-            _least(loss_of, outputs, _RATE * size),
+            _least(of_common, zeros, 5 * _RATE * size),
+            _least(loss_of, zeros, 5 * _RATE * size),
         )
 
     setup_is_regression = classes_of(setup.rows.y) is None and hasattr(pair.y, "dtype")
@@ -300,8 +300,8 @@ def _overfits(setup: _Setup, features: np.ndarray[Any, Any] | None) -> Measured 
         return None
     share = (common - model) / (common - free)
     text = (
-        f"two examples with different targets cannot be fitted: after {_FITTING_STEPS} steps their loss is {model:.3g}, "
-        f"that of the best output for both is {common:.3g}; is the gradient 0, or does the model not see its input?"
+        f"two examples with different targets cannot be fitted: their loss after {_FITTING_STEPS} steps is {model:.3g}, "
+        f"that of one output for both {common:.3g}; is the gradient 0, or does the model not see its input?"
     )
     return Measured(share, "" if share > 0.5 else text)
 
@@ -325,7 +325,7 @@ def _independent(setup: _Setup) -> Measured | None:
     count = min(8, len(jax.tree.leaves(setup.rows.x)[0]))
     if count < 2:
         return None
-    x = _first(setup.rows, count).x
+    x = _some(setup.rows, count).x
     half = count // 2
     # The same rows in another order; and half of them among others: all copies of the first.
     turned = jax.tree.map(lambda leaf: leaf[::-1], x)
@@ -357,7 +357,7 @@ def _independent(setup: _Setup) -> Measured | None:
 
 
 def _gradient(setup: _Setup) -> Measured:
-    parts, rows = setup.parts, _first(setup.rows, 4)
+    parts, rows = setup.parts, _some(setup.rows, 4)
     layer = model_of(parts)
     key, check_key = jax.random.split(setup.keys.noise)
     params, model_state = jax.jit(layer.init)(setup.keys.init, rows.x)
@@ -366,7 +366,8 @@ def _gradient(setup: _Setup) -> Measured:
         outputs = layer.apply(params, model_state, rows.x, train=True, key=key, weight=None)[0]
         return jnp.mean(losses_of(parts, outputs, rows.y, len(jax.tree.leaves(rows.x)[0])))
 
-    report = checking.check_gradients(loss, params, key=check_key, stop_gradient="constant")
+    report = checking.check_gradients(loss, params, key=check_key)
+    # One that a stop_gradient blocks is taken as meant.
     wrong = [leaf for leaf in report.leaves if leaf.verdict in ("FAIL", "NONDETERMINISTIC")]
     error = max((leaf.relative_error for leaf in report.leaves if math.isfinite(leaf.relative_error)), default=0.0)
     if not wrong:
@@ -405,7 +406,7 @@ def _scale(setup: _Setup, features: np.ndarray[Any, Any]) -> Measured | None:
 
 def _normalizes(setup: _Setup) -> bool:
     """Whether the model brings its features to a usual scale by itself."""
-    x = _first(setup.rows, 64).x
+    x = _some(setup.rows, 64).x
 
     def whole(leaf: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return ((leaf - leaf.mean()) / max(leaf.std(), 1e-12)).astype(leaf.dtype)
@@ -433,13 +434,14 @@ def _normalizes(setup: _Setup) -> bool:
 
 
 def _two_different(rows: Batch, features: np.ndarray[Any, Any] | None) -> Batch | None:
-    """Two rows with different targets, as far apart as a few hundred allow."""
+    """Two rows with targets as different as a few hundred rows have."""
     y = rows.y
     if features is None or not hasattr(y, "dtype"):
         return None
     classes = classes_of(y)
-    values = (classes if classes is not None else np.asarray(y, np.float64)).reshape(len(y), -1)[:500]
-    x = features[:500]
+    chosen = np.linspace(0, len(y) - 1, min(500, len(y))).astype(int)
+    values, x = (classes if classes is not None else np.asarray(y, np.float64)).reshape(len(y), -1), features[chosen]
+    values = values[chosen]
     low = int(values.mean(1).argmin())
     differs = np.flatnonzero((values != values[low]).any(1))
     if not len(differs):
@@ -447,10 +449,12 @@ def _two_different(rows: Batch, features: np.ndarray[Any, Any] | None) -> Batch 
     if classes is None:  # the targets furthest from it
         away = np.abs(values[differs] - values[low]).mean(1)
         differs = differs[away >= np.quantile(away, 0.9)]
-    high = int(differs[np.square(x[differs] - x[low]).sum(1).argmax()])
+    apart = np.square(x[differs] - x[low]).sum(1)
+    high = int(differs[apart.argsort()[len(apart) // 2]])  # the furthest one may be an outlier
     if (x[low] == x[high]).all():
         return None
-    return Batch(*(jax.tree.map(lambda leaf: np.asarray(leaf)[[low, high]], each) for each in rows[:2]))
+    pair = chosen[[low, high]]
+    return Batch(*(jax.tree.map(lambda leaf: np.asarray(leaf)[pair], each) for each in rows[:2]))
 
 
 def _start(setup: _Setup, hparams: PyTree, keys: RunKeys, rows: Batch) -> tuple[Recipe, TrainState]:
@@ -474,8 +478,11 @@ def _plain_loss(loss: Any) -> Any:
     return loss
 
 
-def _first(rows: Batch, count: int) -> Batch:
-    return jax.tree.map(lambda leaf: leaf[:count], rows)
+def _some(rows: Batch, count: int) -> Batch:
+    """So many rows, or all, evenly spread: data may be sorted."""
+    total = len(jax.tree.leaves(rows.x)[0])
+    chosen = np.linspace(0, total - 1, min(count, total)).astype(int)
+    return jax.tree.map(lambda leaf: leaf[chosen], rows)
 
 
 def _shapes(x: PyTree) -> PyTree:

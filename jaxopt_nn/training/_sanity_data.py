@@ -1,5 +1,6 @@
 """What data say of themselves before training: constant or shuffled labels, leaks, scales, duplicates. All in NumPy."""
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -8,12 +9,14 @@ import numpy as np
 
 from jaxopt_nn.types import Batch
 
-__all__ = ["Column", "Measured", "classes_of", "duplicates", "leak", "relation", "sample_rows", "scales", "table"]
+__all__ = ["Measured", "classes_of", "duplicates", "leak", "relation", "sample_rows", "scales", "table"]
 
 Matrix = np.ndarray[Any, Any]
 
 _NUMBERS = 20_000_000  # of a sample of rows, at the most
 _LEAST_ROWS = 100  # fewer tell too little of a relation
+_NEIGHBOURS = 5
+_CLEAR = 3.5  # standard deviations
 _BITS = 40.0  # of information in a row, from which on equal rows are no chance
 
 
@@ -27,13 +30,6 @@ class Measured(NamedTuple):
 
     figure: float
     text: str
-
-
-class Column(NamedTuple):
-    """A feature by its place, and how it is written."""
-
-    index: int
-    name: str
 
 
 def table(x: Any) -> Matrix | None:
@@ -82,17 +78,18 @@ def numbers_of(y: Any) -> Matrix | None:
 def relation(x: Matrix, y: Any) -> Measured | None:
     """How clearly targets depend on features, in standard deviations: nearest neighbours, and a linear model.
 
-    Shuffled labels give about 0, and less than 3 nearly always.
+    The clearest one of the classes or numbers counts. Shuffled labels stay below 3.5 in 99 of 100 cases.
     """
-    x, classes = x[:1000].astype(np.float64), classes_of(y)
-    numbers = numbers_of(y)
+    chosen = np.linspace(0, len(x) - 1, min(len(x), 1000)).astype(int)
+    x, classes, numbers = x[chosen].astype(np.float64), classes_of(y), numbers_of(y)
     if len(x) < _LEAST_ROWS or (classes is None and numbers is None):
         return None
     if classes is not None:
-        targets = np.eye(int(classes.max()) + 1)[classes[:1000]]
+        classes = classes[chosen]
+        targets = np.concatenate([np.eye(int(classes.max()) + 1)[classes], classes[:, None]], 1)  # they may be ordered
     else:
         assert numbers is not None
-        targets = numbers[:1000, :16]
+        targets = numbers[chosen, :16]
     targets = targets[:, targets.std(0) > 0]
     if not targets.shape[1]:
         return None
@@ -101,7 +98,7 @@ def relation(x: Matrix, y: Any) -> Measured | None:
     products = x @ x.T / x.shape[1]
     distance = np.diag(products)[:, None] + np.diag(products)[None] - 2 * products
     np.fill_diagonal(distance, np.inf)
-    nearest = targets[distance.argmin(1)]
+    nearest = targets[distance.argsort(1)[:, :_NEIGHBOURS]].mean(1)
     linear = np.zeros_like(targets)
     folds = np.arange(len(x)) % 5
     for fold in range(5):
@@ -111,23 +108,23 @@ def relation(x: Matrix, y: Any) -> Measured | None:
         linear[asked] = mean + products[np.ix_(asked, known)] @ np.linalg.solve(kernel, targets[known] - mean)
     z = max(_correlation(nearest, targets), _correlation(linear, targets)) * len(x) ** 0.5
     text = (
-        f"the targets do not seem to depend on the features (nearest neighbours and a linear model are {z:.1f} standard "
-        f"deviations above chance, on {len(x)} rows): are they shuffled, or sorted in another way?"
+        f"the targets do not seem to depend on the features: nearest neighbours and a linear model are {z:.1f} "
+        f"standard deviations above chance, on {len(x)} rows; are they shuffled, or in another order?"
     )
-    return Measured(z, "" if z >= 3 else text)
+    return Measured(z, "" if z >= _CLEAR else text)
 
 
 def _correlation(a: Matrix, b: Matrix) -> float:
-    """Of two tables of targets, over all their columns."""
+    """Of the columns of two tables: the largest."""
     a, b = (each - each.mean(0) for each in (a, b))
     a, b = a / np.maximum(a.std(0), 1e-12), b / np.maximum(b.std(0), 1e-12)
-    return float((a * b).mean())
+    return float((a * b).mean(0).max())
 
 
 def leak(x: Matrix, y: Any) -> Measured | None:
     """How well the best single feature tells the target: 1 is a copy of it."""
     classes, numbers = classes_of(y), numbers_of(y)
-    if len(x) < 50 or numbers is None:
+    if len(x) < 50 or numbers is None or np.array_equal(x, numbers):  # an autoencoder
         return None
     best, column = 0.0, -1
     if classes is not None and len(np.unique(classes)) > 1:
@@ -152,7 +149,7 @@ def _separation(values: Matrix, classes: Matrix) -> float:
     ranges = [(values[classes == each].min(), values[classes == each].max()) for each in np.unique(classes)]
     ranges.sort()
     widest = max(high - low for low, high in ranges)
-    gaps = [after[0] - before[1] for before, after in zip(ranges, ranges[1:], strict=False)]
+    gaps = [after[0] - before[1] for before, after in itertools.pairwise(ranges)]
     distinct = np.unique(values)
     if len(distinct) == 2 and len(ranges) > 2 and widest == 0:
         return 1.0
