@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": BASE | LEAVES,
     "sweeps": BASE | {"plots", "training"},
     "monitor": BASE | {"training"},
+    "estimators": BASE | LEAVES | {"training"},
 }
 
 
