@@ -10,6 +10,7 @@ stands beside them: a gradient is compared with evidence.
 from jaxopt_nn import (
     checking,
     data,
+    estimators,
     initializers,
     layers,
     losses,
@@ -28,6 +29,7 @@ from jaxopt_nn import (
 __all__ = [
     "checking",
     "data",
+    "estimators",
     "initializers",
     "layers",
     "losses",

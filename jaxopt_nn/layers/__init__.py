@@ -27,6 +27,7 @@ from jaxopt_nn.layers._normalization.batch_norm import batch_norm
 from jaxopt_nn.layers._normalization.per_example import group_norm, instance_norm, layer_norm, rms_norm
 from jaxopt_nn.layers._normalization.weight_norm import weight_norm
 from jaxopt_nn.layers._other_libraries import from_apply, from_equinox, from_haiku, from_linen, from_nnx
+from jaxopt_nn.layers._precision import with_precision
 from jaxopt_nn.layers._sequence.attention import multi_head_attention, transformer_block
 from jaxopt_nn.layers._sequence.recurrent import gru, lstm, simple_rnn
 from jaxopt_nn.layers._spatial.conv import conv, conv_transpose, depthwise_conv
@@ -89,4 +90,5 @@ __all__ = [
     "transformer_block",
     "weight_norm",
     "with_defaults",
+    "with_precision",
 ]

@@ -46,7 +46,7 @@ from jaxopt_nn.training._status import Status
 from jaxopt_nn.training._step import Observer, Step, init_state, make_observed_step
 from jaxopt_nn.training._stopping import Best, init_best, update_best
 from jaxopt_nn.trees import check_same_structure
-from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State, TrainState
+from jaxopt_nn.types import Array, Batch, Key, LossFn, Params, PyTree, State, TrainState
 
 __all__ = [
     "EpochMetrics",
@@ -57,6 +57,8 @@ __all__ = [
     "end_epoch",
     "init_run_state",
     "make_recipe_step",
+    "recipe_loss",
+    "recipe_optimizer",
     "start_epoch",
     "train_epoch",
     "train_steps",
@@ -171,7 +173,7 @@ def init_run_state(
         if start.model_state is not None:
             check_same_structure("init_from.model_state", model_state, start.model_state)
             model_state = start.model_state
-    state = init_state(params, parts.optimizer, keys.noise, model_state)
+    state = init_state(params, parts.optimizer, keys.noise, model_state, parts.loss_scale)
     if isinstance(start, TrainState):
         start = start if start.notfinite is not None else start._replace(notfinite=state.notfinite)
         check_same_structure("init_from", state, start)
@@ -400,6 +402,18 @@ def _observed_step(
     parts: Recipe, run_state: RunState, index: Array | None, observer: Observer | None
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array], PyTree]]:
     """The step of a recipe, with an observer; records of layers are among its metrics."""
+    return make_observed_step(
+        recipe_loss(parts, index),
+        recipe_optimizer(parts, run_state),
+        parts.micro_batches,
+        parts.nonfinite_limit,
+        parts.loss_scale,
+        observer,
+    )
+
+
+def recipe_loss(parts: Recipe, index: Array | None = None) -> LossFn:
+    """What a step of a recipe differentiates: the mean loss of a batch and the penalties."""
     of_layers = records_of(parts.record, "layer")
 
     def loss_fn(
@@ -421,10 +435,14 @@ def _observed_step(
         penalty = sum(penalties[1:], penalties[0])
         return data_loss + penalty, (model_state, {**rows, "data_loss": data_loss, "penalty": penalty})
 
-    optimizer = parts.optimizer
+    return loss_fn
+
+
+def recipe_optimizer(parts: Recipe, run_state: RunState) -> optax.GradientTransformation:
+    """The optimizer of a recipe; one that records no learning rate is scaled by the plateau."""
     if run_state.plateau is not None and not _scales_itself(run_state.state.opt_state):
-        optimizer = _scaled(optimizer, _outer_scale(run_state))
-    return make_observed_step(loss_fn, optimizer, parts.micro_batches, parts.nonfinite_limit, observer)
+        return _scaled(parts.optimizer, _outer_scale(run_state))
+    return parts.optimizer
 
 
 def _scales_itself(opt_state: PyTree) -> bool:

@@ -181,16 +181,17 @@ def evaluate(
     new_state = dict(state)
     keys = [None] * len(nodes) if key is None else jax.random.split(key, len(nodes))
     for node, own_key in zip(nodes, keys, strict=True):
-        values[node.name], own_state = at_path(
-            node.name,
-            apply_of(node),
-            params.get(node.owner, {}),
-            new_state.get(node.owner, {}),
-            gather(values, node.inputs),
-            train=train,
-            key=own_key,
-            weight=weight,
-        )
+        with jax.named_scope(node.name):  # the names of operations begin with the path of their layer
+            values[node.name], own_state = at_path(
+                node.name,
+                apply_of(node),
+                params.get(node.owner, {}),
+                new_state.get(node.owner, {}),
+                gather(values, node.inputs),
+                train=train,
+                key=own_key,
+                weight=weight,
+            )
         if node.owner in state:
             new_state[node.owner] = own_state
     return collect(wiring, values), new_state

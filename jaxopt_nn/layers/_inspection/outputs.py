@@ -101,6 +101,9 @@ def _apply(
 
         keys = None if key is None else jax.random.split(key, times)
         stacked = params.get(node.name, {}), state.get(node.name, {}), keys
+        # In another precision the first block may get another dtype than the others.
+        shapes = jax.eval_shape(lambda x, own: block(x, jax.tree.map(lambda leaf: leaf[0], own))[0], x, stacked)
+        x = jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), x, shapes)
         y, (new_state, outputs) = at_path(node.name, lax.scan, block, x, stacked, length=times)
         return y, {node.name: new_state} if node.name in state else state, outputs
     outputs: _Outputs = {}
