@@ -112,6 +112,18 @@ CASES = {
         _DIGITS._replace(drop_rate=0.2),
         {"ours-without": 0.85},
     ),
+    "7": Case(
+        "1 with batch normalization, and with monitor.watch() at every step",
+        "steps",
+        _DIGITS._replace(batch_norm=True, watch=1),
+        {"ours-unwatched": 0.95, "ours-watched-10": None},
+    ),
+    "7-fashion": Case(
+        "2 with monitor.watch() at every step",
+        "steps",
+        _FASHION._replace(watch=1),
+        {"ours-unwatched": 0.95, "ours-watched-10": None},
+    ),
     "8-run": Case(
         "compiling the run of 1, tracing included",
         "compilations",

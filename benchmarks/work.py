@@ -35,6 +35,8 @@ class Training(NamedTuple):
         together: lanes of one device of a CPU that are trained at a time, the next ones after them; None for all. Fewer
             fit its caches.
         eigen: whether ours is compiled with the matrix products of Eigen in place of YNNPACK's, XLA's default for CPUs.
+        batch_norm: whether each hidden layer has a batch normalization.
+        watch: 0, or the cadence in steps at which ours records the flow of gradients (``monitor.watch``).
         validation: whether ours validates after each epoch, and keeps the best weights, within the time that is taken;
             peers never do.
     """
@@ -52,6 +54,8 @@ class Training(NamedTuple):
     together: int | None = None
     eigen: bool = False
     validation: bool = True
+    batch_norm: bool = False
+    watch: int = 0
 
 
 class Update(NamedTuple):

@@ -267,7 +267,6 @@ def _open_progress_bar(
     if bar_class is None:
         yield lambda metrics: None
         return
-    shown = {"train_loss": "train", "valid_loss": "valid", "valid_accuracy": "accuracy"}
     layout = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}"  # fits 80 columns
     # At None tqdm looks for a terminal. A notebook is none, but somebody looks.
     disable = None if wanted is None and "ipykernel" not in sys.modules else False
@@ -277,11 +276,19 @@ def _open_progress_bar(
             if bar.disable:
                 return
             rate = (bar.n + 1 - done) * examples / max(bar.format_dict["elapsed"], 1e-6)
-            values = [f"{label} {metrics[name]:.3f}" for name, label in shown.items() if name in metrics]
+            values = [f"{label} {metrics[name]:.3f}" for name, label in _shown(metrics).items()]
             bar.set_postfix_str(", ".join([*values, f"{bar.format_sizeof(rate)}/s"]), refresh=False)
             bar.update()
 
         yield show
+
+
+def _shown(metrics: dict[str, float]) -> dict[str, str]:
+    """What the bar shows, with labels: the losses, and accuracy or else another metric, for which there is room."""
+    own = [name for name in metrics if name.startswith("valid_") and name != "valid_loss"]
+    own = sorted(own, key=lambda name: name != "valid_accuracy")[:1]
+    labels = {"train_loss": "train", "valid_loss": "valid"} | {name: name.removeprefix("valid_") for name in own}
+    return {name: label for name, label in labels.items() if name in metrics}
 
 
 def _import_tqdm(*, required: bool) -> Any:
