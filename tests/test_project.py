@@ -35,7 +35,9 @@ ALLOWED: dict[str, set[str]] = {
     "layers": BASE | {"initializers"},
     "optimizers": BASE | {"schedules"},
     "training": BASE | LEAVES,
-    "sweeps": BASE | {"training"},
+    "sweeps": BASE | {"plots", "training"},
+    "monitor": BASE | {"training"},
+    "estimators": BASE | LEAVES | {"training"},
 }
 
 

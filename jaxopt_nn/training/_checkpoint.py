@@ -242,7 +242,9 @@ class Store:
         tree, history = tree_of(expected, found), dict[str, Any]()
         for name, values in arrays.items():
             if name.startswith("history/"):
-                longer = history[name.removeprefix("history/")] = np.full(self._plan.epochs, np.nan, values.dtype)
+                longer = history[name.removeprefix("history/")] = np.full(
+                    (self._plan.epochs, *values.shape[1:]), np.nan, values.dtype
+                )
                 longer[: about["epochs"]] = values[: about["epochs"]]
         return Position(tree["order"], tree["run"], history, tree.get("part"), about["steps"])
 
@@ -315,11 +317,12 @@ class Store:
             tree["part"] = position.part
         arrays = dict(named_leaves(tree)) | {f"history/{key}": values for key, values in position.history.items()}
         last = position.epochs - 1
+        curves = {key: values for key, values in position.history.items() if values.ndim == 1}
         about = {
             "kind": "checkpoint",
             "epochs": position.epochs,
             "steps": position.steps,
-            "metrics": {key: float(values[last]) for key, values in position.history.items()} if last >= 0 else {},
+            "metrics": {key: float(values[last]) for key, values in curves.items()} if last >= 0 else {},
             "same": dict(self._identity.same),
             "program": self._identity.program,
             **self._identity.described,
