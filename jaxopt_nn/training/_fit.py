@@ -86,7 +86,7 @@ def fit(
             if the checkpoint is of another run, or damaged; if ``init_from`` is of another model. All of these before
             anything is compiled, and with the path.
         OSError: the checkpoint's folder cannot be written to, or another process uses it.
-        ImportError: if ``progress_bar`` is True and tqdm is missing.
+        ImportError: if ``progress_bar`` is True and tqdm is missing, or for a checkpoint Orbax.
         Exception: what a callback raises. It has the result of the epochs before as its attribute ``result``, and the
             checkpoint is written.
 
