@@ -27,7 +27,8 @@ class RangeTest(NamedTuple):
         learning_rate: ``[steps]``.
         loss: ``[steps]`` the loss of each step's batch, without penalty; NaN after the run has diverged.
         smooth_loss: ``[steps]`` its debiased moving average.
-        suggestion: a tenth of the rate at which the smooth loss is least. A starting point for a sweep, not an optimum.
+        suggestion: a tenth of the rate at which the smooth loss is least; NaN if no loss is finite. A starting point
+            for a sweep, not an optimum.
     """
 
     learning_rate: Array
@@ -91,7 +92,8 @@ def learning_rate_range_test(
     def program(key: Key | RunKeys, rates: Array, train: Batch) -> RangeTest:
         losses = _losses(recipe, split_key(key), rates, train)
         smooth = _smooth(losses)
-        return RangeTest(rates, losses, smooth, rates[jnp.nanargmin(smooth)] / 10)
+        best = rates[jnp.nanargmin(smooth)]
+        return RangeTest(rates, losses, smooth, jnp.where(jnp.isnan(smooth).all(), jnp.nan, best / 10))
 
     if is_traced_any((key, train)):
         return program(key, rates, train)
