@@ -8,6 +8,7 @@ from benchmarks.work import (
     Checkpointing,
     Compiling,
     FirstResult,
+    Hypergradient,
     LargeUpdate,
     Training,
     Update,
@@ -177,6 +178,12 @@ CASES = {
         {"ours-loop": None, "optax": 1.0, "optax-loop": None, "torch": None},
         roofline=True,
     ),
+    "12": Case(
+        "hypergradient of 1,000 per-step rates: the validation loss of a run like 1, by every one of them",
+        "steps",
+        Hypergradient(_DIGITS._replace(epochs=25, examples=1280)),
+        {"ours-run": 0.25, "ours-forward": None},
+    ),
     "13-digits": Case(
         "fit of 1 with a checkpoint after each epoch",
         "steps",
@@ -253,6 +260,10 @@ def _little(work: Work) -> Work:
         little = _little(work.training)
         assert isinstance(little, Training)
         return Checkpointing(little)
+    if isinstance(work, Hypergradient):
+        little = _little(work.training)
+        assert isinstance(little, Training)
+        return Hypergradient(little)
     if isinstance(work, FirstResult):
         program = "cold" if work.program == "cached" else work.program  # the same process
         return FirstResult(program, little=True)

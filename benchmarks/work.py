@@ -10,6 +10,7 @@ __all__ = [
     "Checkpointing",
     "Compiling",
     "FirstResult",
+    "Hypergradient",
     "LargeUpdate",
     "Training",
     "Update",
@@ -120,6 +121,16 @@ class Checkpointing(NamedTuple):
     training: Training
 
 
+class Hypergradient(NamedTuple):
+    """The validation loss after a training run, differentiated by the learning rate of each of its steps.
+
+    Attributes:
+        training: the run.
+    """
+
+    training: Training
+
+
 class FirstResult(NamedTuple):
     """The training of row 1 with an evaluation after it, as a person meets it.
 
@@ -133,7 +144,7 @@ class FirstResult(NamedTuple):
     little: bool = False
 
 
-Work = Training | Update | LargeUpdate | Compiling | Checking | Checkpointing | FirstResult
+Work = Training | Update | LargeUpdate | Compiling | Checking | Checkpointing | Hypergradient | FirstResult
 
 
 class Case(NamedTuple):
