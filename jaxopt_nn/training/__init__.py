@@ -10,6 +10,7 @@ from jaxopt_nn.training._epoch import RunKeys
 from jaxopt_nn.training._evaluation import evaluate, make_predict, predict
 from jaxopt_nn.training._explain import Explanation, explain
 from jaxopt_nn.training._fit import fit
+from jaxopt_nn.training._fit_model import FittedModel, fit_model
 from jaxopt_nn.training._loggers import log_csv, log_json_lines, log_mlflow, log_tensorboard
 from jaxopt_nn.training._loss_scale import DynamicLossScale
 from jaxopt_nn.training._range_test import RangeTest, learning_rate_range_test
@@ -17,6 +18,7 @@ from jaxopt_nn.training._recipe import Recipe
 from jaxopt_nn.training._records import EpochEnd, LayerOutput, Record, StepEnd
 from jaxopt_nn.training._replay import Failure, Replay, Spread, replay
 from jaxopt_nn.training._run import RunResult, make_run
+from jaxopt_nn.training._sanity import Finding, SanityReport, sanity_check
 from jaxopt_nn.training._save import SavedModel, load, save
 from jaxopt_nn.training._snapshots import snapshot_ensemble
 from jaxopt_nn.training._statistics import update_batch_statistics
@@ -32,6 +34,8 @@ __all__ = [
     "EpochEnd",
     "Explanation",
     "Failure",
+    "Finding",
+    "FittedModel",
     "LayerOutput",
     "RangeTest",
     "Recipe",
@@ -39,6 +43,7 @@ __all__ = [
     "Replay",
     "RunKeys",
     "RunResult",
+    "SanityReport",
     "SavedModel",
     "Spread",
     "Status",
@@ -47,6 +52,7 @@ __all__ = [
     "evaluate",
     "explain",
     "fit",
+    "fit_model",
     "init_state",
     "learning_rate_range_test",
     "load",
@@ -59,6 +65,7 @@ __all__ = [
     "make_step",
     "predict",
     "replay",
+    "sanity_check",
     "save",
     "snapshot_ensemble",
     "update_batch_statistics",

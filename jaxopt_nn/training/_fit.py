@@ -157,7 +157,7 @@ def fit(
                 raise
             finally:
                 if store is not None:
-                    store.save(position)
+                    store.finish(position)
             return _result(position, interrupted=interrupted)
 
 

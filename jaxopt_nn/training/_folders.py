@@ -20,13 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxopt_nn._safetensors import impl_of, is_key, like, numbers_of, read_arrays, write_arrays
-from jaxopt_nn.data import Scaler
+from jaxopt_nn.data import FittedTable, Scaler
+from jaxopt_nn.data._fitted.columns import Column
 from jaxopt_nn.training._programs import as_arrays
 from jaxopt_nn.trees import map_with_path, named_leaves
 from jaxopt_nn.types import PyTree, Static
 
 __all__ = [
     "check_fits",
+    "checksum_of_file",
     "decode",
     "encode",
     "fingerprints",
@@ -34,11 +36,13 @@ __all__ = [
     "read_description",
     "read_folder",
     "tree_of",
+    "write_description",
     "write_folder",
 ]
 
 _ABOUT, _ARRAYS = "about.json", "arrays.safetensors"
 _FORMAT = 1
+_RECORDS: dict[str, Any] = {"$scaler": Scaler, "$table": FittedTable, "$column": Column}
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -55,11 +59,7 @@ def write_folder(path: Path, about: Mapping[str, Any], arrays: Mapping[str, Any]
     try:
         beside.mkdir()
         write_arrays(beside / _ARRAYS, arrays)
-        content = {"format": _FORMAT, **about, "arrays": _checksum_of_file(beside / _ARRAYS)}
-        with open(beside / _ABOUT, "w", encoding="utf-8") as file:
-            json.dump({"checksum": _checksum(content), **content}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        write_description(beside, {**about, "arrays": checksum_of_file(beside / _ARRAYS)})
         _sync(beside)
         if path.exists():
             os.replace(path, old)
@@ -81,9 +81,18 @@ def read_folder(path: Path) -> tuple[dict[str, Any], Arrays]:
         ValueError: it is damaged, or of a later version of this library.
     """
     about = read_description(path)
-    if _checksum_of_file(path / _ARRAYS) != about["arrays"]:
+    if checksum_of_file(path / _ARRAYS) != about["arrays"]:
         raise ValueError(f"{path / _ARRAYS}: damaged: its checksum is another")
     return about, read_arrays(path / _ARRAYS)
+
+
+def write_description(path: Path, about: Mapping[str, Any]) -> None:
+    """Writes the description alone, with its checksum."""
+    content = {"format": _FORMAT, **about}
+    with open(path / _ABOUT, "w", encoding="utf-8") as file:
+        json.dump({"checksum": _checksum(content), **content}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -103,7 +112,7 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether it looks like what :func:`write_folder` writes."""
+    """Whether it has a description, and so looks like a saved model or a checkpoint."""
     return (path / _ABOUT).is_file()
 
 
@@ -148,9 +157,10 @@ def encode(name: str, value: Any, arrays: dict[str, Any], *, opaque: bool = Fals
         return value
     if isinstance(value, Static):
         return {"$static": encode(name, value.value, arrays, opaque=opaque)}
-    if isinstance(value, Scaler):
-        fields = value._asdict().items()
-        return {"$scaler": {field: encode(f"{name}/{field}", each, arrays) for field, each in fields}}
+    for mark, kind in _RECORDS.items():
+        if isinstance(value, kind):
+            fields = value._asdict().items()
+            return {mark: {field: encode(f"{name}/{field}", each, arrays) for field, each in fields}}
     if isinstance(value, Mapping):
         items = cast("Mapping[Any, Any]", value).items()
         if all(isinstance(key, str) and not key.startswith("$") for key, _ in items):
@@ -165,8 +175,8 @@ def encode(name: str, value: Any, arrays: dict[str, Any], *, opaque: bool = Fals
     if opaque:
         return {"$opaque": getattr(value, "__name__", repr(value))}
     raise TypeError(
-        f"{name}: expected numbers, text, arrays, data.Scaler, and lists, tuples and dictionaries (with text for keys) "
-        f"of them, got {value!r}"
+        f"{name}: expected numbers, text, arrays, a data.Scaler or FittedTable, and lists, tuples and dictionaries "
+        f"(with text for keys) of them, got {value!r}"
     )
 
 
@@ -186,8 +196,8 @@ def decode(name: str, value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
             return Static(decode(name, inner, arrays))
         case "$tuple":
             return tuple(decode(name, inner, arrays))
-        case "$scaler":
-            return Scaler(**{field: decode(f"{name}/{field}", each, arrays) for field, each in inner.items()})
+        case "$scaler" | "$table" | "$column":
+            return _RECORDS[kind](**{field: decode(f"{name}/{field}", each, arrays) for field, each in inner.items()})
         case "$array":
             return arrays[inner]
         case "$key":
@@ -204,7 +214,8 @@ def _checksum(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _checksum_of_file(path: Path) -> str:
+def checksum_of_file(path: Path) -> str:
+    """Of all its bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
