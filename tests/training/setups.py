@@ -15,7 +15,7 @@ SETUPS = [
     "batch_norm_dropout",
     "conv",
     "conv_batch_norm_momentum",
-    "raw_pixels_to_16",
+    "pixels_to_1",
     "scaled_by_the_model",
     "label_smoothing",
     "one_hot",
@@ -121,15 +121,16 @@ def all_setups():
         ),
         "conv": setup(images(*raw), conv(False), cross),
         "conv_batch_norm_momentum": setup(images(*raw), conv(True), cross, optimizers.sgd(0.05, momentum=0.9)),
-        "raw_pixels_to_16": setup(raw, mlp(64, 10), cross),
+        "pixels_to_1": setup(tuple(Batch(part.x / 16, part.y) for part in raw), mlp(64, 10), cross),
         "scaled_by_the_model": setup(
-            with_targets(tuple(Batch(part.x * 16, part.y) for part in raw), lambda y: y),
+            tuple(Batch(part.x * 16, part.y) for part in raw),
             layers.serial(lambda x: x / 255, mlp(64, 10)), cross,
         ),
         "label_smoothing": setup(digits, mlp(64, 10), functools.partial(cross, label_smoothing=0.1)),
         "one_hot": setup(with_targets(digits, lambda y: np.eye(10, dtype=np.float32)[y]), mlp(64, 10), cross),
         "weighted": setup(
-            tuple(part._replace(weight=np.where(np.asarray(part.y) > 4, 2.0, 0.0)) for part in digits), mlp(64, 10), cross
+            tuple(part._replace(weight=np.where(np.asarray(part.y) > 4, 2.0, 0.0)) for part in digits),
+            mlp(64, 10), cross,
         ),
         "focal": setup(digits, mlp(64, 10), losses.softmax_focal),
         "iris": setup(iris, mlp(16, 3), cross, batch_size=16),

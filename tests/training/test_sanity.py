@@ -83,10 +83,6 @@ def test_several_faults_at_once_and_none():
     assert findings == {} and report.ok and report.skipped == {}
 
 
-def shuffled(y):
-    return np.random.default_rng(1).permutation(y)
-
-
 @pytest.mark.parametrize(
     "y", [CLASSES, VALUES, np.eye(3)[CLASSES], np.array(["a"])], ids=["classes", "numbers", "rows", "words"]
 )
@@ -95,7 +91,7 @@ def test_targets_that_depend_on_features_and_shuffled_ones(y):
         assert _sanity_data.relation(X, y) is None
         return
     assert _sanity_data.relation(X, y).text == "" and _sanity_data.relation(X, y).figure > 8
-    assert "shuffled" in _sanity_data.relation(X, shuffled(y)).text
+    assert "shuffled" in _sanity_data.relation(X, np.random.default_rng(1).permutation(y)).text
 
 
 def test_shuffled_targets_are_seen_nearly_always():
