@@ -22,7 +22,7 @@ SETUPS = [
     "weighted",
     "focal",
     "iris",
-    "iris_raw_linear",
+    "iris_linear",
     "wine",
     "wine_raw_normalized",
     "one_sigmoid",
@@ -134,7 +134,7 @@ def all_setups():
         ),
         "focal": setup(digits, mlp(64, 10), losses.softmax_focal),
         "iris": setup(iris, mlp(16, 3), cross, batch_size=16),
-        "iris_raw_linear": setup(parts("iris", scaled=False), layers.dense(3), cross, optimizers.adam(0.01)),
+        "iris_linear": setup(iris, layers.dense(3), cross, optimizers.adam(0.01)),
         "wine": setup(wine, mlp(16, 3), cross, batch_size=142),
         "wine_raw_normalized": setup(
             parts("wine", scaled=False), layers.serial(layers.batch_norm(), mlp(16, 3)), cross, optimizers.sgd(0.1)
