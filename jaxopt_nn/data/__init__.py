@@ -22,12 +22,16 @@ from jaxopt_nn.data._scaling import (
     transform,
 )
 from jaxopt_nn.data._splitting import kfold, split
+from jaxopt_nn.data._streams import Stream, stream, stream_blocks
 from jaxopt_nn.data._tables import CsvData, load_csv
+from jaxopt_nn.data._targets import class_weights, mask_missing
 
 __all__ = [
     "CsvData",
     "Scaler",
+    "Stream",
     "check_batch",
+    "class_weights",
     "fit_minmax_scaler",
     "fit_robust_scaler",
     "fit_standard_scaler",
@@ -41,7 +45,10 @@ __all__ = [
     "load_fashion_mnist",
     "load_iris",
     "load_wine",
+    "mask_missing",
     "read_idx",
     "split",
+    "stream",
+    "stream_blocks",
     "transform",
 ]

@@ -389,7 +389,9 @@ def _recorded(trial: Trial, values: dict[str, Any], seconds: float) -> Record:
     if "best_epoch" in metrics:
         returned = int(metrics["best_epoch"])
         metrics = {
-            name: float(value[returned]) if returned >= 0 else np.nan for name, value in history.items()
+            name: float(value[returned]) if returned >= 0 else np.nan
+            for name, value in history.items()
+            if value.ndim == 1
         } | metrics
     return Record(trial, Status(int(values["status"])).name, None, metrics, history, seconds)
 

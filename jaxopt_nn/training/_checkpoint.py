@@ -234,7 +234,8 @@ class Store:
         tree, history = tree_of(expected, found), dict[str, Any]()
         for name, values in arrays.items():
             if name.startswith("history/"):
-                longer = history[name.removeprefix("history/")] = np.full(self._plan.epochs, np.nan, values.dtype)
+                shape = (self._plan.epochs, *values.shape[1:])
+                longer = history[name.removeprefix("history/")] = np.full(shape, np.nan, values.dtype)
                 longer[: about["epochs"]] = values[: about["epochs"]]
         self._saved = path.name
         return Position(tree["order"], tree["run"], history, tree.get("part"), about["steps"])
@@ -304,7 +305,7 @@ class Store:
             "kind": "checkpoint",
             "epochs": position.epochs,
             "steps": position.steps,
-            "metrics": {key: float(values[last]) for key, values in position.history.items()} if last >= 0 else {},
+            "metrics": _numbers(position.history, last) if last >= 0 else {},
             "same": dict(self._identity.same),
             "program": self._identity.program,
             **self._identity.described,
@@ -332,6 +333,11 @@ class Store:
                 with suppress(OSError):  # what is not removed now is removed the next time
                     os.replace(path, going)
                     shutil.rmtree(going)
+
+
+def _numbers(history: Mapping[str, Any], epoch: int) -> dict[str, float]:
+    """The entries of an epoch that are single numbers."""
+    return {name: float(values[epoch]) for name, values in history.items() if values.ndim == 1}
 
 
 _LOCK = "lock"

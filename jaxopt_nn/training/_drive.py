@@ -68,7 +68,7 @@ class Position(NamedTuple):
     Attributes:
         order: the key of the order of the examples.
         run_state: what the run carries, after the last epoch that is done.
-        history: name to array ``[epochs]``, on the host.
+        history: name to array ``[epochs, ...]``, on the host.
         part: what is done of the next epoch; None for nothing.
         steps: the steps in ``part``.
     """
@@ -126,7 +126,7 @@ def by_epochs(
         return lax.scan(body, run_state, jnp.arange(at_most))
 
     program, (_, metrics) = compiled(run_epochs, run.hparams, run_state, order, 0, 1, run.train, run.valid)
-    metrics = {name: jax.ShapeDtypeStruct((), shape.dtype) for name, shape in metrics.items()}
+    metrics = {name: jax.ShapeDtypeStruct(shape.shape[1:], shape.dtype) for name, shape in metrics.items()}
 
     def positions(position: Position, ahead: Ahead) -> Generator[Position]:
         count = 1

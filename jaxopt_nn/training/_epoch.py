@@ -32,6 +32,7 @@ from jaxopt_nn.training._recipe import Recipe, losses_of, model_of, penalty_of
 from jaxopt_nn.training._status import Status
 from jaxopt_nn.training._step import Step, init_state, make_step
 from jaxopt_nn.training._stopping import Best, init_best, update_best
+from jaxopt_nn.training._weighting import example_weight, is_whole_set, rows_of, training_metrics
 from jaxopt_nn.trees import check_same_structure
 from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State, TrainState
 
@@ -41,6 +42,7 @@ __all__ = [
     "RunKeys",
     "RunState",
     "Weights",
+    "batch_step",
     "end_epoch",
     "init_run_state",
     "make_recipe_step",
@@ -54,8 +56,12 @@ EpochMetrics = dict[str, Array]
 """One row of the history: name to scalar; NaN where the epoch was not run."""
 
 
-_MEANS = {"train_loss": "data_loss", "gradient_norm": "gradient_norm", "penalty": "penalty"}
-"""Name in the history to name in a step's metrics; the last only if there is a penalty."""
+def _means_of(parts: Recipe) -> dict[str, str]:
+    """Name in the history to name in a step's metrics, of the means of an epoch; the last if there is a penalty."""
+    names = {"train_loss": "data_loss", "gradient_norm": "gradient_norm"}
+    if parts.train_metrics:
+        names |= {(train := f"train_{name}"): train for name, each in parts.metrics.items() if not is_whole_set(each)}
+    return names | {"penalty": "penalty"}
 
 
 class RunKeys(NamedTuple):
@@ -214,13 +220,18 @@ def _step_of_epoch(
     parts: Recipe, run_state: RunState, train: Batch
 ) -> Callable[[TrainState, EpochOrder], tuple[TrainState, Array]]:
     """The body of an epoch's loop: from the rows of a batch to the next state, and what the step adds to the means."""
+    step = batch_step(parts, run_state)
+    return lambda state, indices: step(state, take_batch(train, *indices))
+
+
+def batch_step(parts: Recipe, run_state: RunState) -> Callable[[TrainState, Batch], tuple[TrainState, Array]]:
+    """From a batch to the next state, and what the step adds to the means of its epoch."""
     step = make_recipe_step(parts, run_state)
 
-    def body(state: TrainState, indices: EpochOrder) -> tuple[TrainState, Array]:
-        batch = take_batch(train, *indices)
+    def body(state: TrainState, batch: Batch) -> tuple[TrainState, Array]:
         weight = jnp.asarray(parts.batch_size, jnp.float32) if batch.weight is None else jnp.sum(batch.weight)
         state, step_metrics = step(state, batch)
-        return state, _terms(step_metrics, weight)
+        return state, _terms(parts, step_metrics, weight)
 
     return body
 
@@ -263,31 +274,54 @@ def end_epoch(
     succeeded = params_finite & (state.notfinite.notfinite_count < jnp.asarray(parts.nonfinite_limit))
     first_bad_step = jnp.where(succeeded, -1, state.step)
     state = _choose(params_finite, state, run_state.state._replace(notfinite=state.notfinite))
-    metrics = _means(part.terms)
+    metrics = _means(parts, part.terms)
     learning_rate = current_learning_rate(state.opt_state)
     if learning_rate is not None:
         metrics["learning_rate"] = learning_rate * _outer_scale(run_state)
     eval_params = evaluation_params(state.opt_state, state.params)
+    validated = None if valid is None or parts.valid_every == 1 else (epoch + 1) % parts.valid_every == 0
     if valid is not None:
-        values = evaluate_model(parts, eval_params, state.model_state, valid)
+        values = _validate(parts, eval_params, state.model_state, valid, validated)
         metrics |= {f"valid_{name}": value for name, value in values.items()}
+
+    def if_monitored(name: str, after: PyTree, before: PyTree) -> PyTree:
+        """What follows from the value of an entry, if this epoch has one."""
+        return after if validated is None or not name.startswith("valid_") else _choose(validated, after, before)
 
     status, best, plateau = run_state.status, run_state.best, run_state.plateau
     if best is not None and parts.early_stopping is not None:
         stopping = parts.early_stopping
         value = jnp.where(succeeded, _monitored(metrics, stopping.monitor), jnp.nan)
-        best = update_best(stopping, best, value, epoch, eval_params, state.model_state)
+        after = update_best(stopping, best, value, epoch, eval_params, state.model_state)
+        best = if_monitored(stopping.monitor, after, best)
         status = jnp.where(best.bad_epochs >= stopping.patience, Status.STOPPED_EARLY, status)
     if plateau is not None and parts.plateau is not None:
-        plateau = parts.plateau.update(
-            _monitored(metrics, parts.plateau_monitor), plateau, metrics.get("learning_rate")
-        )
+        after = parts.plateau.update(_monitored(metrics, parts.plateau_monitor), plateau, metrics.get("learning_rate"))
+        plateau = if_monitored(parts.plateau_monitor, after, plateau)
         if _scales_itself(state.opt_state):
             state = state._replace(opt_state=scale_learning_rate(state.opt_state, plateau.scale))
     if valid is not None:
-        status = jnp.where(jnp.isfinite(metrics["valid_loss"]), status, Status.NONFINITE_VALIDATION)
+        finite = jnp.isfinite(metrics["valid_loss"])
+        finite = finite if validated is None else finite | ~validated
+        status = jnp.where(finite, status, Status.NONFINITE_VALIDATION)
     status = jnp.where(succeeded, status, Status.NONFINITE_TRAINING).astype(jnp.int32)
     return RunState(state, best, plateau, status, first_bad_step, run_state.epochs + 1), metrics
+
+
+def _validate(parts: Recipe, params: Params, model_state: State, valid: Batch, due: Array | None) -> dict[str, Array]:
+    """Loss and metrics of the validation set; NaN if it is not due. None is always."""
+    if due is None:
+        return evaluate_model(parts, params, model_state, valid)
+
+    def evaluate(params: Params, model_state: State, valid: Batch) -> dict[str, Array]:
+        return evaluate_model(parts, params, model_state, valid)
+
+    def blank(*arguments: PyTree) -> dict[str, Array]:
+        shapes = jax.eval_shape(evaluate, *arguments)
+        nans = {name: jnp.full(shape.shape, jnp.nan, shape.dtype) for name, shape in shapes.items()}
+        return cast_to_varying(nans, varying_axes(arguments))
+
+    return lax.cond(due, evaluate, blank, params, model_state, valid)
 
 
 def make_recipe_step(parts: Recipe, run_state: RunState) -> Step:
@@ -297,15 +331,19 @@ def make_recipe_step(parts: Recipe, run_state: RunState) -> Step:
         params: Params, model_state: State, batch: Batch, key: Key
     ) -> tuple[Array, tuple[State, dict[str, Array]]]:
         outputs, model_state = model_of(parts).apply(
-            params, model_state, batch.x, train=True, key=key, weight=batch.weight
+            params, model_state, batch.x, train=True, key=key, weight=example_weight(batch.weight)
         )
-        data_loss = losses.weighted_mean(losses_of(parts, outputs, batch.y, count_examples(batch)), batch.weight)
+        rows = rows_of(outputs, batch)
+        data_loss = losses.weighted_mean(losses_of(parts, rows.outputs, rows.targets, rows.count), rows.weight)
+        values = {"data_loss": data_loss}
+        if parts.train_metrics:
+            values |= training_metrics(parts.metrics, rows, data_loss.dtype)
         both = (penalty_of(parts, params), total_activity_penalty(model_state))
         penalties = [penalty for penalty in both if penalty is not None]
         if not penalties:
-            return data_loss, (model_state, {"data_loss": data_loss})
+            return data_loss, (model_state, values)
         penalty = sum(penalties[1:], penalties[0])
-        return data_loss + penalty, (model_state, {"data_loss": data_loss, "penalty": penalty})
+        return data_loss + penalty, (model_state, values | {"penalty": penalty})
 
     optimizer = parts.optimizer
     if run_state.plateau is not None and not _scales_itself(run_state.state.opt_state):
@@ -342,28 +380,36 @@ def _order(parts: Recipe, order_key: Key, epoch: Array, train: Batch) -> EpochOr
     return epoch_order(key, count_examples(train), parts.batch_size, parts.last_batch, parts.shuffle)
 
 
-def _terms(metrics: dict[str, Array], weight: Array) -> Array:
+def _terms(parts: Recipe, metrics: dict[str, Array], weight: Array) -> Array:
     """What a step adds to the means of its epoch: weighted values and weights, ``[2, means]``; zeros if skipped.
 
     One array for all of them, because each output of a loop needs kernels of its own.
     """
-    names = [name for name in _MEANS.values() if name in metrics]
+    names = [name for name in _means_of(parts).values() if name in metrics]
+
+    def weight_of(name: str) -> Array:
+        if name in ("gradient_norm", "penalty"):
+            return jnp.ones_like(weight)
+        return weight * metrics[f"count_{name}"] if f"count_{name}" in metrics else weight
+
     values = jnp.stack([metrics[name] for name in names])
-    weights = jnp.stack([weight if name == "data_loss" else jnp.ones_like(weight) for name in names])
+    weights = jnp.stack([weight_of(name) for name in names])
     weights = jnp.where(metrics["applied"], weights, 0)
     return jnp.stack([jnp.where(weights == 0, 0, values * weights), weights.astype(values.dtype)])
 
 
-def _means(terms: Array) -> EpochMetrics:
+def _means(parts: Recipe, terms: Array) -> EpochMetrics:
     """The weighted means over the steps; NaN if none was taken."""
     totals, weights = jnp.sum(terms, 0)
-    return dict(zip(_MEANS, totals / weights, strict=False))
+    return dict(zip(_means_of(parts), totals / weights, strict=False))
 
 
 def _monitored(metrics: EpochMetrics, name: str) -> Array:
     if name not in metrics:
         hint = "" if "valid_loss" in metrics else " (there is no validation set)"
         raise ValueError(f"monitor: expected one of {sorted(metrics)}{hint}, got {name!r}")
+    if metrics[name].ndim:
+        raise ValueError(f"monitor: expected an entry that is one number, got {name!r}, {list(metrics[name].shape)}")
     return metrics[name]
 
 

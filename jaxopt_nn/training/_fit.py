@@ -43,12 +43,13 @@ class EpochEnd(NamedTuple):
 
     Attributes:
         epoch: its index, from 0.
-        metrics: its row of the history, as Python floats.
+        metrics: its row of the history: Python floats, and NumPy arrays where an entry is an array, as a confusion
+            matrix. NaN where it was not validated.
         state: the training state after it.
     """
 
     epoch: int
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
     state: TrainState
 
 
@@ -141,7 +142,7 @@ def fit(
         if store is not None:
             store.check_monitor(sorted(metrics))
         if position is None:
-            blank = {name: np.full(parts.epochs, np.nan, shape.dtype) for name, shape in metrics.items()}
+            blank = {name: np.full((parts.epochs, *each.shape), np.nan, each.dtype) for name, each in metrics.items()}
             position = Position(order, run_state, blank)
         with (
             _open_progress_bar(progress_bar, position.epochs, run.epochs, count_examples(train)) as show,
@@ -154,7 +155,7 @@ def fit(
                     if store is not None:
                         store.save_if_due(before, after)
                     for epoch in range(before.epochs, after.epochs):
-                        row = {name: float(values[epoch]) for name, values in after.history.items()}
+                        row = {name: _plain(values[epoch]) for name, values in after.history.items()}
                         show(row)
                         end = EpochEnd(epoch, row, after.run_state.state)
                         interrupted |= any([_asks_to_stop(callback, end) for callback in callbacks])
@@ -196,6 +197,11 @@ def _store(
     same |= fingerprints({"key": key, "valid": run.valid, "init_from": start})
     identity = Identity(same, program_checksum(run, *shapes), described, arrays)
     return opened(checkpoint, identity, Plan(run.epochs, steps_per_epoch(run)))
+
+
+def _plain(value: Any) -> Any:
+    """An entry of a history for callbacks: a float, or the array that it is."""
+    return value if np.ndim(value) else float(value)
 
 
 def _text(leaf: Any) -> str:

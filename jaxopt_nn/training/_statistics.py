@@ -11,6 +11,7 @@ from jaxopt_nn.training._batches import count_examples, epoch_order, take_batch
 from jaxopt_nn.training._checks import check_data
 from jaxopt_nn.training._evaluation import run_program, variables_of
 from jaxopt_nn.training._recipe import RecipeFn, build_recipe, model_of
+from jaxopt_nn.training._weighting import example_weight
 from jaxopt_nn.types import Array, Batch, Key, Layer, Params, PyTree, State
 
 __all__ = ["update_batch_statistics"]
@@ -71,7 +72,7 @@ def _statistics(model: Layer, batch_size: int, variables: tuple[Params, State], 
     rows, _ = epoch_order(order_key, count_examples(train), batch_size, "drop", True)
 
     def after(state: State, batch: Batch, key: Key) -> State:
-        return model.apply(params, state, batch.x, train=True, key=key, weight=batch.weight)[1]
+        return model.apply(params, state, batch.x, train=True, key=key, weight=example_weight(batch.weight))[1]
 
     def body(sums: tuple[State, State], step: tuple[Array, Array]) -> tuple[tuple[State, State], None]:
         index, indices = step
