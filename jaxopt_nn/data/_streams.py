@@ -3,6 +3,7 @@
 :func:`jaxopt_nn.training.fit` takes a :class:`Stream`, or what :func:`stream` makes one of, in place of a data set.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any, NamedTuple, cast
 
@@ -40,7 +41,7 @@ class Stream(NamedTuple):
     description: str
 
 
-def stream(source: Any, *, batches_per_epoch: int | None = None) -> Stream:
+def stream(source: Any, *, batches_per_epoch: int | None = None, full: bool = False) -> Stream:
     """Batches from any iterable: a list, a PyTorch ``DataLoader``, a Grain loader, a function of the epoch.
 
     A batch is a ``Batch``, ``(x, y)``, ``(x, y, weight)``, or a dictionary with these names, of arrays of any library
@@ -51,6 +52,8 @@ def stream(source: Any, *, batches_per_epoch: int | None = None) -> Stream:
             epoch; or with ``batches_per_epoch`` an iterator, or an iterable without an end.
         batches_per_epoch: where an epoch ends, for a source that does not say. The next epoch goes on from there, and
             what has an end begins again after it.
+        full: whether each batch has the batch size. Then no batch needs weights, as in a run on arrays whose last batch
+            is full. It is found out for a list, and for a loader with ``drop_last``.
 
     Returns:
         A :class:`Stream`, for :func:`jaxopt_nn.training.fit`, which calls this itself for what is no ``Stream``.
@@ -65,23 +68,37 @@ def stream(source: Any, *, batches_per_epoch: int | None = None) -> Stream:
     """
     if batches_per_epoch is not None:
         check_positive_int("batches_per_epoch", batches_per_epoch)
-    got = f"{_kind(source)} {shown(source)}"
     refused = isinstance(source, (Batch, tuple, str, bytes, Mapping, np.ndarray, jax.Array))
     is_function = callable(source) and not isinstance(source, Iterable)
     if refused or not (isinstance(source, Iterable) or hasattr(source, "__getitem__") or is_function):
         hint = "; write Batch(x, y)" if isinstance(source, tuple) else ""
-        raise TypeError(f"train: expected a Batch(x, y, weight), or an iterable of batches, got {got}{hint}")
+        raise TypeError(
+            f"train: expected a Batch(x, y, weight), or an iterable of batches, got a {_kind(source)}{hint}"
+        )
     if is_function:
         function = cast("Callable[[int], Iterable[Any]]", source)
         if not takes(function, 0):
             raise TypeError(f"train: expected a function epoch -> iterable of batches, got {shown(source)}")
-        return Stream(function, batches_per_epoch, False, False, False, _kind(source))
+        if batches_per_epoch is None:
+            return Stream(function, None, False, full, False, _kind(source))
+        return Stream(
+            lambda epoch: itertools.islice(function(epoch), batches_per_epoch),
+            batches_per_epoch, False, full, False, _kind(source),
+        )  # fmt: skip
     length = len(source) if isinstance(source, Sized) and batches_per_epoch is None else batches_per_epoch
     if length == 0:
         raise ValueError(f"train: expected batches, got an empty {_kind(source)}")
     continues = batches_per_epoch is not None
     once = isinstance(source, Iterator) and not continues
-    return Stream(lambda epoch: source, length, continues, False, once, _kind(source))
+    return Stream(lambda epoch: source, length, continues, full or _is_full(source), once, _kind(source))
+
+
+def _is_full(source: Any) -> bool:
+    """Whether the source shows that its last batch is as long as the others."""
+    if isinstance(source, list):
+        ends = cast("list[Any]", source)[:: max(1, len(cast("list[Any]", source)) - 1)]
+        return len({len(jax.tree.leaves(each)[0]) for each in ends if np.ndim(jax.tree.leaves(each)[0])}) == 1
+    return getattr(source, "drop_last", False) is True
 
 
 def stream_blocks(

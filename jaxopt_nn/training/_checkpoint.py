@@ -4,6 +4,8 @@ A checkpoint has all that the rest of the run depends on, so a run that goes on 
 it was made of (data, hyperparameters, key, shapes) is compared before anything is compiled.
 """
 
+import base64
+import json
 import os
 import re
 import shutil
@@ -26,6 +28,7 @@ from jaxopt_nn.training._folders import (
     tree_of,
     write_folder,
 )
+from jaxopt_nn.training._reader import Place
 from jaxopt_nn.training._stopping import infer_mode
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import PyTree
@@ -93,11 +96,11 @@ class Plan(NamedTuple):
 
     Attributes:
         epochs: in all.
-        steps: in an epoch.
+        steps: in an epoch; None of a stream, which counts its batches.
     """
 
     epochs: int
-    steps: int
+    steps: int | None
 
 
 def check_checkpoint(checkpoint: Any) -> None:
@@ -175,12 +178,12 @@ class Store:
         self._saved: str | None = None
         self._time = time.monotonic()
 
-    def latest(self, shapes: PyTree, part_shapes: Callable[[], PyTree]) -> Position | None:
+    def latest(self, shapes: PyTree, part_shapes: Callable[[int], PyTree]) -> Position | None:
         """How far the run is by the last checkpoint that is whole; None if there is none yet.
 
         Args:
             shapes: of the order's key and the run state.
-            part_shapes: says those of an epoch's part.
+            part_shapes: says those of an epoch's part of so many steps.
 
         Raises:
             ValueError: the checkpoint is of another run, or of a longer one; none of several is whole.
@@ -213,11 +216,11 @@ class Store:
         about: Mapping[str, Any],
         arrays: Mapping[str, Any],
         shapes: PyTree,
-        part_shapes: Callable[[], PyTree],
+        part_shapes: Callable[[int], PyTree],
     ) -> Position:
         expected: dict[str, Any] = dict(zip(("order", "run"), shapes, strict=True))
         if about["steps"]:
-            expected["part"] = part_shapes()
+            expected["part"] = part_shapes(about["steps"])
         found = {name: array for name, array in arrays.items() if name.partition("/")[0] in ("order", "run", "part")}
         self._check_same(path, about["same"])
         check_fits(f"checkpoint.path: {path}", expected, found)
@@ -238,7 +241,8 @@ class Store:
                 longer = history[name.removeprefix("history/")] = np.full(shape, np.nan, values.dtype)
                 longer[: about["epochs"]] = values[: about["epochs"]]
         self._saved = path.name
-        return Position(tree["order"], tree["run"], history, tree.get("part"), about["steps"])
+        place, batches = _place_of(about.get("stream"))
+        return Position(tree["order"], tree["run"], history, tree.get("part"), about["steps"], place, batches)
 
     def _check_same(self, path: Path, there: Mapping[str, str]) -> None:
         here = self._identity.same
@@ -260,7 +264,7 @@ class Store:
         """The epochs and the steps until a checkpoint is due, as far as is known."""
         checkpoint, never = self._checkpoint, np.iinfo(np.int32).max
         epochs = self._every_epochs - position.epochs % self._every_epochs if self._every_epochs else never
-        done = position.epochs * self._plan.steps + position.steps
+        done = self._steps_done(position)
         steps = checkpoint.every_steps - done % checkpoint.every_steps if checkpoint.every_steps else never
         return epochs, steps
 
@@ -273,10 +277,16 @@ class Store:
         """Whether a checkpoint may be due in the middle of an epoch."""
         return self._checkpoint.every_steps is not None or self._checkpoint.every_seconds is not None
 
+    def _steps_done(self, position: Position) -> int:
+        """In all epochs."""
+        if self._plan.steps is None:
+            return position.batches
+        return position.epochs * self._plan.steps + position.steps
+
     def save_if_due(self, before: Position, after: Position) -> None:
         """Writes a checkpoint if one is due between two positions, at the second."""
         epochs, steps = self.ahead(before)
-        done = (after.epochs - before.epochs) * self._plan.steps + after.steps - before.steps
+        done = self._steps_done(after) - self._steps_done(before)
         seconds = self._checkpoint.every_seconds
         late = seconds is not None and time.monotonic() - self._time >= seconds
         if after.epochs - before.epochs >= epochs or done >= steps or late or self._is_best(before, after):
@@ -308,6 +318,7 @@ class Store:
             "metrics": _numbers(position.history, last) if last >= 0 else {},
             "same": dict(self._identity.same),
             "program": self._identity.program,
+            "stream": _described_place(position),
             **self._identity.described,
         }
         try:
@@ -333,6 +344,28 @@ class Store:
                 with suppress(OSError):  # what is not removed now is removed the next time
                     os.replace(path, going)
                     shutil.rmtree(going)
+
+
+def _described_place(position: Position) -> Any:
+    """Where a stream stands, as JSON has it; None where data are in memory."""
+    if not position.batches:
+        return None
+    epoch, step, state = position.place
+    text = {"base64": base64.b64encode(state).decode()} if isinstance(state, bytes) else {"json": state}
+    try:
+        json.dumps(text)
+    except TypeError:  # a state of another kind: the batches before are read once more
+        text = {"json": None}
+    return {"batches": position.batches, "epoch": epoch, "step": step, "state": text}
+
+
+def _place_of(stream: Any) -> tuple[Place, int]:
+    """The same read back, and the batches."""
+    if stream is None:
+        return Place(), 0
+    text = stream["state"]
+    state = base64.b64decode(text["base64"]) if "base64" in text else text["json"]
+    return Place(stream["epoch"], stream["step"], state), stream["batches"]
 
 
 def _numbers(history: Mapping[str, Any], epoch: int) -> dict[str, float]:

@@ -28,19 +28,23 @@ from jaxopt_nn.training._epoch import (
     train_steps,
 )
 from jaxopt_nn.training._programs import as_arrays, compiled
+from jaxopt_nn.training._reader import Place
 from jaxopt_nn.training._recipe import RecipeFn, build_recipe
 from jaxopt_nn.training._run import split_key
 from jaxopt_nn.training._status import Status
 from jaxopt_nn.types import Array, Batch, Key, PyTree
 
 __all__ = [
+    "Ahead",
     "History",
     "Position",
     "Run",
     "by_epochs",
     "by_steps",
+    "goes_on",
     "part_shapes",
     "program_checksum",
+    "recorded",
     "start_run",
     "steps_per_epoch",
 ]
@@ -71,6 +75,8 @@ class Position(NamedTuple):
         history: name to array ``[epochs, ...]``, on the host.
         part: what is done of the next epoch; None for nothing.
         steps: the steps in ``part``.
+        place: where the stream stands that the batches come from.
+        batches: the batches of it that were trained with, in all.
     """
 
     order: Key
@@ -78,6 +84,8 @@ class Position(NamedTuple):
     history: History
     part: EpochPart | None = None
     steps: int = 0
+    place: Place = Place()
+    batches: int = 0
 
     @property
     def epochs(self) -> int:
@@ -130,14 +138,14 @@ def by_epochs(
 
     def positions(position: Position, ahead: Ahead) -> Generator[Position]:
         count = 1
-        while _goes_on(run, position):
+        while goes_on(run, position):
             started, first = time.perf_counter(), position.epochs
             run_state, rows = program(
                 run.hparams, position.run_state, position.order, first, count, run.train, run.valid
             )
             rows = jax.device_get(rows)  # waits; Ctrl-C until here leaves the position as it is
             seconds = max(time.perf_counter() - started, 1e-6)
-            position = Position(position.order, run_state, _recorded(position.history, first, count, rows))
+            position = Position(position.order, run_state, recorded(position.history, first, count, rows))
             yield position
             within = int(count * _SECONDS_PER_CALL / seconds)
             count = max(1, min(at_most, run.epochs - position.epochs, within, ahead(position)[0]))
@@ -174,7 +182,7 @@ def by_steps(
 
     def positions(position: Position, ahead: Ahead) -> Generator[Position]:
         count = 1
-        while _goes_on(run, position):
+        while goes_on(run, position):
             epoch, part = position.epochs, position.part
             if part is None:
                 part = EpochPart(position.run_state.state, as_arrays(np.zeros(shapes.terms.shape, shapes.terms.dtype)))
@@ -190,7 +198,7 @@ def by_steps(
                     yield position
             run_state, row = end(run.hparams, position.run_state, part, epoch, run.valid)
             rows = jax.tree.map(lambda value: value[None], jax.device_get(row))
-            position = Position(position.order, run_state, _recorded(position.history, epoch, 1, rows))
+            position = Position(position.order, run_state, recorded(position.history, epoch, 1, rows))
             yield position
 
     return metrics, positions
@@ -215,11 +223,12 @@ def program_checksum(run: Run, order: Key, run_state: RunState) -> str:
     return hashlib.sha256(repr(fingerprint(program)).encode()).hexdigest()
 
 
-def _goes_on(run: Run, position: Position) -> bool:
+def goes_on(run: Run, position: Position) -> bool:
+    """Whether there is an epoch to do."""
     return position.epochs < run.epochs and int(position.run_state.status) == Status.COMPLETED
 
 
-def _recorded(history: History, first: int, count: int, rows: History) -> History:
+def recorded(history: History, first: int, count: int, rows: History) -> History:
     """The history with some more epochs. A new one: what is interrupted has the old."""
     history = {name: values.copy() for name, values in history.items()}
     for name, values in rows.items():

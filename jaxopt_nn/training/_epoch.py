@@ -47,6 +47,7 @@ __all__ = [
     "init_run_state",
     "make_recipe_step",
     "start_epoch",
+    "train_chunk",
     "train_epoch",
     "train_steps",
     "weights_of",
@@ -261,6 +262,19 @@ def train_steps(
         return EpochPart(state, part.terms.at[index].set(terms))
 
     return lax.fori_loop(first, first + count, body, part)
+
+
+def train_chunk(
+    parts: Recipe, run_state: RunState, part: EpochPart, chunk: Batch, skip: Array, first: Array, count: Array
+) -> EpochPart:
+    """The steps ``first`` to ``first + count`` of an epoch, with the batches from ``skip`` on of arrays of batches."""
+    step = batch_step(parts, run_state)
+
+    def body(index: Array, part: EpochPart) -> EpochPart:
+        state, terms = step(part.state, jax.tree.map(lambda leaf: leaf[skip + index], chunk))
+        return EpochPart(state, part.terms.at[first + index].set(terms))
+
+    return lax.fori_loop(0, count, body, part)
 
 
 def end_epoch(

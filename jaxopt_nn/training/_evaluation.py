@@ -151,8 +151,9 @@ def evaluate_model(parts: Recipe, params: Params, model_state: State, data: Batc
         def window(index: Array) -> tuple[dict[str, Array], dict[bool, Array], PyTree]:
             start = jnp.minimum(index * size, examples - size)
             rows = jax.tree.map(lambda leaf: slice_rows(leaf, start, size), data)
+            is_new = start + jnp.arange(size) >= index * size
             outputs = _outputs(parts, params, model_state, rows.x)
-            return *means(outputs, rows, start + jnp.arange(size) >= index * size), outputs if has_whole_set else None
+            return *means(outputs, rows, is_new), outputs if has_whole_set else None
 
         each, sums, outputs = lax.map(window, jnp.arange(-(-examples // size)))
         values = {name: losses.weighted_mean(mean, sums[not is_unweighted(name)]) for name, mean in each.items()}
