@@ -401,12 +401,17 @@ def _terms(parts: Recipe, metrics: dict[str, Array], weight: Array) -> Array:
     """
     names = [name for name in _means_of(parts).values() if name in metrics]
 
+    counts = {name: metrics[f"count_{name}"] for name in names if f"count_{name}" in metrics}
+
+    def value_of(name: str) -> Array:
+        return metrics[name] / jnp.where(counts[name] == 0, 1, counts[name]) if name in counts else metrics[name]
+
     def weight_of(name: str) -> Array:
         if name in ("gradient_norm", "penalty"):
             return jnp.ones_like(weight)
-        return weight * metrics[f"count_{name}"] if f"count_{name}" in metrics else weight
+        return weight * counts[name] if name in counts else weight
 
-    values = jnp.stack([metrics[name] for name in names])
+    values = jnp.stack([value_of(name) for name in names])
     weights = jnp.stack([weight_of(name) for name in names])
     weights = jnp.where(metrics["applied"], weights, 0)
     return jnp.stack([jnp.where(weights == 0, 0, values * weights), weights.astype(values.dtype)])

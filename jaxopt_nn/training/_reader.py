@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple, cast
 
@@ -15,6 +16,9 @@ from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Batch
 
 __all__ = ["Chunk", "Form", "Place", "form_of", "open_stream", "prefetched", "read", "read_chunks"]
+
+
+_SECONDS_PER_CHUNK = 1.0
 
 
 class Place(NamedTuple):
@@ -239,15 +243,17 @@ def _words(layout: tuple[tuple[str, Any, tuple[int, ...]], ...]) -> str:
 
 
 def read_chunks(items: Iterator[Item], size: int) -> Generator[Chunk]:
-    """Batches in chunks of at most ``size``, on the device."""
+    """Batches in chunks of at most ``size``, on the device; of fewer where the source is slow."""
     batches: list[Batch] = []
     places: list[Place] = []
+    began = time.monotonic()
     for place, batch in items:
-        if batch is None or len(batches) == size:
+        late = batches and time.monotonic() - began > _SECONDS_PER_CHUNK
+        if batch is None or len(batches) == size or late:
             if batch is None:  # the place at the start of the next epoch
                 places[-1] = place
             yield Chunk(_stacked(batches, size), len(batches), tuple(places), batch is None)
-            batches, places = [], []
+            batches, places, began = [], [], time.monotonic()
         if batch is not None:
             batches.append(batch)
             places.append(place)

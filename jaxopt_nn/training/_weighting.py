@@ -87,7 +87,7 @@ def training_metrics(metrics: Mapping[str, Any], rows: Rows, dtype: Any) -> dict
     """The metrics of a training batch: ``train_<name>``, the mean over its rows.
 
     Of an unweighted one with weights W: the sum over the rows that count, divided by ΣW; and ``count_train_<name>``,
-    their number, divided by ΣW. Times ΣW both are sums, over micro-batches too.
+    their number, divided by ΣW. So the two are those of the whole batch if micro-batches average them by weight.
     """
     rows = rows._replace(outputs=jax.lax.stop_gradient(rows.outputs))
     found: dict[str, Array] = {}
