@@ -1,52 +1,12 @@
-"""Weights from the targets: for classes that are rare, and for targets that are missing."""
-
-from typing import Any
+"""Weights of single targets: 0 for those that are missing."""
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
 
-from jaxopt_nn._arguments import check_positive_int
-from jaxopt_nn.data._checks import check_concrete, check_labels, is_integer, num_examples
+from jaxopt_nn.data._checks import check_concrete, is_integer, num_examples
 from jaxopt_nn.types import Batch
 
-__all__ = ["class_weights", "mask_missing"]
-
-
-def class_weights(labels: Any, num_classes: int | None = None) -> NDArray[np.float32]:
-    """Weights of classes with which all classes count the same in sum: N / (C·n_c), with n_c examples of class c.
-
-    Args:
-        labels: integer classes ``[N, ...]``.
-        num_classes: C; None for the largest label and one.
-
-    Returns:
-        ``[C]`` float32, 0 for a class without examples. For :func:`jaxopt_nn.losses.softmax_cross_entropy` as
-        ``class_weight``; ``class_weights(y)[y]`` are weights of examples, which metrics take too.
-
-    Raises:
-        TypeError: labels are not integers.
-        ValueError: a label is negative, or not below ``num_classes``; there are none.
-
-    As ``sklearn.utils.class_weight.compute_class_weight("balanced")``.
-
-    >>> class_weights(np.array([0, 0, 1, 1, 1, 1])).tolist()
-    [1.5, 0.75]
-    """
-    check_concrete("labels", labels)
-    classes = np.asarray(labels).reshape(-1)
-    if not is_integer(classes.dtype):
-        raise TypeError(f"labels: expected integer classes, got dtype {classes.dtype}")
-    if classes.size == 0:
-        raise ValueError("labels: expected at least one, got none")
-    classes = classes.astype(np.int64)
-    if num_classes is not None:
-        check_positive_int("num_classes", num_classes)
-    check_labels("labels", classes, max(int(classes.max()) + 1, 1) if num_classes is None else num_classes)
-    counts = np.bincount(classes, minlength=num_classes or 0)
-    weights = np.zeros(len(counts))
-    np.divide(len(classes), np.count_nonzero(counts) * counts, out=weights, where=counts > 0)
-    return weights.astype(np.float32)
+__all__ = ["mask_missing"]
 
 
 def mask_missing(batch: Batch, ignore: int | None = None) -> Batch:

@@ -1,18 +1,10 @@
-"""Weights of classes and of targets that are missing."""
+"""Weights of targets that are missing."""
 
 import numpy as np
 import pytest
-from sklearn.utils.class_weight import compute_class_weight
 
 from jaxopt_nn import data
 from jaxopt_nn.types import Batch
-
-
-def test_class_weights_are_the_balanced_ones_of_scikit_learn():
-    labels = np.random.default_rng(0).choice(4, 200, p=(0.5, 0.3, 0.15, 0.05))
-    expected = compute_class_weight("balanced", classes=np.arange(4), y=labels)
-    np.testing.assert_allclose(data.class_weights(labels), expected, rtol=1e-6)
-    assert data.class_weights(labels, 6)[4:].tolist() == [0, 0]
 
 
 def test_missing_targets_are_masked_by_what_stands_for_them():
@@ -26,9 +18,6 @@ def test_missing_targets_are_masked_by_what_stands_for_them():
 @pytest.mark.parametrize(
     ("call", "kind", "match"),
     [
-        (lambda: data.class_weights([0.5]), TypeError, "labels: expected integer classes, got dtype float64"),
-        (lambda: data.class_weights([0, 3], 3), ValueError, r"labels: expected integer labels in \[0, 3\), got 3"),
-        (lambda: data.class_weights(np.array([], int)), ValueError, "labels: expected at least one, got none"),
         (lambda: data.mask_missing(Batch(np.ones((1, 1)), np.array([1]))), TypeError, "ignore: expected the integer"),
         (lambda: data.mask_missing(Batch(np.ones((1, 1)), np.ones(1)), 0), TypeError, "ignore: expected None"),
     ],
