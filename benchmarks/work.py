@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Case", "Checking", "Compiling", "FirstResult", "LargeUpdate", "Training", "Update", "Work", "load"]
+__all__ = ["Case", "Checking", "Compiling", "FirstResult", "LargeUpdate", "Streaming", "Training", "Update", "Work", "load"]
 
 
 class Training(NamedTuple):
@@ -108,7 +108,17 @@ class FirstResult(NamedTuple):
     little: bool = False
 
 
-Work = Training | Update | LargeUpdate | Compiling | Checking | FirstResult
+class Streaming(NamedTuple):
+    """Training with batches that are read while it goes on.
+
+    Attributes:
+        training: the network, the data and the epochs, of which the first is not timed.
+    """
+
+    training: Training
+
+
+Work = Training | Update | LargeUpdate | Compiling | Checking | FirstResult | Streaming
 
 
 class Case(NamedTuple):
