@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any, NamedTuple, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -90,7 +91,8 @@ def stream(source: Any, *, batches_per_epoch: int | None = None, full: bool = Fa
         raise ValueError(f"train: expected batches, got an empty {_kind(source)}")
     continues = batches_per_epoch is not None
     once = isinstance(source, Iterator) and not continues
-    return Stream(lambda epoch: source, length, continues, full or _is_full(source), once, _kind(source))
+    items = cast("Iterable[Any]", source)
+    return Stream(lambda epoch: items, length, continues, full or _is_full(source), once, _kind(source))
 
 
 def _is_full(source: Any) -> bool:
@@ -221,7 +223,7 @@ def _read(leaf: Any, rows: NDArray[Any], spans: list[tuple[int, int]]) -> NDArra
 def _count_rows(data: Batch) -> int:
     lengths: dict[str, int] = {}
     for path, leaf in named_leaves(data):
-        shape = getattr(leaf, "shape", ())
+        shape: Any = getattr(leaf, "shape", ())
         if not (len(shape) and hasattr(leaf, "dtype") and hasattr(leaf, "__getitem__")):
             raise TypeError(f"data.{path}: expected an array [N, ...] with slices of rows, got {shown(leaf)}")
         lengths[path] = int(shape[0])
@@ -231,7 +233,7 @@ def _count_rows(data: Batch) -> int:
 
 
 def _key_numbers(key: Key) -> Any:
-    return jax.random.key_data(key) if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    return jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
 
 
 def batch_of(value: Any) -> Batch:

@@ -348,7 +348,7 @@ def make_recipe_step(parts: Recipe, run_state: RunState) -> Step:
             params, model_state, batch.x, train=True, key=key, weight=example_weight(batch.weight)
         )
         rows = rows_of(outputs, batch)
-        data_loss = losses.weighted_mean(losses_of(parts, rows.outputs, rows.targets, rows.count), rows.weight)
+        data_loss = losses.weighted_mean(losses_of(parts, rows.outputs, rows.targets, rows.size), rows.weight)
         values = {"data_loss": data_loss}
         if parts.train_metrics:
             values |= training_metrics(parts.metrics, rows, data_loss.dtype)

@@ -162,11 +162,11 @@ def evaluate_model(parts: Recipe, params: Params, model_state: State, data: Batc
     def means(outputs: PyTree, batch: Batch, is_new: Array | None) -> tuple[dict[str, Array], dict[bool, Array]]:
         """The means, and of what they are means: the sum of weights, and, for unweighted metrics, the rows."""
         rows = rows_of(outputs, batch)
-        values = {"loss": losses_of(parts, rows.outputs, rows.targets, rows.count)}
+        values = {"loss": losses_of(parts, rows.outputs, rows.targets, rows.size)}
         values |= {name: values_of(name, metric, rows) for name, metric in mean_metrics.items()}
         weight = jnp.ones_like(values["loss"]) if rows.weight is None else rows.weight.astype(values["loss"].dtype)
         if is_new is not None:
-            is_new = is_new if rows.count == is_new.size else jnp.repeat(is_new, rows.count // is_new.size)
+            is_new = is_new if rows.size == is_new.size else jnp.repeat(is_new, rows.size // is_new.size)
             weight = jnp.where(is_new, weight, 0)
         weights = {True: weight}
         if any(map(is_unweighted, values)):

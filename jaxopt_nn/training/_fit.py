@@ -131,12 +131,14 @@ def fit(
     if steps_per_call is not None:
         check_positive_int("steps_per_call", steps_per_call)
     start = weights_of(init_from)
-    if is_traced_any((hparams, train if isinstance(train, (Batch, list)) else None, valid, key, start)):
+    known: Any = train if isinstance(train, (Batch, list)) else None
+    if is_traced_any((hparams, known, valid, key, start)):
         raise _traced_error()
     check_run_key(key)
     parts = build_recipe(recipe, hparams)
     source = None if isinstance(train, Batch) else open_source(train, parts, steps_per_call)
-    train, valid = check_run_arguments(parts, train if source is None else source.example, valid)
+    example: Batch = train if source is None else source.example
+    train, valid = check_run_arguments(parts, example, valid)
     run = Run(recipe, static_unless_number(hparams), train, valid, parts.epochs)
     arguments = (run.hparams, key, train, as_arrays(start))
     begin, shapes = compiled(start_run(recipe), *arguments)

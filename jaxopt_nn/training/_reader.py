@@ -55,14 +55,14 @@ class Chunk(NamedTuple):
     """Some batches that follow each other.
 
     Attributes:
-        batch: arrays ``[size, batch_size, ...]``, of which the first ``count`` are read.
-        count: the batches in it.
+        batch: arrays ``[size, batch_size, ...]``, of which the first ``steps`` are read.
+        steps: the batches in it.
         places: where the stream stands after each.
         last: whether the epoch ends with it.
     """
 
     batch: Batch
-    count: int
+    steps: int
     places: tuple[Place, ...]
     last: bool
 
@@ -92,7 +92,7 @@ def open_stream(stream: Stream, epochs: int) -> tuple[Batch, Iterator[Any]]:
         )
     values = iterator_of(stream, 0)
     for value in values:
-        return _batch(value, Place()), _resumable(value, values)
+        return _batch(value, Place()), _Resumable(value, values)
     raise ValueError(f"train: expected batches, got none from a {stream.description}")
 
 
@@ -109,40 +109,24 @@ class _Resumable:
         return self._first.pop() if self._first else next(self.rest)
 
 
-def _resumable(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    return _Resumable(first, rest)
-
-
 def read(stream: Stream, form: Form, place: Place, epochs: int, opened: Iterator[Any] | None) -> Generator[Item]:
     """The batches from a place on, each of the full size, up to the end of ``epochs``.
 
     ``opened`` is an iterator that stands at the place; None for a new one.
     """
-    values = opened
+    values, given = _values_from(stream, form, place) if opened is None else (opened, place.step)
+    step = place.step
     for epoch in range(place.epoch, epochs):
-        step, given = 0, 0
-        if values is None or not stream.continues:
-            if values is None or epoch > place.epoch:
-                values = iterator_of(stream, epoch)
-            skipped = place.step if epoch == place.epoch else 0
-            if stream.continues and stream.length is not None:
-                skipped += epoch * stream.length
-            if opened is None and epoch == place.epoch and skipped:
-                step = place.step
-                if place.state is not None and hasattr(values, "set_state"):
-                    cast("Any", values).set_state(place.state)
-                    given = step
-                else:
-                    values, given = _skip(stream, form, values, place, skipped)
-        ended = False
-        while not ended and not (stream.continues and step == stream.length):
+        if epoch > place.epoch:
+            step = given = 0
+            values = values if stream.continues else iterator_of(stream, epoch)
+        while not (stream.continues and step == stream.length):
             here = Place(epoch, given)
             try:
                 value = next(values)
             except StopIteration:
                 if not stream.continues:
-                    ended = True
-                    continue
+                    break
                 values = iterator_of(stream, epoch)  # what has an end begins again
                 value = next(values, None)
                 if value is None:
@@ -160,18 +144,26 @@ def read(stream: Stream, form: Form, place: Place, epochs: int, opened: Iterator
         yield Place(epoch + 1, 0, _state_of(values) if stream.continues else None), None
 
 
-def _skip(stream: Stream, form: Form, values: Iterator[Any], place: Place, count: int) -> tuple[Iterator[Any], int]:
-    """Reads so many batches that were trained with before, and leaves them out."""
+def _values_from(stream: Stream, form: Form, place: Place) -> tuple[Iterator[Any], int]:
+    """An iterator that stands at a place, and how many batches of that epoch it has given, short ones too.
+
+    If it takes no state, what comes before the place is read and left out.
+    """
+    values = iterator_of(stream, place.epoch)
+    if place.state is not None and hasattr(values, "set_state"):
+        cast("Any", values).set_state(place.state)
+        return values, place.step
+    before = place.epoch * stream.length if stream.continues and stream.length is not None else 0
     given = kept = 0
-    while kept < count:
-        value = next(values, None)
-        if value is None:
-            if not (stream.continues and given):
-                raise _ended(stream, Place(place.epoch, given))
+    while kept < before + place.step:
+        here, value = Place(place.epoch, given), next(values, None)
+        if value is not None:
+            given += 1
+            kept += _formed(form, _batch(value, here), here) is not None
+        elif stream.continues and given:
             values = iterator_of(stream, place.epoch)
-            continue
-        given += 1
-        kept += _formed(form, _batch(value, Place(place.epoch, given)), Place(place.epoch, given)) is not None
+        else:
+            raise _ended(stream, here)
     return values, given
 
 

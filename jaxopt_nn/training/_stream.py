@@ -126,10 +126,10 @@ def by_chunks(
                     yield position
                     continue
                 epoch, waited, done = position.epochs, 0, 0
-                while done < chunk.count:
+                while done < chunk.steps:
                     part = position.part or EpochPart(position.run_state.state, blank)
                     first = position.steps
-                    count = max(1, min(count, chunk.count - done, ahead(position)[1]))
+                    count = max(1, min(count, chunk.steps - done, ahead(position)[1]))
                     part = _with_room(part, first + count)
                     started = time.perf_counter()
                     arguments = (run.hparams, position.run_state, part, chunk.batch, done, first, count)
@@ -143,7 +143,7 @@ def by_chunks(
                         part=part, steps=first + count, place=place, batches=position.batches + count
                     )
                     count = max(1, int(count * limit / seconds))
-                    if done < chunk.count or not chunk.last:
+                    if done < chunk.steps or not chunk.last:
                         yield position
                 if chunk.last:
                     assert position.part is not None

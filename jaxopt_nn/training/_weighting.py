@@ -26,13 +26,13 @@ class Rows(NamedTuple):
     Attributes:
         outputs, targets: ``[rows, ...]``.
         weight: ``[rows]`` or None.
-        count: the number of rows.
+        size: the number of rows.
     """
 
     outputs: PyTree
     targets: PyTree
     weight: Array | None
-    count: int
+    size: int
 
 
 def rows_of(outputs: PyTree, batch: Batch) -> Rows:
@@ -66,11 +66,11 @@ def is_whole_set(metric: Any) -> bool:
 def values_of(name: str, metric: Any, rows: Rows) -> Array:
     """The values ``[rows]`` of a metric of single examples, floats."""
     values = jnp.asarray(metric(rows.outputs, rows.targets))
-    if values.shape != (rows.count,):
+    if values.shape != (rows.size,):
         hint = "; average over the axes behind the first" if values.ndim > 1 else ""
         hint = hint if values.ndim else "; one of a whole set is metrics.whole_set(function)"
         raise ValueError(
-            f"metrics[{name!r}]: expected one number an example, [{rows.count}], got {list(values.shape)}{hint}"
+            f"metrics[{name!r}]: expected one number an example, [{rows.size}], got {list(values.shape)}{hint}"
         )
     return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(jnp.float32)
 
