@@ -4,7 +4,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Case", "Checking", "Compiling", "FirstResult", "LargeUpdate", "Streaming", "Training", "Update", "Work", "load"]
+__all__ = [
+    "Case",
+    "Checking",
+    "Checkpointing",
+    "Compiling",
+    "FirstResult",
+    "LargeUpdate",
+    "Streaming",
+    "Training",
+    "Update",
+    "Work",
+    "load",
+]
 
 
 class Training(NamedTuple):
@@ -95,6 +107,16 @@ class Checking(NamedTuple):
     examples: int
 
 
+class Checkpointing(NamedTuple):
+    """Training driven by ``fit``, with a checkpoint after each epoch.
+
+    Attributes:
+        training: what is trained.
+    """
+
+    training: Training
+
+
 class FirstResult(NamedTuple):
     """The training of row 1 with an evaluation after it, as a person meets it.
 
@@ -118,7 +140,7 @@ class Streaming(NamedTuple):
     training: Training
 
 
-Work = Training | Update | LargeUpdate | Compiling | Checking | FirstResult | Streaming
+Work = Training | Update | LargeUpdate | Compiling | Checking | Checkpointing | FirstResult | Streaming
 
 
 class Case(NamedTuple):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.cases import ACCELERATOR, CASES
+from benchmarks.checkpoints import CHECKPOINTS
 from benchmarks.checks import CHECKING
 from benchmarks.compile_time import COMPILING
 from benchmarks.first_result import FIRST_RESULT
@@ -22,7 +23,16 @@ from benchmarks.streaming import STREAMING
 from benchmarks.training import OURS
 from benchmarks.training_peers import PEERS
 from benchmarks.updates import UPDATES
-from benchmarks.work import Checking, Compiling, FirstResult, LargeUpdate, Streaming, Training, Update
+from benchmarks.work import (
+    Checking,
+    Checkpointing,
+    Compiling,
+    FirstResult,
+    LargeUpdate,
+    Streaming,
+    Training,
+    Update,
+)
 
 ONE_CORE = "-one-core"
 """How the name of a side ends that may use a single core."""
@@ -32,6 +42,7 @@ SIDES: dict[type, dict[str, Callable[[Any], Any]]] = {
     LargeUpdate: LARGE_UPDATES,
     Compiling: COMPILING,
     Checking: CHECKING,
+    Checkpointing: CHECKPOINTS,
     FirstResult: FIRST_RESULT,
     Streaming: STREAMING,
 }

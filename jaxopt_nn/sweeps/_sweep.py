@@ -357,7 +357,8 @@ def _check_objective(work: _Work, space: Space, steps: Plan, objective: str) -> 
             )
         except Exception:
             continue
-        names = sorted({*shapes["history"], *shapes["metrics"]})
+        curves = (name for name, shape in shapes["history"].items() if len(shape.shape) == 1)
+        names = sorted({*curves, *shapes["metrics"]})
         if objective not in names:
             raise ValueError(f"objective: expected one of {names}, got {objective!r}")
         return

@@ -17,7 +17,7 @@ from jax import lax
 
 from jaxopt_nn import losses
 from jaxopt_nn._ops import any_over_vmapped_axis
-from jaxopt_nn.layers import total_activity_penalty
+from jaxopt_nn.layers import apply_with_outputs, total_activity_penalty
 from jaxopt_nn.optimizers import (
     LearningRateState,
     PlateauState,
@@ -29,12 +29,25 @@ from jaxopt_nn.training._batches import EpochOrder, count_examples, epoch_order,
 from jaxopt_nn.training._devices import cast_to_varying, varying_axes
 from jaxopt_nn.training._evaluation import evaluate_model
 from jaxopt_nn.training._recipe import Recipe, losses_of, model_of, penalty_of
+from jaxopt_nn.training._records import (
+    EpochEnd,
+    Recorded,
+    epoch_values,
+    finished,
+    layer_values,
+    layer_vectors,
+    nothing_recorded,
+    records_of,
+    step_values,
+    with_layers,
+    with_step,
+)
 from jaxopt_nn.training._status import Status
-from jaxopt_nn.training._step import Step, init_state, make_step
+from jaxopt_nn.training._step import Observer, Step, init_state, make_observed_step
 from jaxopt_nn.training._stopping import Best, init_best, update_best
 from jaxopt_nn.training._weighting import example_weight, is_whole_set, rows_of, training_metrics
 from jaxopt_nn.trees import check_same_structure
-from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State, TrainState
+from jaxopt_nn.types import Array, Batch, Key, LossFn, Params, PyTree, State, TrainState
 
 __all__ = [
     "EpochMetrics",
@@ -42,10 +55,12 @@ __all__ = [
     "RunKeys",
     "RunState",
     "Weights",
-    "batch_step",
     "end_epoch",
     "init_run_state",
     "make_recipe_step",
+    "recipe_loss",
+    "recipe_optimizer",
+    "start_chunks",
     "start_epoch",
     "train_chunk",
     "train_epoch",
@@ -54,7 +69,7 @@ __all__ = [
 ]
 
 EpochMetrics = dict[str, Array]
-"""One row of the history: name to scalar; NaN where the epoch was not run."""
+"""One row of the history: name to scalar, of records to array; NaN where the epoch was not run."""
 
 
 def _means_of(parts: Recipe) -> dict[str, str]:
@@ -105,10 +120,12 @@ class EpochPart(NamedTuple):
     Attributes:
         state: the training state after it.
         terms: ``[steps, 2, means]``, what each step adds to the epoch's means; of steps to come it is not read.
+        recorded: what the recipe's records of steps and layers have so far; None if it has none.
     """
 
     state: TrainState
     terms: Array
+    recorded: dict[str, Recorded] | None = None
 
 
 def weights_of(init_from: Any) -> PyTree:
@@ -163,7 +180,7 @@ def init_run_state(
         if start.model_state is not None:
             check_same_structure("init_from.model_state", model_state, start.model_state)
             model_state = start.model_state
-    state = init_state(params, parts.optimizer, keys.noise, model_state)
+    state = init_state(params, parts.optimizer, keys.noise, model_state, parts.loss_scale)
     if isinstance(start, TrainState):
         start = start if start.notfinite is not None else start._replace(notfinite=state.notfinite)
         check_same_structure("init_from", state, start)
@@ -212,36 +229,120 @@ def train_epoch(
 def _train_epoch(
     parts: Recipe, run_state: RunState, order_key: Key, epoch: Array, train: Batch, valid: Batch | None
 ) -> tuple[RunState, EpochMetrics]:
-    step = _step_of_epoch(parts, run_state, train)
-    state, terms = lax.scan(step, run_state.state, _order(parts, order_key, epoch, train))
-    return end_epoch(parts, run_state, EpochPart(state, terms), epoch, valid)
+    step, order = _step_of_epoch(parts, run_state, train), _order(parts, order_key, epoch, train)
+    recorded = _nothing_recorded_yet(parts, run_state, order, train)
+    index = None if recorded is None else jnp.arange(len(order[0]))
+    (state, recorded), terms = lax.scan(step, (run_state.state, recorded), (order, index))
+    return end_epoch(parts, run_state, EpochPart(state, terms, recorded), epoch, valid)
+
+
+Progress = tuple[TrainState, dict[str, Recorded] | None]
 
 
 def _step_of_epoch(
     parts: Recipe, run_state: RunState, train: Batch
-) -> Callable[[TrainState, EpochOrder], tuple[TrainState, Array]]:
-    """The body of an epoch's loop: from the rows of a batch to the next state, and what the step adds to the means."""
-    step = batch_step(parts, run_state)
-    return lambda state, indices: step(state, take_batch(train, *indices))
+) -> Callable[[Progress, tuple[EpochOrder, Array | None]], tuple[Progress, Array]]:
+    """The body of an epoch's loop: from the rows of a batch to the next state, and what the step adds to the means.
 
+    It gets the place of the step in its epoch too, if the recipe has records of steps.
+    """
+    step = _batch_step(parts, run_state)
 
-def batch_step(parts: Recipe, run_state: RunState) -> Callable[[TrainState, Batch], tuple[TrainState, Array]]:
-    """From a batch to the next state, and what the step adds to the means of its epoch."""
-    step = make_recipe_step(parts, run_state)
-
-    def body(state: TrainState, batch: Batch) -> tuple[TrainState, Array]:
-        weight = jnp.asarray(parts.batch_size, jnp.float32) if batch.weight is None else jnp.sum(batch.weight)
-        state, step_metrics = step(state, batch)
-        return state, _terms(parts, step_metrics, weight)
+    def body(progress: Progress, inputs: tuple[EpochOrder, Array | None]) -> tuple[Progress, Array]:
+        indices, index = inputs
+        return step(progress, take_batch(train, *indices), index)
 
     return body
+
+
+def _batch_step(
+    parts: Recipe, run_state: RunState
+) -> Callable[[Progress, Batch, Array | None], tuple[Progress, Array]]:
+    """The same of a batch itself, and of the place of the step."""
+    plain = make_recipe_step(parts, run_state)
+
+    def body(progress: Progress, batch: Batch, index: Array | None) -> tuple[Progress, Array]:
+        state, recorded = progress
+        weight = jnp.asarray(parts.batch_size, jnp.float32) if batch.weight is None else jnp.sum(batch.weight)
+        if recorded is None or index is None:
+            state, step_metrics = plain(state, batch)
+        else:
+            state, step_metrics, recorded = _recorded_step(parts, run_state, recorded, index)(state, batch)
+        return (state, recorded), _terms(parts, step_metrics, weight)
+
+    return body
+
+
+def _recorded_step(
+    parts: Recipe, run_state: RunState, recorded: dict[str, Recorded], index: Array
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array], dict[str, Recorded]]]:
+    """The step of a recipe with records, and what these have after it."""
+    of_steps, of_layers = records_of(parts.record, "step"), records_of(parts.record, "layer")
+    before = {name: recorded[name] for name in of_steps}
+    observer = Observer(lambda end: with_step(of_steps, before, index, end), before)
+    inner = _observed_step(parts, run_state, index, observer)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array], dict[str, Recorded]]:
+        state, metrics, after = inner(state, batch)
+        own = {name: recorded[name] for name in of_layers}
+        rows = {name: metrics[f"{_RECORD}{name}"] for name in of_layers}
+        taken = jax.tree.map(lambda row: jnp.where(metrics["applied"], row, jnp.nan), rows)
+        return state, metrics, {**after, **with_layers(of_layers, own, index, taken)}
+
+    return step
+
+
+_RECORD = "record/"
+"""In front of the names of records among the metrics of a step."""
+
+
+def _nothing_recorded(parts: Recipe, run_state: RunState, batch: Batch, steps: int) -> dict[str, Recorded] | None:
+    """What the recipe's records of steps and layers have before the first step; None if there are none."""
+    record = records_of(parts.record, "step", "layer")
+    if not record:
+        return None
+    of_steps, of_layers = records_of(parts.record, "step"), records_of(parts.record, "layer")
+    state = run_state.state
+
+    def values(batch: Batch) -> dict[str, PyTree]:
+        observer = Observer(lambda end: step_values(of_steps, end), None)
+        plain = parts._replace(record={}, nonfinite_limit=None)
+        of_step = _observed_step(plain, run_state, None, observer)(state, batch)[2]
+        part = jax.tree.map(lambda leaf: leaf[: -(-leaf.shape[0] // parts.micro_batches)], batch)
+        weight = example_weight(part.weight)
+        outputs = apply_with_outputs(
+            model_of(parts), state.params, state.model_state, part.x, train=True, key=state.key, weight=weight
+        )[2]
+        return {**of_step, **layer_values(of_layers, model_of(parts), outputs, weight)}
+
+    started = nothing_recorded(record, jax.eval_shape(values, batch), state.params, steps)
+    return cast_to_varying(started, varying_axes((state, batch.x)))
+
+
+def _nothing_recorded_yet(
+    parts: Recipe, run_state: RunState, order: EpochOrder, train: Batch
+) -> dict[str, Recorded] | None:
+    """The same for an epoch over data in memory."""
+    if not records_of(parts.record, "step", "layer"):
+        return None
+    batch = take_batch(train, *jax.tree.map(lambda leaf: leaf[0], order))
+    return _nothing_recorded(parts, run_state, batch, order[0].shape[0])
 
 
 def start_epoch(parts: Recipe, run_state: RunState, order_key: Key, train: Batch) -> EpochPart:
     """An epoch of which no step is done."""
     order = _order(parts, order_key, jnp.int32(0), train)
-    terms = jax.eval_shape(lambda: lax.scan(_step_of_epoch(parts, run_state, train), run_state.state, order)[1])
-    return EpochPart(run_state.state, jnp.zeros(terms.shape, terms.dtype))
+    batch = take_batch(train, *jax.tree.map(lambda leaf: leaf[0], order))
+    return start_chunks(parts, run_state, batch, order[0].shape[0])
+
+
+def start_chunks(parts: Recipe, run_state: RunState, batch: Batch, steps: int) -> EpochPart:
+    """The same for an epoch of so many steps, of batches like this one."""
+    recorded = _nothing_recorded(parts, run_state, batch, steps)
+    index = None if recorded is None else jnp.int32(0)
+    step, progress = _batch_step(parts, run_state), (run_state.state, recorded)
+    terms = jax.eval_shape(lambda: step(progress, batch, index)[1])
+    return EpochPart(run_state.state, jnp.zeros((steps, *terms.shape), terms.dtype), recorded)
 
 
 def train_steps(
@@ -256,10 +357,14 @@ def train_steps(
 ) -> EpochPart:
     """The steps ``first`` to ``first + count`` of an epoch; all of them and :func:`end_epoch` are the epoch."""
     step, order = _step_of_epoch(parts, run_state, train), _order(parts, order_key, epoch, train)
+    if part.recorded is not None:
+        new = _nothing_recorded_yet(parts, run_state, order, train)
+        part = part._replace(recorded=jax.tree.map(lambda *pair: jnp.where(first == 0, *pair), new, part.recorded))
 
     def body(index: Array, part: EpochPart) -> EpochPart:
-        state, terms = step(part.state, jax.tree.map(lambda leaf: leaf[index], order))
-        return EpochPart(state, part.terms.at[index].set(terms))
+        indices = jax.tree.map(lambda leaf: leaf[index], order)
+        (state, recorded), terms = step((part.state, part.recorded), (indices, index))
+        return EpochPart(state, part.terms.at[index].set(terms), recorded)
 
     return lax.fori_loop(first, first + count, body, part)
 
@@ -268,11 +373,15 @@ def train_chunk(
     parts: Recipe, run_state: RunState, part: EpochPart, chunk: Batch, skip: Array, first: Array, count: Array
 ) -> EpochPart:
     """The steps ``first`` to ``first + count`` of an epoch, with the batches from ``skip`` on of arrays of batches."""
-    step = batch_step(parts, run_state)
+    step = _batch_step(parts, run_state)
+    if part.recorded is not None:
+        new = _nothing_recorded(parts, run_state, jax.tree.map(lambda leaf: leaf[0], chunk), part.terms.shape[0])
+        part = part._replace(recorded=jax.tree.map(lambda *pair: jnp.where(first == 0, *pair), new, part.recorded))
 
     def body(index: Array, part: EpochPart) -> EpochPart:
-        state, terms = step(part.state, jax.tree.map(lambda leaf: leaf[skip + index], chunk))
-        return EpochPart(state, part.terms.at[first + index].set(terms))
+        batch = jax.tree.map(lambda leaf: leaf[skip + index], chunk)
+        (state, recorded), terms = step((part.state, part.recorded), batch, first + index)
+        return EpochPart(state, part.terms.at[first + index].set(terms), recorded)
 
     return lax.fori_loop(0, count, body, part)
 
@@ -297,6 +406,8 @@ def end_epoch(
     if valid is not None:
         values = _validate(parts, eval_params, state.model_state, valid, validated)
         metrics |= {f"valid_{name}": value for name, value in values.items()}
+    if parts.record:
+        metrics |= _record_entries(parts, part, epoch, metrics, state)
 
     def if_monitored(name: str, after: PyTree, before: PyTree) -> PyTree:
         """What follows from the value of an entry, if this epoch has one."""
@@ -338,18 +449,60 @@ def _validate(parts: Recipe, params: Params, model_state: State, valid: Batch, d
     return lax.cond(due, evaluate, blank, params, model_state, valid)
 
 
+def _record_entries(
+    parts: Recipe, part: EpochPart, epoch: Array, metrics: EpochMetrics, state: TrainState
+) -> EpochMetrics:
+    """What the records add to the history; those of the epoch see all entries of the others."""
+    entries = {} if part.recorded is None else finished(parts.record, part.recorded)
+    everything = metrics | entries
+    scalars: dict[str, Any] = {name: value for name, value in everything.items() if value.ndim == 0}
+    arrays = {name: value for name, value in everything.items() if value.ndim}
+    of_epoch = epoch_values(parts.record, EpochEnd(epoch, scalars, state, arrays))
+    for names, others in ((entries.keys(), metrics.keys()), (of_epoch.keys(), everything.keys())):
+        if twice := sorted(names & others):
+            raise ValueError(f"record: expected names that the history does not have, got {twice}")
+    return entries | of_epoch
+
+
 def make_recipe_step(parts: Recipe, run_state: RunState) -> Step:
-    """The step of a recipe."""
+    """The step of a recipe, without its records."""
+    step = _observed_step(parts._replace(record={}), run_state, None, None)
+    return lambda state, batch: step(state, batch)[:2]
+
+
+def _observed_step(
+    parts: Recipe, run_state: RunState, index: Array | None, observer: Observer | None
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array], PyTree]]:
+    """The step of a recipe, with an observer; records of layers are among its metrics."""
+    return make_observed_step(
+        recipe_loss(parts, index),
+        recipe_optimizer(parts, run_state),
+        parts.micro_batches,
+        parts.nonfinite_limit,
+        parts.loss_scale,
+        observer,
+    )
+
+
+def recipe_loss(parts: Recipe, index: Array | None = None) -> LossFn:
+    """What a step of a recipe differentiates: the mean loss of a batch and the penalties."""
+    of_layers = records_of(parts.record, "layer")
 
     def loss_fn(
         params: Params, model_state: State, batch: Batch, key: Key
     ) -> tuple[Array, tuple[State, dict[str, Array]]]:
-        outputs, model_state = model_of(parts).apply(
-            params, model_state, batch.x, train=True, key=key, weight=example_weight(batch.weight)
-        )
+        weight = example_weight(batch.weight)
+        model, options = model_of(parts), {"train": True, "key": key, "weight": weight}
+        values: dict[str, Array] = {}
+        if of_layers and index is not None:
+            outputs, model_state, by_path = apply_with_outputs(model, params, model_state, batch.x, **options)
+            vectors = layer_vectors(of_layers, model, by_path, weight, index)
+            values = {f"{_RECORD}{name}": row for name, row in vectors.items()}
+        else:
+            outputs, model_state = model.apply(params, model_state, batch.x, **options)
         rows = rows_of(outputs, batch)
         data_loss = losses.weighted_mean(losses_of(parts, rows.outputs, rows.targets, rows.size), rows.weight)
-        values = {"data_loss": data_loss}
+        values |= {"data_loss": data_loss}
         if parts.train_metrics:
             values |= training_metrics(parts.metrics, rows, data_loss.dtype)
         both = (penalty_of(parts, params), total_activity_penalty(model_state))
@@ -359,10 +512,14 @@ def make_recipe_step(parts: Recipe, run_state: RunState) -> Step:
         penalty = sum(penalties[1:], penalties[0])
         return data_loss + penalty, (model_state, values | {"penalty": penalty})
 
-    optimizer = parts.optimizer
+    return loss_fn
+
+
+def recipe_optimizer(parts: Recipe, run_state: RunState) -> optax.GradientTransformation:
+    """The optimizer of a recipe; one that records no learning rate is scaled by the plateau."""
     if run_state.plateau is not None and not _scales_itself(run_state.state.opt_state):
-        optimizer = _scaled(optimizer, _outer_scale(run_state))
-    return make_step(loss_fn, optimizer, micro_batches=parts.micro_batches, nonfinite_limit=parts.nonfinite_limit)
+        return _scaled(parts.optimizer, _outer_scale(run_state))
+    return parts.optimizer
 
 
 def _scales_itself(opt_state: PyTree) -> bool:

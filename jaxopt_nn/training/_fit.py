@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -23,35 +23,22 @@ from jaxopt_nn.training._drive import (
     program_checksum,
     start_run,
     steps_per_epoch,
+    with_missing,
 )
 from jaxopt_nn.training._epoch import EpochPart, RunKeys, RunState, weights_of
 from jaxopt_nn.training._folders import encode, fingerprints
 from jaxopt_nn.training._programs import as_arrays, compiled, is_traced_any, static_unless_number
 from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe
+from jaxopt_nn.training._records import EpochEnd
 from jaxopt_nn.training._run import RunResult, check_run_key, finish
 from jaxopt_nn.training._save import features_of, key_type, versions
 from jaxopt_nn.training._signals import deferred_signals
 from jaxopt_nn.training._status import Status
 from jaxopt_nn.training._stream import Source, batches_in_all, by_chunks, describe, open_source, room_for
 from jaxopt_nn.trees import named_leaves
-from jaxopt_nn.types import Batch, Key, PyTree, Static, TrainState
+from jaxopt_nn.types import Batch, Key, PyTree, Static
 
 __all__ = ["EpochEnd", "fit"]
-
-
-class EpochEnd(NamedTuple):
-    """What a callback of :func:`fit` is given after each epoch.
-
-    Attributes:
-        epoch: its index, from 0.
-        metrics: its row of the history: Python floats, and NumPy arrays where an entry is an array, as a confusion
-            matrix. NaN where it was not validated.
-        state: the training state after it.
-    """
-
-    epoch: int
-    metrics: dict[str, Any]
-    state: TrainState
 
 
 Callback = Callable[[EpochEnd], Any]
@@ -145,7 +132,7 @@ def fit(
     with _store(checkpoint, run, parts, arguments, shapes, source) as store:
 
         def shapes_of_part(steps: int) -> EpochPart:
-            return part_shapes(run, *shapes) if source is None else room_for(steps, run, source, *shapes)
+            return part_shapes(run, *shapes) if source is None else room_for(steps, run, source, shapes[1])
 
         position = None if store is None else store.latest(shapes, shapes_of_part)
         order, run_state = begin(*arguments) if position is None else position[:2]
@@ -153,16 +140,16 @@ def fit(
             raise _traced_error()
         seconds = None if checkpoint is None else checkpoint.every_seconds
         if source is not None:
-            metrics, positions = by_chunks(run, source, order, run_state, math.inf if seconds is None else seconds)
+            metrics, positions = by_chunks(run, source, run_state, math.inf if seconds is None else seconds)
         elif (store is not None and store.within_epochs) or (position is not None and position.steps):
             metrics, positions = by_steps(run, order, run_state, math.inf if seconds is None else seconds)
         else:
             metrics, positions = by_epochs(run, order, run_state, min(epochs_per_call, parts.epochs))
         if store is not None:
-            store.check_monitor(sorted(name for name, each in metrics.items() if not each.shape))
-        if position is None:
-            blank = {name: np.full((parts.epochs, *each.shape), np.nan, each.dtype) for name, each in metrics.items()}
-            position = Position(order, run_state, blank)
+            store.check_monitor(sorted(name for name, shape in metrics.items() if not shape.shape))
+        history = {} if position is None else position.history
+        history = with_missing(history, metrics, parts.epochs)
+        position = Position(order, run_state, history) if position is None else position._replace(history=history)
         with (
             _open_progress_bar(progress_bar, position, run, source) as show,
             _signals(store) as signals,
@@ -174,9 +161,10 @@ def fit(
                     if store is not None:
                         store.save_if_due(before, after)
                     for epoch in range(before.epochs, after.epochs):
-                        row = {name: _plain(values[epoch]) for name, values in after.history.items()}
+                        row = {name: float(values[epoch]) for name, values in after.history.items() if values.ndim == 1}
+                        arrays = {name: values[epoch] for name, values in after.history.items() if values.ndim > 1}
                         show(epoch + 1 if source is None else after.batches, row)
-                        end = EpochEnd(epoch, row, after.run_state.state)
+                        end = EpochEnd(epoch, row, after.run_state.state, arrays)
                         interrupted |= any([_asks_to_stop(callback, end) for callback in callbacks])
                     if source is not None and before.epochs == after.epochs:
                         show(after.batches, {})
@@ -190,7 +178,7 @@ def fit(
                 raise
             finally:
                 if store is not None:
-                    store.save(position)
+                    store.finish(position)
             return _result(position, interrupted=interrupted)
 
 
@@ -223,11 +211,6 @@ def _store(
     same |= fingerprints({"key": key, "valid": run.valid, "init_from": start})
     identity = Identity(same, program_checksum(run, *shapes), described, arrays)
     return opened(checkpoint, identity, Plan(run.epochs, steps_per_epoch(run) if source is None else None))
-
-
-def _plain(value: Any) -> Any:
-    """An entry of a history for callbacks: a float, or the array that it is."""
-    return value if np.ndim(value) else float(value)
 
 
 def _text(leaf: Any) -> str:

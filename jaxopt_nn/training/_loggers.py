@@ -1,7 +1,7 @@
 """Callbacks of ``fit`` that write its metrics: to CSV, JSON lines, TensorBoard and MLflow.
 
-Each is ``EpochEnd -> None``. Entries that are arrays, as a confusion matrix, are left out. In a run that goes on from a
-checkpoint, what was written of the epochs that are run again is replaced, so that each epoch stands there once.
+Each is ``EpochEnd -> None``. In a run that goes on from a checkpoint, what was written of the epochs that are run again
+is replaced, so that each epoch stands there once.
 """
 
 import csv
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxopt_nn.training._fit import EpochEnd
+    from jaxopt_nn.training._records import EpochEnd
 
 __all__ = ["log_csv", "log_json_lines", "log_mlflow", "log_tensorboard"]
 
@@ -106,12 +106,8 @@ def log_mlflow() -> Logger:
     return log
 
 
-def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if isinstance(value, float)}
-
-
-def _finite(metrics: dict[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in _numbers(metrics).items() if math.isfinite(value)}
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _log_lines(path: Path, text: Callable[[dict[str, Any]], tuple[str, str]], epoch_of: Callable[[str], int]) -> Logger:
@@ -121,7 +117,7 @@ def _log_lines(path: Path, text: Callable[[dict[str, Any]], tuple[str, str]], ep
     begun: list[bool] = []
 
     def log(end: "EpochEnd") -> None:
-        head, line = text({"epoch": end.epoch, **_numbers(end.metrics)})
+        head, line = text({"epoch": end.epoch, **end.metrics})
         if not begun:
             begun.append(True)
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if end.epoch and path.exists() else []

@@ -12,6 +12,8 @@ from jaxopt_nn import metrics
 from jaxopt_nn._arguments import check_choice, check_number, check_positive_int, shown
 from jaxopt_nn.layers import as_layer
 from jaxopt_nn.optimizers import Plateau
+from jaxopt_nn.training._loss_scale import DynamicLossScale, check_loss_scale
+from jaxopt_nn.training._records import Record, check_record
 from jaxopt_nn.training._step import check_optimizer
 from jaxopt_nn.training._stopping import EarlyStopping, infer_mode, resolve_mode
 from jaxopt_nn.trees import takes
@@ -55,6 +57,10 @@ class Recipe(NamedTuple):
         train_metrics: whether the metrics are recorded of the training batches too, as ``train_<name>``: like
             ``train_loss`` with the parameters of each step, and dropout. Those of a whole set are not.
         evaluation_batch_size: the most examples that are evaluated at once, to bound the memory. None for 1,024.
+        loss_scale: for a model that computes in float16: a number, which may be traced, or a
+            :class:`DynamicLossScale`, as in :func:`make_step`. None does not scale.
+        record: name to :class:`Record`, or to a function of an :class:`EpochEnd`: what else the history keeps. What
+            :mod:`jaxopt_nn.monitor` makes are such records.
     """
 
     model: Layer | Callable[[Any], Any]
@@ -74,6 +80,8 @@ class Recipe(NamedTuple):
     valid_every: int = 1
     train_metrics: bool = False
     evaluation_batch_size: int | None = None
+    loss_scale: ArrayLike | DynamicLossScale | None = None
+    record: Mapping[str, Record | Callable[..., Any]] = {}
 
 
 RecipeFn = Callable[[Any], Recipe]
@@ -133,6 +141,7 @@ def _check_parts(parts: Recipe) -> None:
     if parts.evaluation_batch_size is not None:
         check_positive_int("evaluation_batch_size", parts.evaluation_batch_size)
     check_number("nonfinite_limit", parts.nonfinite_limit, 1, whole=True)
+    check_loss_scale(parts.loss_scale)
     check_choice("last_batch", parts.last_batch, "pad", "drop")
     for name in ("shuffle", "train_metrics"):
         if not isinstance(getattr(parts, name), (bool, np.bool_)):
@@ -154,6 +163,7 @@ def _check_parts(parts: Recipe) -> None:
     if "loss" in parts.metrics:
         raise ValueError("metrics: expected another name than 'loss', which is the recipe's loss")
     _check_monitors(parts)
+    check_record(parts.record)
     model_of(parts)
 
 

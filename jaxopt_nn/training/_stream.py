@@ -14,12 +14,12 @@ import numpy as np
 
 from jaxopt_nn.data._streams import Stream
 from jaxopt_nn.data._streams import stream as make_stream
-from jaxopt_nn.training._drive import Ahead, Position, Run, goes_on, part_shapes, recorded
-from jaxopt_nn.training._epoch import EpochMetrics, EpochPart, RunState, end_epoch, train_chunk
+from jaxopt_nn.training._drive import Ahead, Position, Run, goes_on, recorded
+from jaxopt_nn.training._epoch import EpochMetrics, EpochPart, RunState, end_epoch, start_chunks, train_chunk
 from jaxopt_nn.training._programs import as_arrays, compiled
 from jaxopt_nn.training._reader import Form, Place, form_of, open_stream, prefetched, read, read_chunks
 from jaxopt_nn.training._recipe import Recipe, build_recipe
-from jaxopt_nn.types import Array, Batch, Key, PyTree
+from jaxopt_nn.types import Array, Batch, PyTree
 
 __all__ = ["Source", "batches_in_all", "by_chunks", "describe", "open_source", "room_for"]
 
@@ -72,24 +72,27 @@ def batches_in_all(source: Source, run: Run) -> int | None:
     return None if source.stream.length is None else source.stream.length * run.epochs
 
 
-def room_for(steps: int, run: Run, source: Source, order: Key, run_state: RunState) -> EpochPart:
+def room_for(steps: int, run: Run, source: Source, run_state: RunState) -> EpochPart:
     """The shapes of a part of an epoch, with room for all of its steps, or at least for ``steps``."""
-    part = part_shapes(run, order, run_state)
     room = _STEPS if source.stream.length is None else source.stream.length
     while room < steps:
         room *= 2
-    return part._replace(terms=jax.ShapeDtypeStruct((room, *part.terms.shape[1:]), part.terms.dtype))
+
+    def start(hparams: PyTree, run_state: RunState, batch: Batch) -> EpochPart:
+        return start_chunks(build_recipe(run.recipe, hparams), run_state, batch, room)
+
+    return jax.eval_shape(start, run.hparams, run_state, run.train)
 
 
 def by_chunks(
-    run: Run, source: Source, order: Key, run_state: RunState, seconds_per_call: float
+    run: Run, source: Source, run_state: RunState, seconds_per_call: float
 ) -> tuple[Mapping[str, Any], Callable[[Position, Ahead], Generator[Position]]]:
     """Some steps of one epoch in a dispatch, of batches that are read meanwhile.
 
     Args:
         run: the run; its ``train`` is an example of a batch.
         source: where they come from.
-        order, run_state: a start, or its shapes.
+        run_state: a start, or its shapes.
         seconds_per_call: about how long a dispatch may take.
 
     Returns:
@@ -107,13 +110,14 @@ def by_chunks(
     ) -> tuple[RunState, EpochMetrics]:
         return end_epoch(build_recipe(run.recipe, hparams), run_state, part, epoch, valid)
 
-    shapes = room_for(0, run, source, order, run_state)
+    shapes = room_for(0, run, source, run_state)
     end, (_, metrics) = compiled(finish_epoch, run.hparams, run_state, shapes, 0, run.valid)
     limit = min(seconds_per_call, _SECONDS_PER_CALL)
 
     def positions(position: Position, ahead: Ahead) -> Generator[Position]:
         steps = end_of = None
-        blank, count, waited = as_arrays(np.zeros(shapes.terms.shape, shapes.terms.dtype)), 1, 0
+        blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes._replace(state=None))
+        blank, count, waited = as_arrays(blank), 1, 0
         begins = position.place == Place()
         items = read(source.stream, source.form, position.place, run.epochs, source.values if begins else None)
         with closing(prefetched(read_chunks(items, source.size))) as ready:
@@ -127,7 +131,7 @@ def by_chunks(
                     continue
                 epoch, waited, done = position.epochs, 0, 0
                 while done < chunk.steps:
-                    part = position.part or EpochPart(position.run_state.state, blank)
+                    part = position.part or blank._replace(state=position.run_state.state)
                     first = position.steps
                     count = max(1, min(count, chunk.steps - done, ahead(position)[1]))
                     part = _with_room(part, first + count)
@@ -148,7 +152,11 @@ def by_chunks(
                 if chunk.last:
                     assert position.part is not None
                     arguments = (run.hparams, position.run_state, position.part, epoch, run.valid)
-                    program = end if position.part.terms.shape == blank.shape else compiled(finish_epoch, *arguments)[0]
+                    program = (
+                        end
+                        if position.part.terms.shape == shapes.terms.shape
+                        else compiled(finish_epoch, *arguments)[0]
+                    )
                     run_state, row = program(*arguments)
                     rows = jax.tree.map(lambda value: value[None], jax.device_get(row))
                     history = recorded(position.history, epoch, 1, rows)

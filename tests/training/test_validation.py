@@ -77,7 +77,7 @@ def test_callbacks_and_loggers_with_an_array_in_the_history(problem, tmp_path):
         callbacks=[ends.append, training.log_csv(tmp_path / "a.csv"), training.log_json_lines(tmp_path / "a.jsonl")],
         checkpoint=training.Checkpoint(tmp_path / "run"),
     )  # fmt: skip
-    assert ends[-1].metrics["valid_confusion"].sum() == 40
+    assert ends[-1].arrays["valid_confusion"].sum() == 40
     assert "confusion" not in (tmp_path / "a.csv").read_text() + (tmp_path / "a.jsonl").read_text()
     more = linear(problem, metrics={"confusion": WHOLE_SET["confusion"]}, epochs=4)
     result = training.fit(
