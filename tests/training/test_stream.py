@@ -37,7 +37,7 @@ def assert_same_bits(ours, theirs):
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize(("examples", "full"), [(70, False), (64, True)])
+@pytest.mark.parametrize(("examples", "full"), [(70, False), pytest.param(64, True, marks=pytest.mark.slow)])
 def test_the_same_bits_as_in_memory(problem, examples, full):
     """With BatchNorm, dropout, a penalty and validation; chunks that split the epoch; also with padding."""
     train = jax.tree.map(lambda leaf: leaf[:examples], problem.train)
@@ -259,16 +259,17 @@ def test_what_cannot_be_trained_on_is_said_at_once(source, kind, match):
 
 
 def test_a_source_that_stalls_is_named(monkeypatch):
+    told, texts = threading.Event(), []
     monkeypatch.setattr(_stream, "_PATIENCE", 1)
+    monkeypatch.setattr(_stream.warnings, "warn", lambda text, **options: (texts.append(text), told.set()))
 
     def slow(epoch):
-        for index, each in enumerate(batches()):
-            if index == 3:
-                time.sleep(1.5)
-            yield each
+        yield from batches()[:3]
+        told.wait(60)
+        yield from batches()[3:]
 
-    with pytest.warns(UserWarning, match=r"train: batch 2 of epoch 0 has not come for 1 s"):
-        result = fit(slow, recipe=small(epochs=1))
+    result = fit(slow, recipe=small(epochs=1))
+    assert texts == ["train: batch 2 of epoch 0 has not come for 1 s. The run waits"]
     assert int(result.state.step) == 5
 
 
