@@ -12,6 +12,7 @@ __all__ = [
     "FirstResult",
     "Hypergradient",
     "LargeUpdate",
+    "Streaming",
     "Training",
     "Update",
     "Work",
@@ -144,7 +145,17 @@ class FirstResult(NamedTuple):
     little: bool = False
 
 
-Work = Training | Update | LargeUpdate | Compiling | Checking | Checkpointing | Hypergradient | FirstResult
+class Streaming(NamedTuple):
+    """Training with batches that are read while it goes on.
+
+    Attributes:
+        training: the network, the data and the epochs, of which the first is not timed.
+    """
+
+    training: Training
+
+
+Work = Training | Update | LargeUpdate | Compiling | Checking | Checkpointing | Hypergradient | FirstResult | Streaming
 
 
 class Case(NamedTuple):

@@ -20,10 +20,21 @@ from benchmarks.hypergradients import HYPERGRADIENTS
 from benchmarks.large_updates import LARGE_UPDATES
 from benchmarks.machine import rates
 from benchmarks.points import POINTS
+from benchmarks.streaming import STREAMING
 from benchmarks.training import OURS
 from benchmarks.training_peers import PEERS
 from benchmarks.updates import UPDATES
-from benchmarks.work import Checking, Checkpointing, Compiling, FirstResult, Hypergradient, LargeUpdate, Training, Update
+from benchmarks.work import (
+    Checking,
+    Checkpointing,
+    Compiling,
+    FirstResult,
+    Hypergradient,
+    LargeUpdate,
+    Streaming,
+    Training,
+    Update,
+)
 
 ONE_CORE = "-one-core"
 """How the name of a side ends that may use a single core."""
@@ -36,6 +47,7 @@ SIDES: dict[type, dict[str, Callable[[Any], Any]]] = {
     Checkpointing: CHECKPOINTS,
     FirstResult: FIRST_RESULT,
     Hypergradient: HYPERGRADIENTS,
+    Streaming: STREAMING,
 }
 
 
