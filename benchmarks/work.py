@@ -10,7 +10,9 @@ __all__ = [
     "Checkpointing",
     "Compiling",
     "FirstResult",
+    "Hypergradient",
     "LargeUpdate",
+    "Streaming",
     "Training",
     "Update",
     "Work",
@@ -120,6 +122,16 @@ class Checkpointing(NamedTuple):
     training: Training
 
 
+class Hypergradient(NamedTuple):
+    """The validation loss after a training run, differentiated by the learning rate of each of its steps.
+
+    Attributes:
+        training: the run.
+    """
+
+    training: Training
+
+
 class FirstResult(NamedTuple):
     """The training of row 1 with an evaluation after it, as a person meets it.
 
@@ -133,7 +145,17 @@ class FirstResult(NamedTuple):
     little: bool = False
 
 
-Work = Training | Update | LargeUpdate | Compiling | Checking | Checkpointing | FirstResult
+class Streaming(NamedTuple):
+    """Training with batches that are read while it goes on.
+
+    Attributes:
+        training: the network, the data and the epochs, of which the first is not timed.
+    """
+
+    training: Training
+
+
+Work = Training | Update | LargeUpdate | Compiling | Checking | Checkpointing | Hypergradient | FirstResult | Streaming
 
 
 class Case(NamedTuple):
