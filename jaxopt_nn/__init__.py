@@ -8,6 +8,7 @@ stands beside them: a gradient is compared with evidence.
 """
 
 from jaxopt_nn import (
+    augment,
     checking,
     data,
     initializers,
@@ -25,6 +26,7 @@ from jaxopt_nn import (
 )
 
 __all__ = [
+    "augment",
     "checking",
     "data",
     "initializers",

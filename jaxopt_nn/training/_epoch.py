@@ -25,6 +25,7 @@ from jaxopt_nn.optimizers import (
     evaluation_params,
     scale_learning_rate,
 )
+from jaxopt_nn.training._augmentation import augmented
 from jaxopt_nn.training._batches import EpochOrder, count_examples, epoch_order, take_batch
 from jaxopt_nn.training._devices import cast_to_varying, varying_axes
 from jaxopt_nn.training._evaluation import evaluate_model
@@ -205,19 +206,19 @@ def train_epoch(
 def _train_epoch(
     parts: Recipe, run_state: RunState, order_key: Key, epoch: Array, train: Batch, valid: Batch | None
 ) -> tuple[RunState, EpochMetrics]:
-    step = _step_of_epoch(parts, run_state, train)
+    step = _step_of_epoch(parts, run_state, train, epoch)
     state, terms = lax.scan(step, run_state.state, _order(parts, order_key, epoch, train))
     return end_epoch(parts, run_state, EpochPart(state, terms), epoch, valid)
 
 
 def _step_of_epoch(
-    parts: Recipe, run_state: RunState, train: Batch
+    parts: Recipe, run_state: RunState, train: Batch, epoch: Array
 ) -> Callable[[TrainState, EpochOrder], tuple[TrainState, Array]]:
     """The body of an epoch's loop: from the rows of a batch to the next state, and what the step adds to the means."""
     step = make_recipe_step(parts, run_state)
 
     def body(state: TrainState, indices: EpochOrder) -> tuple[TrainState, Array]:
-        batch = take_batch(train, *indices)
+        batch = augmented(parts.augment, take_batch(train, *indices), run_state.state.key, epoch, indices[0])
         weight = jnp.asarray(parts.batch_size, jnp.float32) if batch.weight is None else jnp.sum(batch.weight)
         state, step_metrics = step(state, batch)
         return state, _terms(step_metrics, weight)
@@ -227,8 +228,8 @@ def _step_of_epoch(
 
 def start_epoch(parts: Recipe, run_state: RunState, order_key: Key, train: Batch) -> EpochPart:
     """An epoch of which no step is done."""
-    order = _order(parts, order_key, jnp.int32(0), train)
-    terms = jax.eval_shape(lambda: lax.scan(_step_of_epoch(parts, run_state, train), run_state.state, order)[1])
+    step, order = _step_of_epoch(parts, run_state, train, jnp.int32(0)), _order(parts, order_key, jnp.int32(0), train)
+    terms = jax.eval_shape(lambda: lax.scan(step, run_state.state, order)[1])
     return EpochPart(run_state.state, jnp.zeros(terms.shape, terms.dtype))
 
 
@@ -243,7 +244,7 @@ def train_steps(
     train: Batch,
 ) -> EpochPart:
     """The steps ``first`` to ``first + count`` of an epoch; all of them and :func:`end_epoch` are the epoch."""
-    step, order = _step_of_epoch(parts, run_state, train), _order(parts, order_key, epoch, train)
+    step, order = _step_of_epoch(parts, run_state, train, epoch), _order(parts, order_key, epoch, train)
 
     def body(index: Array, part: EpochPart) -> EpochPart:
         state, terms = step(part.state, jax.tree.map(lambda leaf: leaf[index], order))

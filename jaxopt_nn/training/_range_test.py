@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn._arguments import check_number, check_positive_int
+from jaxopt_nn.training._augmentation import augmented
 from jaxopt_nn.training._batches import EpochOrder, count_examples, count_steps, epoch_order, take_batch
 from jaxopt_nn.training._checks import check_run_arguments
 from jaxopt_nn.training._epoch import RunKeys, init_run_state, make_recipe_step
@@ -102,7 +103,8 @@ def learning_rate_range_test(
 def _losses(recipe: Callable[[Any], Recipe], keys: RunKeys, rates: Array, train: Batch) -> Array:
     parts = build_recipe(recipe, rates[0])
     examples = count_examples(train)
-    epochs = -(-len(rates) // count_steps(examples, parts.batch_size, parts.last_batch))
+    steps_per_epoch = count_steps(examples, parts.batch_size, parts.last_batch)
+    epochs = -(-len(rates) // steps_per_epoch)
 
     def order(epoch: Array) -> EpochOrder:
         key = jax.random.fold_in(keys.order, epoch)
@@ -116,7 +118,9 @@ def _losses(recipe: Callable[[Any], Recipe], keys: RunKeys, rates: Array, train:
     def body(state: TrainState, step: tuple[Array, EpochOrder]) -> tuple[TrainState, Array]:
         rate, indices = step
         # The state of an optimizer does not depend on its rate: each step is of a recipe of its own.
-        state, metrics = make_recipe_step(build_recipe(recipe, rate), start)(state, take_batch(train, *indices))
+        parts, batch = build_recipe(recipe, rate), take_batch(train, *indices)
+        batch = augmented(parts.augment, batch, state.key, state.step // steps_per_epoch, indices[0])
+        state, metrics = make_recipe_step(parts, start)(state, batch)
         return state, jnp.where(metrics["applied"], metrics["data_loss"], jnp.nan)
 
     return lax.scan(body, start.state, (rates, orders))[1]

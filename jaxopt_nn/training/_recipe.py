@@ -10,6 +10,8 @@ import optax
 
 from jaxopt_nn import metrics
 from jaxopt_nn._arguments import check_choice, check_number, check_positive_int, shown
+from jaxopt_nn.augment import Augment
+from jaxopt_nn.augment._batches import check_augment
 from jaxopt_nn.layers import as_layer
 from jaxopt_nn.optimizers import Plateau
 from jaxopt_nn.training._step import check_optimizer
@@ -49,6 +51,8 @@ class Recipe(NamedTuple):
         nonfinite_limit: after so many steps in a row whose loss or gradient is not finite, the run ends; fewer are
             skipped. 1 ends it at the first. May be traced.
         evaluation_batch_size: the most examples that are evaluated at once, to bound the memory. None for 1,024.
+        augment: ``(batch, keys) -> batch``, as in :mod:`jaxopt_nn.augment`: changes each batch of training before the
+            step, and nothing in evaluation. It keeps shape and dtype of the features; targets may become others.
     """
 
     model: Layer | Callable[[Any], Any]
@@ -66,6 +70,7 @@ class Recipe(NamedTuple):
     micro_batches: int = 1
     nonfinite_limit: ArrayLike = 1
     evaluation_batch_size: int | None = None
+    augment: Augment | None = None
 
 
 RecipeFn = Callable[[Any], Recipe]
@@ -124,6 +129,8 @@ def _check_parts(parts: Recipe) -> None:
     if not isinstance(parts.shuffle, (bool, np.bool_)):
         raise TypeError(f"shuffle: expected True or False, got {parts.shuffle!r}")
     check_optimizer("optimizer", parts.optimizer)
+    if parts.augment is not None:
+        check_augment("augment", parts.augment)
     _check_function("loss", parts.loss, "(outputs, targets) -> [N], as losses.mean_squared_error", 2)
     if parts.loss in (metrics.accuracy, metrics.binary_accuracy, metrics.top_k_accuracy):
         raise TypeError(f"loss: expected a loss, got the metric {parts.loss.__name__}, whose gradient is 0")

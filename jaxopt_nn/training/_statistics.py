@@ -7,11 +7,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn._arguments import check_key
+from jaxopt_nn.training._augmentation import augmented
 from jaxopt_nn.training._batches import count_examples, epoch_order, take_batch
 from jaxopt_nn.training._checks import check_data
 from jaxopt_nn.training._evaluation import run_program, variables_of
-from jaxopt_nn.training._recipe import RecipeFn, build_recipe, model_of
-from jaxopt_nn.types import Array, Batch, Key, Layer, Params, PyTree, State
+from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe, model_of
+from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State
 
 __all__ = ["update_batch_statistics"]
 
@@ -21,7 +22,8 @@ def update_batch_statistics(recipe: RecipeFn, hparams: PyTree, trained: Any, tra
 
     An average of weights (:func:`~jaxopt_nn.optimizers.weight_ema`, ``weight_average``, ``schedule_free``) comes with
     statistics of the weights that were trained, and can be useless with them. Here one epoch of batches goes through
-    the model as in training, with dropout, and each running statistic becomes the mean of what the batches say.
+    the model as in training, augmented and with dropout, and each running statistic becomes the mean of what the
+    batches say.
 
     Args:
         recipe, hparams: what it was trained with: the model and the batch size.
@@ -60,13 +62,13 @@ def update_batch_statistics(recipe: RecipeFn, hparams: PyTree, trained: Any, tra
 
     def program(hparams: PyTree, variables: tuple[Params, State], train: Batch, key: Key) -> State:
         parts = build_recipe(recipe, hparams)
-        return _statistics(model_of(parts), batch_size, variables, train, key)
+        return _statistics(parts, batch_size, variables, train, key)
 
     return trained._replace(model_state=run_program(program, hparams, variables, train, key))
 
 
-def _statistics(model: Layer, batch_size: int, variables: tuple[Params, State], train: Batch, key: Key) -> State:
-    params, old = variables
+def _statistics(parts: Recipe, batch_size: int, variables: tuple[Params, State], train: Batch, key: Key) -> State:
+    model, (params, old) = model_of(parts), variables
     order_key, noise_key = jax.random.split(key)
     rows, _ = epoch_order(order_key, count_examples(train), batch_size, "drop", True)
 
@@ -76,6 +78,7 @@ def _statistics(model: Layer, batch_size: int, variables: tuple[Params, State], 
     def body(sums: tuple[State, State], step: tuple[Array, Array]) -> tuple[tuple[State, State], None]:
         index, indices = step
         batch, key = take_batch(train, indices, None), jax.random.fold_in(noise_key, index)
+        batch = augmented(parts.augment, batch, noise_key, 0, indices)
         zeros, ones = jax.tree.map(jnp.zeros_like, old), jax.tree.map(jnp.ones_like, old)
         return jax.tree.map(jnp.add, sums, (after(zeros, batch, key), after(ones, batch, key))), None
 
