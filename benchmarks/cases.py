@@ -35,10 +35,10 @@ CASES = {
         {"ours-run": 0.91},
     ),
     "0-predict": Case(
-        "predict of one row, a call each",
+        "predictions of one row, a call each, by a function made once; traced anew: predict",
         "calls",
         FirstResult("predict"),
-        {"ours-jitted": None, "sklearn": None, "torch": None, "keras-jax": None},
+        {"ours-jitted": None, "ours-traced-anew": None, "sklearn": None, "torch": None, "keras-jax": None},
     ),
     "1": Case(
         "digits MLP 64-64-32-10, batch 32, Adam; ours with history, validation and early stopping",

@@ -119,7 +119,8 @@ def _losses(recipe: Callable[[Any], Recipe], keys: RunKeys, rates: Array, train:
         rate, indices = step
         # The state of an optimizer does not depend on its rate: each step is of a recipe of its own.
         parts, batch = build_recipe(recipe, rate), take_batch(train, *indices)
-        batch = augmented(parts.augment, batch, state.key, state.step // steps_per_epoch, indices[0])
+        if parts.augment is not None:
+            batch = augmented(parts.augment, batch, state.key, state.step // steps_per_epoch, indices[0])
         state, metrics = make_recipe_step(parts, start)(state, batch)
         return state, jnp.where(metrics["applied"], metrics["data_loss"], jnp.nan)
 
