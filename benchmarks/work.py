@@ -26,6 +26,7 @@ class Training(NamedTuple):
         eigen: whether ours is compiled with the matrix products of Eigen in place of YNNPACK's, XLA's default for CPUs.
         validation: whether ours validates after each epoch, and keeps the best weights, within the time that is taken;
             peers never do.
+        augmented: whether ours flips and crops its images at random; peers never do.
     """
 
     dataset: str
@@ -41,6 +42,7 @@ class Training(NamedTuple):
     together: int | None = None
     eigen: bool = False
     validation: bool = True
+    augmented: bool = False
 
 
 class Update(NamedTuple):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxopt_nn._arguments import check_number
+from jaxopt_nn._arguments import check_number, concrete_number
 from jaxopt_nn.augment._batches import Augment, of_features
 from jaxopt_nn.augment._images import (
     between,
@@ -83,6 +83,9 @@ def random_erasing(
     check_probability(probability)
     check_number("min_area", min_area, 0.0, 1.0)
     check_number("max_area", max_area, 0.0, 1.0)
+    least, most = concrete_number(min_area), concrete_number(max_area)
+    if least is not None and most is not None and least > most:
+        raise ValueError(f"min_area: expected at most max_area, {most:g}, got {least:g}")
     check_number("max_aspect", max_aspect, 1.0)
     check_number("value", value)
 

@@ -47,7 +47,10 @@ def check_rgb(image: Any) -> None:
 def check_numbers(name: str, x: Any) -> None:
     """Raises unless ``x`` is an array of floats, or of uint8."""
     if not hasattr(x, "dtype") or not hasattr(x, "shape"):
-        raise TypeError(f"{name}: expected an array, got {shown(x)}; choose one of several with augment.per_example")
+        got = (
+            f"a {type(x).__name__}; choose one array of it with augment.per_example" if jax.tree.leaves(x) else shown(x)
+        )
+        raise TypeError(f"{name}: expected an array, got {got}")
     if not (jnp.issubdtype(x.dtype, jnp.floating) or x.dtype == np.uint8):
         raise TypeError(f"{name}: expected floats or uint8, got {x.dtype}{list(x.shape)}")
 

@@ -42,11 +42,12 @@ def rand_augment(operations: int = 2, magnitude: ArrayLike = 0.3) -> Augment:
     def augment(key: Key, image: Array) -> Array:
         draws, strength = jax.random.uniform(key, (operations, 2)), jnp.asarray(magnitude, jnp.float32)
         branches = _OPERATIONS if image.shape[-1] == 3 else [one for one in _OPERATIONS if one is not _saturation]
-        x = clipped(as_floats(image))
-        for draw in draws:
+
+        def operate(x: Array, draw: Array) -> tuple[Array, None]:
             signed = jnp.where(draw[1] < 0.5, -strength, strength)
-            x = clipped(lax.switch(index_below(draw[0], len(branches)), branches, x, strength, signed))
-        return like(image, x)
+            return clipped(lax.switch(index_below(draw[0], len(branches)), branches, x, strength, signed)), None
+
+        return like(image, lax.scan(operate, clipped(as_floats(image)), draws)[0])
 
     return of_features(check_images, augment)
 

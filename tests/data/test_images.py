@@ -171,13 +171,13 @@ def test_bad_folders(folder, spoil, options, error, match):
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="^folder: expected a folder with a folder for each class, found none"):
+    with pytest.raises(FileNotFoundError, match=r"^folder: expected a folder with a folder for each class, found none"):
         data.load_images(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="^folder: expected a folder for each class in .*, found none"):
+    with pytest.raises(ValueError, match=r"^folder: expected a folder for each class in .*, found none"):
         data.load_images(tmp_path)
-    with pytest.raises(TypeError, match="^folder: expected the path of a folder, got 3"):
+    with pytest.raises(TypeError, match=r"^folder: expected the path of a folder, got 3"):
         data.find_images(3)
-    with pytest.raises(TypeError, match="^images: expected uint8 in an iterable, got float32"):
+    with pytest.raises(TypeError, match=r"^images: expected uint8 in an iterable, got float32"):
         data.fit_channel_scaler([np.zeros((1, 2, 2, 3), np.float32)])
     with pytest.raises(ValueError, match=r"^images: expected \[N, ..., channels\], at least one"):
         data.fit_channel_scaler(np.zeros(3, np.uint8))
