@@ -2,7 +2,17 @@
 
 import numpy as np
 
-from benchmarks.work import Case, Checking, Compiling, FirstResult, LargeUpdate, Training, Update, Work
+from benchmarks.work import (
+    Case,
+    Checking,
+    Checkpointing,
+    Compiling,
+    FirstResult,
+    LargeUpdate,
+    Training,
+    Update,
+    Work,
+)
 
 __all__ = ["ACCELERATOR", "CASES", "quick"]
 
@@ -161,6 +171,18 @@ CASES = {
         {"ours-loop": None, "optax": 1.0, "optax-loop": None, "torch": None},
         roofline=True,
     ),
+    "13-digits": Case(
+        "fit of 1 with a checkpoint after each epoch",
+        "steps",
+        Checkpointing(_DIGITS),
+        {"ours-without": 0.98},
+    ),
+    "13-fashion": Case(
+        "fit of 2 with a checkpoint after each epoch, 5 epochs",
+        "steps",
+        Checkpointing(_FASHION._replace(epochs=5)),
+        {"ours-without": 0.98},
+    ),
 }
 
 ACCELERATOR = {
@@ -221,6 +243,10 @@ def _little(work: Work) -> Work:
         return work._replace(leaves=2, size=1000, updates=2)
     if isinstance(work, Compiling):
         return Compiling({side: f"little-{program}" for side, program in work.programs.items()})
+    if isinstance(work, Checkpointing):
+        little = _little(work.training)
+        assert isinstance(little, Training)
+        return Checkpointing(little)
     if isinstance(work, FirstResult):
         program = "cold" if work.program == "cached" else work.program  # the same process
         return FirstResult(program, little=True)

@@ -4,7 +4,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Case", "Checking", "Compiling", "FirstResult", "LargeUpdate", "Training", "Update", "Work", "load"]
+__all__ = [
+    "Case",
+    "Checking",
+    "Checkpointing",
+    "Compiling",
+    "FirstResult",
+    "LargeUpdate",
+    "Training",
+    "Update",
+    "Work",
+    "load",
+]
 
 
 class Training(NamedTuple):
@@ -97,6 +108,16 @@ class Checking(NamedTuple):
     examples: int
 
 
+class Checkpointing(NamedTuple):
+    """Training driven by ``fit``, with a checkpoint after each epoch.
+
+    Attributes:
+        training: what is trained.
+    """
+
+    training: Training
+
+
 class FirstResult(NamedTuple):
     """The training of row 1 with an evaluation after it, as a person meets it.
 
@@ -110,7 +131,7 @@ class FirstResult(NamedTuple):
     little: bool = False
 
 
-Work = Training | Update | LargeUpdate | Compiling | Checking | FirstResult
+Work = Training | Update | LargeUpdate | Compiling | Checking | Checkpointing | FirstResult
 
 
 class Case(NamedTuple):

@@ -47,10 +47,8 @@ def check_rgb(image: Any) -> None:
 def check_numbers(name: str, x: Any) -> None:
     """Raises unless ``x`` is an array of floats, or of uint8."""
     if not hasattr(x, "dtype") or not hasattr(x, "shape"):
-        got = (
-            f"a {type(x).__name__}; choose one array of it with augment.per_example" if jax.tree.leaves(x) else shown(x)
-        )
-        raise TypeError(f"{name}: expected an array, got {got}")
+        several = f"a {type(x).__name__}; choose one array of it with augment.per_example"
+        raise TypeError(f"{name}: expected an array, got {several if isinstance(x, (dict, list, tuple)) else shown(x)}")
     if not (jnp.issubdtype(x.dtype, jnp.floating) or x.dtype == np.uint8):
         raise TypeError(f"{name}: expected floats or uint8, got {x.dtype}{list(x.shape)}")
 

@@ -29,6 +29,7 @@ from jaxopt_nn.metrics._per_example import (
 )
 from jaxopt_nn.metrics._probabilities import average_precision, calibration_error, log_loss, roc_auc
 from jaxopt_nn.metrics._regression import r2_score
+from jaxopt_nn.metrics._report import classification_report
 
 __all__ = [
     "ClassScores",
@@ -39,6 +40,7 @@ __all__ = [
     "average_precision",
     "binary_accuracy",
     "calibration_error",
+    "classification_report",
     "confusion_matrix",
     "f_beta",
     "log_loss",

@@ -14,7 +14,7 @@ from jaxopt_nn.training._programs import is_traced_any
 from jaxopt_nn.trees import check_same_structure
 from jaxopt_nn.types import Array, Batch, Key, PyTree, State
 
-__all__ = ["accumulate"]
+__all__ = ["accumulate", "split_batch"]
 
 GradientFn = Callable[..., tuple[tuple[Array, tuple[State, dict[str, Array]]], PyTree]]
 """``(params, model_state, batch, key) -> ((loss, (model_state, metrics)), gradient)``."""
@@ -33,7 +33,7 @@ def accumulate(gradient_fn: GradientFn, micro_batches: int) -> GradientFn:
         return gradient_fn
 
     def accumulated(params: PyTree, model_state: State, batch: Batch, key: Key) -> Any:
-        parts, weights = _split_batch(batch, micro_batches)
+        parts, weights = split_batch(batch, micro_batches)
         total = jnp.sum(weights)
         shares = jnp.where(total == 0, 1 / micro_batches, weights / jnp.where(total == 0, 1.0, total))
 
@@ -69,7 +69,7 @@ def _scan(body: Callable[..., Any], carry: PyTree, inputs: PyTree) -> tuple[PyTr
     return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
 
-def _split_batch(batch: Batch, count: int) -> tuple[Batch, Array]:
+def split_batch(batch: Batch, count: int) -> tuple[Batch, Array]:
     """The parts as a batch of arrays ``[count, size, ...]``, and their weights ``[count]``."""
     examples = count_examples(batch)
     if count > examples:

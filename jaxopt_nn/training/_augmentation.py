@@ -10,18 +10,19 @@ from jax.core import Tracer
 from jaxopt_nn._arguments import shown
 from jaxopt_nn.augment import Augment
 from jaxopt_nn.augment._batches import example_keys
-from jaxopt_nn.training._batches import count_examples
+from jaxopt_nn.training._batches import EpochOrder, count_examples, take_batch
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Array, Batch, Key
 
-__all__ = ["augmented", "check_augmentation"]
+__all__ = ["check_augmentation", "training_batch"]
 
 
-def augmented(augment: Augment | None, batch: Batch, noise_key: Key, epoch: Array | int, rows: Array) -> Batch:
-    """The batch of the examples ``rows [N]``, augmented; None leaves it as it is, and is not in the program."""
-    if augment is None:
-        return batch
-    return _checked(augment, batch, example_keys(noise_key, epoch, rows))
+def training_batch(
+    augment: Augment | None, train: Batch, order: EpochOrder, noise_key: Key, epoch: Array | int
+) -> Batch:
+    """The batch of these rows, augmented; an augmentation of None is not in the program."""
+    batch, rows = take_batch(train, *order), order[0]
+    return batch if augment is None else _checked(augment, batch, example_keys(noise_key, epoch, rows))
 
 
 def check_augmentation(augment: Augment | None, batch: Batch) -> None:

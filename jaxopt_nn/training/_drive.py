@@ -43,6 +43,7 @@ __all__ = [
     "program_checksum",
     "start_run",
     "steps_per_epoch",
+    "with_missing",
 ]
 
 History = dict[str, NDArray[Any]]
@@ -126,7 +127,7 @@ def by_epochs(
         return lax.scan(body, run_state, jnp.arange(at_most))
 
     program, (_, metrics) = compiled(run_epochs, run.hparams, run_state, order, 0, 1, run.train, run.valid)
-    metrics = {name: jax.ShapeDtypeStruct((), shape.dtype) for name, shape in metrics.items()}
+    metrics = {name: jax.ShapeDtypeStruct(shape.shape[1:], shape.dtype) for name, shape in metrics.items()}
 
     def positions(position: Position, ahead: Ahead) -> Generator[Position]:
         count = 1
@@ -177,7 +178,8 @@ def by_steps(
         while _goes_on(run, position):
             epoch, part = position.epochs, position.part
             if part is None:
-                part = EpochPart(position.run_state.state, as_arrays(np.zeros(shapes.terms.shape, shapes.terms.dtype)))
+                blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes._replace(state=None))
+                part = as_arrays(blank)._replace(state=position.run_state.state)
             while (first := position.steps) < total:
                 count = max(1, min(count, total - first, ahead(position)[1]))
                 started = time.perf_counter()
@@ -217,6 +219,21 @@ def program_checksum(run: Run, order: Key, run_state: RunState) -> str:
 
 def _goes_on(run: Run, position: Position) -> bool:
     return position.epochs < run.epochs and int(position.run_state.status) == Status.COMPLETED
+
+
+def with_missing(history: History, metrics: Mapping[str, Any], epochs: int) -> History:
+    """The history with all entries that the run will have, NaN for the epochs before.
+
+    Raises:
+        ValueError: an entry has another shape than it had in the checkpoint that the history comes from.
+    """
+    history = dict(history)
+    for name, shape in metrics.items():
+        values = history.setdefault(name, np.full((epochs, *shape.shape), np.nan, shape.dtype))
+        if values.shape[1:] != shape.shape:
+            before, now = list(values.shape[1:]), list(shape.shape)
+            raise ValueError(f"record: expected {name!r} to be {before}, as in the checkpoint of this run, got {now}")
+    return history
 
 
 def _recorded(history: History, first: int, count: int, rows: History) -> History:

@@ -17,7 +17,7 @@ from jax import lax
 
 from jaxopt_nn import losses
 from jaxopt_nn._ops import any_over_vmapped_axis
-from jaxopt_nn.layers import total_activity_penalty
+from jaxopt_nn.layers import apply_with_outputs, total_activity_penalty
 from jaxopt_nn.optimizers import (
     LearningRateState,
     PlateauState,
@@ -25,16 +25,29 @@ from jaxopt_nn.optimizers import (
     evaluation_params,
     scale_learning_rate,
 )
-from jaxopt_nn.training._augmentation import augmented
-from jaxopt_nn.training._batches import EpochOrder, count_examples, epoch_order, take_batch
+from jaxopt_nn.training._augmentation import training_batch
+from jaxopt_nn.training._batches import EpochOrder, count_examples, epoch_order
 from jaxopt_nn.training._devices import cast_to_varying, varying_axes
 from jaxopt_nn.training._evaluation import evaluate_model
 from jaxopt_nn.training._recipe import Recipe, losses_of, model_of, penalty_of
+from jaxopt_nn.training._records import (
+    EpochEnd,
+    Recorded,
+    epoch_values,
+    finished,
+    layer_values,
+    layer_vectors,
+    nothing_recorded,
+    records_of,
+    step_values,
+    with_layers,
+    with_step,
+)
 from jaxopt_nn.training._status import Status
-from jaxopt_nn.training._step import Step, init_state, make_step
+from jaxopt_nn.training._step import Observer, Step, init_state, make_observed_step
 from jaxopt_nn.training._stopping import Best, init_best, update_best
 from jaxopt_nn.trees import check_same_structure
-from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State, TrainState
+from jaxopt_nn.types import Array, Batch, Key, LossFn, Params, PyTree, State, TrainState
 
 __all__ = [
     "EpochMetrics",
@@ -45,6 +58,8 @@ __all__ = [
     "end_epoch",
     "init_run_state",
     "make_recipe_step",
+    "recipe_loss",
+    "recipe_optimizer",
     "start_epoch",
     "train_epoch",
     "train_steps",
@@ -52,7 +67,7 @@ __all__ = [
 ]
 
 EpochMetrics = dict[str, Array]
-"""One row of the history: name to scalar; NaN where the epoch was not run."""
+"""One row of the history: name to scalar, of records to array; NaN where the epoch was not run."""
 
 
 _MEANS = {"train_loss": "data_loss", "gradient_norm": "gradient_norm", "penalty": "penalty"}
@@ -99,10 +114,12 @@ class EpochPart(NamedTuple):
     Attributes:
         state: the training state after it.
         terms: ``[steps, 2, means]``, what each step adds to the epoch's means; of steps to come it is not read.
+        recorded: what the recipe's records of steps and layers have so far; None if it has none.
     """
 
     state: TrainState
     terms: Array
+    recorded: dict[str, Recorded] | None = None
 
 
 def weights_of(init_from: Any) -> PyTree:
@@ -157,7 +174,7 @@ def init_run_state(
         if start.model_state is not None:
             check_same_structure("init_from.model_state", model_state, start.model_state)
             model_state = start.model_state
-    state = init_state(params, parts.optimizer, keys.noise, model_state)
+    state = init_state(params, parts.optimizer, keys.noise, model_state, parts.loss_scale)
     if isinstance(start, TrainState):
         start = start if start.notfinite is not None else start._replace(notfinite=state.notfinite)
         check_same_structure("init_from", state, start)
@@ -206,31 +223,96 @@ def train_epoch(
 def _train_epoch(
     parts: Recipe, run_state: RunState, order_key: Key, epoch: Array, train: Batch, valid: Batch | None
 ) -> tuple[RunState, EpochMetrics]:
-    step = _step_of_epoch(parts, run_state, train, epoch)
-    state, terms = lax.scan(step, run_state.state, _order(parts, order_key, epoch, train))
-    return end_epoch(parts, run_state, EpochPart(state, terms), epoch, valid)
+    step, order = _step_of_epoch(parts, run_state, train, epoch), _order(parts, order_key, epoch, train)
+    recorded = _nothing_recorded(parts, run_state, order, train)
+    index = None if recorded is None else jnp.arange(len(order[0]))
+    (state, recorded), terms = lax.scan(step, (run_state.state, recorded), (order, index))
+    return end_epoch(parts, run_state, EpochPart(state, terms, recorded), epoch, valid)
+
+
+Progress = tuple[TrainState, dict[str, Recorded] | None]
 
 
 def _step_of_epoch(
     parts: Recipe, run_state: RunState, train: Batch, epoch: Array
-) -> Callable[[TrainState, EpochOrder], tuple[TrainState, Array]]:
-    """The body of an epoch's loop: from the rows of a batch to the next state, and what the step adds to the means."""
-    step = make_recipe_step(parts, run_state)
+) -> Callable[[Progress, tuple[EpochOrder, Array | None]], tuple[Progress, Array]]:
+    """The body of an epoch's loop: from the rows of a batch to the next state, and what the step adds to the means.
 
-    def body(state: TrainState, indices: EpochOrder) -> tuple[TrainState, Array]:
-        batch = augmented(parts.augment, take_batch(train, *indices), run_state.state.key, epoch, indices[0])
+    It gets the place of the step in its epoch too, if the recipe has records of steps.
+    """
+    plain = make_recipe_step(parts, run_state)
+
+    def body(progress: Progress, inputs: tuple[EpochOrder, Array | None]) -> tuple[Progress, Array]:
+        (state, recorded), (indices, index) = progress, inputs
+        batch = training_batch(parts.augment, train, indices, run_state.state.key, epoch)
         weight = jnp.asarray(parts.batch_size, jnp.float32) if batch.weight is None else jnp.sum(batch.weight)
-        state, step_metrics = step(state, batch)
-        return state, _terms(step_metrics, weight)
+        if recorded is None or index is None:
+            state, step_metrics = plain(state, batch)
+        else:
+            state, step_metrics, recorded = _recorded_step(parts, run_state, recorded, index)(state, batch)
+        return (state, recorded), _terms(step_metrics, weight)
 
     return body
 
 
+def _recorded_step(
+    parts: Recipe, run_state: RunState, recorded: dict[str, Recorded], index: Array
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array], dict[str, Recorded]]]:
+    """The step of a recipe with records, and what these have after it."""
+    of_steps, of_layers = records_of(parts.record, "step"), records_of(parts.record, "layer")
+    before = {name: recorded[name] for name in of_steps}
+    observer = Observer(lambda end: with_step(of_steps, before, index, end), before)
+    inner = _observed_step(parts, run_state, index, observer)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array], dict[str, Recorded]]:
+        state, metrics, after = inner(state, batch)
+        own = {name: recorded[name] for name in of_layers}
+        rows = {name: metrics[f"{_RECORD}{name}"] for name in of_layers}
+        taken = jax.tree.map(lambda row: jnp.where(metrics["applied"], row, jnp.nan), rows)
+        return state, metrics, {**after, **with_layers(of_layers, own, index, taken)}
+
+    return step
+
+
+_RECORD = "record/"
+"""In front of the names of records among the metrics of a step."""
+
+
+def _nothing_recorded(
+    parts: Recipe, run_state: RunState, order: EpochOrder, train: Batch
+) -> dict[str, Recorded] | None:
+    """What the recipe's records of steps and layers have before the first step; None if there are none."""
+    record = records_of(parts.record, "step", "layer")
+    if not record:
+        return None
+    of_steps, of_layers = records_of(parts.record, "step"), records_of(parts.record, "layer")
+    state = run_state.state
+
+    def values() -> dict[str, PyTree]:
+        first = jax.tree.map(lambda leaf: leaf[0], order)
+        batch = training_batch(parts.augment, train, first, state.key, 0)
+        observer = Observer(lambda end: step_values(of_steps, end), None)
+        plain = parts._replace(record={}, nonfinite_limit=None)
+        of_step = _observed_step(plain, run_state, None, observer)(state, batch)[2]
+        part = jax.tree.map(lambda leaf: leaf[: -(-leaf.shape[0] // parts.micro_batches)], batch)
+        outputs = apply_with_outputs(
+            model_of(parts), state.params, state.model_state, part.x, train=True, key=state.key, weight=part.weight
+        )[2]
+        return {**of_step, **layer_values(of_layers, model_of(parts), outputs, part.weight)}
+
+    steps = order[0].shape[0]
+    started = nothing_recorded(record, jax.eval_shape(values), state.params, steps)
+    return cast_to_varying(started, varying_axes((state, train.x)))
+
+
 def start_epoch(parts: Recipe, run_state: RunState, order_key: Key, train: Batch) -> EpochPart:
     """An epoch of which no step is done."""
-    step, order = _step_of_epoch(parts, run_state, train, jnp.int32(0)), _order(parts, order_key, jnp.int32(0), train)
-    terms = jax.eval_shape(lambda: lax.scan(step, run_state.state, order)[1])
-    return EpochPart(run_state.state, jnp.zeros(terms.shape, terms.dtype))
+    order = _order(parts, order_key, jnp.int32(0), train)
+    recorded = _nothing_recorded(parts, run_state, order, train)
+    index = None if recorded is None else jnp.arange(len(order[0]))
+    step = _step_of_epoch(parts, run_state, train, jnp.int32(0))
+    terms = jax.eval_shape(lambda: lax.scan(step, (run_state.state, recorded), (order, index))[1])
+    return EpochPart(run_state.state, jnp.zeros(terms.shape, terms.dtype), recorded)
 
 
 def train_steps(
@@ -245,10 +327,14 @@ def train_steps(
 ) -> EpochPart:
     """The steps ``first`` to ``first + count`` of an epoch; all of them and :func:`end_epoch` are the epoch."""
     step, order = _step_of_epoch(parts, run_state, train, epoch), _order(parts, order_key, epoch, train)
+    if part.recorded is not None:
+        new = _nothing_recorded(parts, run_state, order, train)
+        part = part._replace(recorded=jax.tree.map(lambda *pair: jnp.where(first == 0, *pair), new, part.recorded))
 
     def body(index: Array, part: EpochPart) -> EpochPart:
-        state, terms = step(part.state, jax.tree.map(lambda leaf: leaf[index], order))
-        return EpochPart(state, part.terms.at[index].set(terms))
+        indices = jax.tree.map(lambda leaf: leaf[index], order)
+        (state, recorded), terms = step((part.state, part.recorded), (indices, index))
+        return EpochPart(state, part.terms.at[index].set(terms), recorded)
 
     return lax.fori_loop(first, first + count, body, part)
 
@@ -272,6 +358,8 @@ def end_epoch(
     if valid is not None:
         values = evaluate_model(parts, eval_params, state.model_state, valid)
         metrics |= {f"valid_{name}": value for name, value in values.items()}
+    if parts.record:
+        metrics |= _record_entries(parts, part, epoch, metrics, state)
 
     status, best, plateau = run_state.status, run_state.best, run_state.plateau
     if best is not None and parts.early_stopping is not None:
@@ -291,27 +379,72 @@ def end_epoch(
     return RunState(state, best, plateau, status, first_bad_step, run_state.epochs + 1), metrics
 
 
+def _record_entries(
+    parts: Recipe, part: EpochPart, epoch: Array, metrics: EpochMetrics, state: TrainState
+) -> EpochMetrics:
+    """What the records add to the history; those of the epoch see all entries of the others."""
+    entries = {} if part.recorded is None else finished(parts.record, part.recorded)
+    everything = metrics | entries
+    scalars: dict[str, Any] = {name: value for name, value in everything.items() if value.ndim == 0}
+    arrays = {name: value for name, value in everything.items() if value.ndim}
+    of_epoch = epoch_values(parts.record, EpochEnd(epoch, scalars, state, arrays))
+    for names, others in ((entries.keys(), metrics.keys()), (of_epoch.keys(), everything.keys())):
+        if twice := sorted(names & others):
+            raise ValueError(f"record: expected names that the history does not have, got {twice}")
+    return entries | of_epoch
+
+
 def make_recipe_step(parts: Recipe, run_state: RunState) -> Step:
-    """The step of a recipe."""
+    """The step of a recipe, without its records."""
+    step = _observed_step(parts._replace(record={}), run_state, None, None)
+    return lambda state, batch: step(state, batch)[:2]
+
+
+def _observed_step(
+    parts: Recipe, run_state: RunState, index: Array | None, observer: Observer | None
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array], PyTree]]:
+    """The step of a recipe, with an observer; records of layers are among its metrics."""
+    return make_observed_step(
+        recipe_loss(parts, index),
+        recipe_optimizer(parts, run_state),
+        parts.micro_batches,
+        parts.nonfinite_limit,
+        parts.loss_scale,
+        observer,
+    )
+
+
+def recipe_loss(parts: Recipe, index: Array | None = None) -> LossFn:
+    """What a step of a recipe differentiates: the mean loss of a batch and the penalties."""
+    of_layers = records_of(parts.record, "layer")
 
     def loss_fn(
         params: Params, model_state: State, batch: Batch, key: Key
     ) -> tuple[Array, tuple[State, dict[str, Array]]]:
-        outputs, model_state = model_of(parts).apply(
-            params, model_state, batch.x, train=True, key=key, weight=batch.weight
-        )
+        model, options = model_of(parts), {"train": True, "key": key, "weight": batch.weight}
+        rows: dict[str, Array] = {}
+        if of_layers and index is not None:
+            outputs, model_state, by_path = apply_with_outputs(model, params, model_state, batch.x, **options)
+            vectors = layer_vectors(of_layers, model, by_path, batch.weight, index)
+            rows = {f"{_RECORD}{name}": row for name, row in vectors.items()}
+        else:
+            outputs, model_state = model.apply(params, model_state, batch.x, **options)
         data_loss = losses.weighted_mean(losses_of(parts, outputs, batch.y, count_examples(batch)), batch.weight)
         both = (penalty_of(parts, params), total_activity_penalty(model_state))
         penalties = [penalty for penalty in both if penalty is not None]
         if not penalties:
-            return data_loss, (model_state, {"data_loss": data_loss})
+            return data_loss, (model_state, {**rows, "data_loss": data_loss})
         penalty = sum(penalties[1:], penalties[0])
-        return data_loss + penalty, (model_state, {"data_loss": data_loss, "penalty": penalty})
+        return data_loss + penalty, (model_state, {**rows, "data_loss": data_loss, "penalty": penalty})
 
-    optimizer = parts.optimizer
+    return loss_fn
+
+
+def recipe_optimizer(parts: Recipe, run_state: RunState) -> optax.GradientTransformation:
+    """The optimizer of a recipe; one that records no learning rate is scaled by the plateau."""
     if run_state.plateau is not None and not _scales_itself(run_state.state.opt_state):
-        optimizer = _scaled(optimizer, _outer_scale(run_state))
-    return make_step(loss_fn, optimizer, micro_batches=parts.micro_batches, nonfinite_limit=parts.nonfinite_limit)
+        return _scaled(parts.optimizer, _outer_scale(run_state))
+    return parts.optimizer
 
 
 def _scales_itself(opt_state: PyTree) -> bool:

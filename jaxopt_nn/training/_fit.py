@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -23,33 +23,21 @@ from jaxopt_nn.training._drive import (
     program_checksum,
     start_run,
     steps_per_epoch,
+    with_missing,
 )
 from jaxopt_nn.training._epoch import RunKeys, RunState, weights_of
 from jaxopt_nn.training._folders import encode, fingerprints
 from jaxopt_nn.training._programs import as_arrays, compiled, is_traced_any, static_unless_number
 from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe
+from jaxopt_nn.training._records import EpochEnd
 from jaxopt_nn.training._run import RunResult, check_run_key, finish
 from jaxopt_nn.training._save import features_of, key_type, versions
 from jaxopt_nn.training._signals import deferred_signals
 from jaxopt_nn.training._status import Status
 from jaxopt_nn.trees import named_leaves
-from jaxopt_nn.types import Batch, Key, PyTree, Static, TrainState
+from jaxopt_nn.types import Batch, Key, PyTree, Static
 
 __all__ = ["EpochEnd", "fit"]
-
-
-class EpochEnd(NamedTuple):
-    """What a callback of :func:`fit` is given after each epoch.
-
-    Attributes:
-        epoch: its index, from 0.
-        metrics: its row of the history, as Python floats.
-        state: the training state after it.
-    """
-
-    epoch: int
-    metrics: dict[str, float]
-    state: TrainState
 
 
 Callback = Callable[[EpochEnd], Any]
@@ -139,10 +127,10 @@ def fit(
         else:
             metrics, positions = by_epochs(run, order, run_state, min(epochs_per_call, parts.epochs))
         if store is not None:
-            store.check_monitor(sorted(metrics))
-        if position is None:
-            blank = {name: np.full(parts.epochs, np.nan, shape.dtype) for name, shape in metrics.items()}
-            position = Position(order, run_state, blank)
+            store.check_monitor(sorted(name for name, shape in metrics.items() if not shape.shape))
+        history = {} if position is None else position.history
+        history = with_missing(history, metrics, parts.epochs)
+        position = Position(order, run_state, history) if position is None else position._replace(history=history)
         with (
             _open_progress_bar(progress_bar, position.epochs, run.epochs, count_examples(train)) as show,
             _signals(store) as signals,
@@ -154,9 +142,10 @@ def fit(
                     if store is not None:
                         store.save_if_due(before, after)
                     for epoch in range(before.epochs, after.epochs):
-                        row = {name: float(values[epoch]) for name, values in after.history.items()}
+                        row = {name: float(values[epoch]) for name, values in after.history.items() if values.ndim == 1}
+                        arrays = {name: values[epoch] for name, values in after.history.items() if values.ndim > 1}
                         show(row)
-                        end = EpochEnd(epoch, row, after.run_state.state)
+                        end = EpochEnd(epoch, row, after.run_state.state, arrays)
                         interrupted |= any([_asks_to_stop(callback, end) for callback in callbacks])
                     interrupted |= bool(signals)
                     if interrupted:
@@ -168,7 +157,7 @@ def fit(
                 raise
             finally:
                 if store is not None:
-                    store.save(position)
+                    store.finish(position)
             return _result(position, interrupted=interrupted)
 
 

@@ -14,6 +14,8 @@ from jaxopt_nn.augment import Augment
 from jaxopt_nn.augment._batches import check_augment
 from jaxopt_nn.layers import as_layer
 from jaxopt_nn.optimizers import Plateau
+from jaxopt_nn.training._loss_scale import DynamicLossScale, check_loss_scale
+from jaxopt_nn.training._records import Record, check_record
 from jaxopt_nn.training._step import check_optimizer
 from jaxopt_nn.training._stopping import EarlyStopping, infer_mode, resolve_mode
 from jaxopt_nn.trees import takes
@@ -53,6 +55,10 @@ class Recipe(NamedTuple):
         evaluation_batch_size: the most examples that are evaluated at once, to bound the memory. None for 1,024.
         augment: ``(batch, keys) -> batch``, as in :mod:`jaxopt_nn.augment`: changes each batch of training before the
             step, and nothing in evaluation. It keeps shape and dtype of the features; targets may become others.
+        loss_scale: for a model that computes in float16: a number, which may be traced, or a
+            :class:`DynamicLossScale`, as in :func:`make_step`. None does not scale.
+        record: name to :class:`Record`, or to a function of an :class:`EpochEnd`: what else the history keeps. What
+            :mod:`jaxopt_nn.monitor` makes are such records.
     """
 
     model: Layer | Callable[[Any], Any]
@@ -71,6 +77,8 @@ class Recipe(NamedTuple):
     nonfinite_limit: ArrayLike = 1
     evaluation_batch_size: int | None = None
     augment: Augment | None = None
+    loss_scale: ArrayLike | DynamicLossScale | None = None
+    record: Mapping[str, Record | Callable[..., Any]] = {}
 
 
 RecipeFn = Callable[[Any], Recipe]
@@ -125,6 +133,7 @@ def _check_parts(parts: Recipe) -> None:
     if parts.evaluation_batch_size is not None:
         check_positive_int("evaluation_batch_size", parts.evaluation_batch_size)
     check_number("nonfinite_limit", parts.nonfinite_limit, 1, whole=True)
+    check_loss_scale(parts.loss_scale)
     check_choice("last_batch", parts.last_batch, "pad", "drop")
     if not isinstance(parts.shuffle, (bool, np.bool_)):
         raise TypeError(f"shuffle: expected True or False, got {parts.shuffle!r}")
@@ -147,6 +156,7 @@ def _check_parts(parts: Recipe) -> None:
     if "loss" in parts.metrics:
         raise ValueError("metrics: expected another name than 'loss', which is the recipe's loss")
     _check_monitors(parts)
+    check_record(parts.record)
     model_of(parts)
 
 

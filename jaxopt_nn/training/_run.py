@@ -10,6 +10,7 @@ from jax import lax
 from jaxopt_nn._arguments import check_key
 from jaxopt_nn.optimizers import evaluation_params
 from jaxopt_nn.training._checks import check_run_arguments
+from jaxopt_nn.training._describe import describe
 from jaxopt_nn.training._devices import varying_axes
 from jaxopt_nn.training._epoch import EpochMetrics, RunKeys, RunState, init_run_state, train_epoch, weights_of
 from jaxopt_nn.training._programs import compiled, is_traced_any, static_unless_number
@@ -56,6 +57,14 @@ class RunResult(NamedTuple):
     first_bad_step: Array
     skipped_steps: Array
     state: TrainState
+
+    def __repr__(self) -> str:
+        """How the run ended; the numbers are in the fields."""
+        run = (self.status, self.epochs, self.best_epoch, self.first_bad_step, self.skipped_steps, self.history)
+        text = describe(*run)
+        if text is None:  # a tree of something else, such as shapes
+            return f"RunResult({', '.join(f'{name}={value!r}' for name, value in self._asdict().items())})"
+        return f"<RunResult: {text}>"
 
 
 def make_run(recipe: RecipeFn) -> Run:
