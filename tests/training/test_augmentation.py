@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_nn import augment, layers, losses, metrics, optimizers, training
+from jaxopt_nn import augment, layers, losses, metrics, optimizers, sweeps, training
 from jaxopt_nn.augment._batches import example_keys
 from jaxopt_nn.types import Batch
 
@@ -134,18 +134,18 @@ def test_mixed_targets_train_a_classifier():
             optimizer=optimizers.adam(0.03),
             batch_size=24,
             epochs=20,
-            micro_batches=2,
-            augment=augment.chain(augment.cutmix(num_classes=2), augment.mixup(alpha, num_classes=2)),
+            augment=augment.mixup(alpha, num_classes=2),
         )
 
     result = training.make_run(recipe)(KEYS, 0.5, data, data)
     assert result.history["valid_accuracy"][-1] > 0.9 and training.Status(int(result.status)).name == "COMPLETED"
 
 
-def test_range_test_and_statistics_are_augmented():
-    def shifted(batch, keys):
-        return batch._replace(x=batch.x + 5.0)
+def shifted(batch, keys):
+    return batch._replace(x=batch.x + 5.0)
 
+
+def test_range_test_and_statistics_are_augmented():
     model = layers.serial(layers.batch_norm(), layers.dense(1))
     result = training.make_run(recipe_of(None, model=model))(KEYS, None, TRAIN)
     after = training.update_batch_statistics(
@@ -155,6 +155,17 @@ def test_range_test_and_statistics_are_augmented():
     test = training.learning_rate_range_test(recipe_of(shifted), TRAIN, key=KEYS, high=1e-4, low=1e-5, steps=2)
     plain = training.learning_rate_range_test(recipe_of(None), TRAIN, key=KEYS, high=1e-4, low=1e-5, steps=2)
     assert not np.allclose(test.loss, plain.loss)
+
+
+@pytest.mark.slow
+def test_replay_and_hypergradients_see_the_same_examples():
+    recipe = recipe_of(augment.random_noise(1.0), optimizer=optimizers.sgd(0.01), batch_size=5)
+    result = training.make_run(recipe)(KEYS, None, TRAIN, TRAIN)
+    again = training.replay(recipe, None, result, TRAIN, TRAIN, key=KEYS, steps=2)
+    assert again.exact
+    np.testing.assert_allclose(again.loss.mean(), result.history["train_loss"][-1], rtol=1e-6)
+    loss = sweeps.validation_loss(recipe, None, TRAIN, TRAIN, key=KEYS)
+    np.testing.assert_allclose(loss, result.history["valid_loss"][-1], rtol=1e-6)
 
 
 LABELS = TRAIN._replace(y=jnp.arange(N) % 3)
