@@ -91,13 +91,13 @@ def pad_and_crop(image: Array, top: ArrayLike, left: ArrayLike, padding: int, *,
     return lax.dynamic_slice(padded, start, (height, width, channels))
 
 
-def affine(image: Array, matrix: ArrayLike, offset: ArrayLike = (0.0, 0.0), *, mode: str = "constant") -> Array:
+def affine(image: Array, matrix: ArrayLike, offset: ArrayLike | None = None, *, mode: str = "constant") -> Array:
     """An affine map of positions, with bilinear interpolation: ``y[p] = x[A·(p - c) + c + b]``, c the image's centre.
 
     Args:
         image: ``[height, width, channels]``.
         matrix: A ``[2, 2]``, from positions (row, column) in the result to positions in the image; may be traced.
-        offset: b ``[2]``, in pixels; may be traced.
+        offset: b ``[2]``, in pixels, which may be traced; None for 0.
         mode: what is outside of the image, as in :func:`pad_and_crop`.
 
     Raises:
@@ -111,7 +111,10 @@ def affine(image: Array, matrix: ArrayLike, offset: ArrayLike = (0.0, 0.0), *, m
     check_choice("mode", mode, *_MODES)
     height, width, _ = image.shape
     rows, columns = jnp.meshgrid(_centred(height), _centred(width), indexing="ij")
-    a, b = jnp.asarray(matrix, rows.dtype), jnp.asarray(offset, rows.dtype)
+    a = jnp.asarray(matrix, rows.dtype)
+    b = jnp.zeros(2, rows.dtype) if offset is None else jnp.asarray(offset, rows.dtype)
+    if a.shape != (2, 2) or b.shape != (2,):
+        raise ValueError(f"matrix, offset: expected the shapes [2, 2] and [2], got {list(a.shape)} and {list(b.shape)}")
     return _sample(
         image,
         a[0, 0] * rows + a[0, 1] * columns + (height - 1) / 2 + b[0],
@@ -187,7 +190,8 @@ def crop_and_resize(image: Array, top: ArrayLike, left: ArrayLike, height: Array
         return start + jnp.clip(inside, 0, jnp.maximum(length - 1, 0))
 
     rows, columns = positions(top, height, image.shape[0]), positions(left, width, image.shape[1])
-    return _sample(image, *jnp.meshgrid(rows, columns, indexing="ij"), "edge")
+    rows, columns = jnp.meshgrid(rows, columns, indexing="ij")
+    return _sample(image, rows, columns, "edge")
 
 
 def random_flip_left_right(probability: ArrayLike = 0.5) -> Augment:

@@ -298,6 +298,6 @@ def _read(path: str, form: _Form) -> NDArray[np.uint8]:
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"{path}: expected 8 bits a channel, got an image of Pillow's mode {image.mode}")
         image = image.convert("L" if form.channels == 1 else "RGB")
-        if form.size is not None and image.size != form.size[::-1]:
-            image = ImageOps.fit(image, form.size[::-1], pillow.Resampling.BILINEAR)
+        if form.size is not None and (image.height, image.width) != form.size:
+            image = ImageOps.fit(image, (form.size[1], form.size[0]), pillow.Resampling.BILINEAR)
         return np.asarray(image, np.uint8).reshape(image.height, image.width, form.channels)
