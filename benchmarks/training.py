@@ -27,7 +27,7 @@ def ours(case: Training) -> Round:
     import jax
     import jax.numpy as jnp
 
-    from jaxopt_nn import augment, losses, metrics, optimizers, training
+    from jaxopt_nn import augment, losses, metrics, monitor, optimizers, training
     from jaxopt_nn.types import Batch
 
     flip_and_crop = augment.chain(augment.random_flip_left_right(), augment.random_crop(2))
@@ -47,6 +47,7 @@ def ours(case: Training) -> Round:
             last_batch="drop",
             early_stopping=training.EarlyStopping(patience=case.epochs) if case.validation else None,
             augment=flip_and_crop if case.augmented else None,
+            record=monitor.watch(every=case.watch) if case.watch else {},
         )
 
     run, keys = training.make_run(recipe), training.RunKeys(*jax.random.split(jax.random.key(0), 3))
@@ -134,7 +135,8 @@ def model_of(case: Training, **conv: Any) -> Any:
         )  # fmt: skip
     hidden: list[Any] = []
     for width in case.widths[1:-1]:
-        hidden += [dense(width), jax.nn.relu] + ([layers.dropout(case.drop_rate)] if case.drop_rate else [])
+        hidden += [dense(width), *([layers.batch_norm()] if case.batch_norm else []), jax.nn.relu]
+        hidden += [layers.dropout(case.drop_rate)] if case.drop_rate else []
     return layers.serial(*hidden, dense(case.widths[-1]))
 
 
@@ -189,6 +191,8 @@ OURS: dict[str, Callable[[Training], Round]] = {
     "ours-stepwise": ours_stepwise,
     "ours-without": lambda case: ours(case._replace(drop_rate=0.0)),
     "ours-unaugmented": lambda case: ours(case._replace(augmented=False)),
+    "ours-unwatched": lambda case: ours(case._replace(watch=0)),
+    "ours-watched-10": lambda case: ours(case._replace(watch=10)),
     "ours-validation": lambda case: ours(case._replace(validation=True)),
 }
 

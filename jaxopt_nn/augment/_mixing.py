@@ -108,10 +108,11 @@ def _shares(keys: Key, alpha: ArrayLike) -> Array:
 
 
 def _has_partner(batch: Batch) -> Array:
-    """Whether the next example counts."""
+    """Whether the next example counts, in all of its outputs if each has a weight."""
+    examples = len(jax.tree.leaves(batch.x)[0])
     if batch.weight is None:
-        return jnp.ones(len(jax.tree.leaves(batch.x)[0]), bool)
-    return jnp.roll(batch.weight, -1) > 0
+        return jnp.ones(examples, bool)
+    return jnp.roll(jnp.all(batch.weight.reshape(examples, -1) > 0, 1), -1)
 
 
 def _box(key: Key, share: Array, shape: tuple[int, ...]) -> Array:

@@ -25,7 +25,9 @@ from jaxopt_nn.data._scaling import (
     transform,
 )
 from jaxopt_nn.data._splitting import kfold, split
+from jaxopt_nn.data._streams import Stream, stream, stream_blocks
 from jaxopt_nn.data._tables import CsvData, load_csv
+from jaxopt_nn.data._targets import mask_missing
 
 __all__ = [
     "CsvData",
@@ -33,6 +35,7 @@ __all__ = [
     "ImageData",
     "ImageFiles",
     "Scaler",
+    "Stream",
     "check_batch",
     "class_weights",
     "find_images",
@@ -54,8 +57,11 @@ __all__ = [
     "load_images",
     "load_iris",
     "load_wine",
+    "mask_missing",
     "read_idx",
     "split",
+    "stream",
+    "stream_blocks",
     "stream_images",
     "transform",
     "transform_table",

@@ -64,7 +64,7 @@ def _values(images: Any) -> NDArray[Any]:
     check_concrete("images", x)
     values = np.asarray(x)
     if isinstance(images, Batch) and images.weight is not None:
-        values = values[np.asarray(images.weight) > 0]
+        values = values[(np.asarray(images.weight).reshape(len(values), -1) > 0).any(1)]
     if values.ndim < 2 or values.size == 0:
         raise ValueError(f"images: expected [N, ..., channels], at least one, got the shape {list(values.shape)}")
     return values

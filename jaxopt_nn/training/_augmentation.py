@@ -14,15 +14,19 @@ from jaxopt_nn.training._batches import EpochOrder, count_examples, take_batch
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Array, Batch, Key
 
-__all__ = ["check_augmentation", "training_batch"]
+__all__ = ["augmented", "check_augmentation", "training_batch"]
+
+
+def augmented(augment: Augment | None, batch: Batch, noise_key: Key, epoch: Array | int, rows: Array) -> Batch:
+    """The batch of the examples with these numbers, augmented; an augmentation of None is not in the program."""
+    return batch if augment is None else _checked(augment, batch, example_keys(noise_key, epoch, rows))
 
 
 def training_batch(
     augment: Augment | None, train: Batch, order: EpochOrder, noise_key: Key, epoch: Array | int
 ) -> Batch:
-    """The batch of these rows, augmented; an augmentation of None is not in the program."""
-    batch, rows = take_batch(train, *order), order[0]
-    return batch if augment is None else _checked(augment, batch, example_keys(noise_key, epoch, rows))
+    """The same, of rows of a data set."""
+    return augmented(augment, take_batch(train, *order), noise_key, epoch, order[0])
 
 
 def check_augmentation(augment: Augment | None, batch: Batch) -> None:

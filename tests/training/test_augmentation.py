@@ -94,6 +94,16 @@ def test_fit_and_a_run_that_goes_on_are_the_run(tmp_path):
     assert all(map(np.array_equal, jax.tree.leaves(result.params), jax.tree.leaves(expected.params)))
 
 
+def test_a_stream_of_the_same_batches_is_the_run():
+    recipe = recipe_of(augment.random_noise(1.0), optimizer=optimizers.adam(0.1), shuffle=False)
+    expected = training.make_run(recipe)(KEYS, None, TRAIN)
+    batches = [
+        jax.tree.map(lambda leaf, first=first: np.asarray(leaf[first : first + 4]), TRAIN) for first in (0, 4, 8)
+    ]
+    result = training.fit(recipe, None, batches, key=KEYS)
+    np.testing.assert_allclose(result.history["train_loss"], expected.history["train_loss"], rtol=1e-6)
+
+
 def primitives(program, *arguments):
     return str(jax.make_jaxpr(program)(*arguments))
 
