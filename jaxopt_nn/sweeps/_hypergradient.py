@@ -14,7 +14,6 @@ import numpy as np
 from jax import lax
 
 from jaxopt_nn._arguments import check_positive_int
-from jaxopt_nn.optimizers import evaluation_params
 from jaxopt_nn.training import Recipe, RunKeys
 from jaxopt_nn.training._batches import count_examples, count_steps, order_of_steps, take_batch
 from jaxopt_nn.training._checks import check_run_arguments
@@ -22,7 +21,7 @@ from jaxopt_nn.training._epoch import init_run_state, make_recipe_step
 from jaxopt_nn.training._evaluation import evaluate_model
 from jaxopt_nn.training._programs import compiled, is_traced_any
 from jaxopt_nn.training._recipe import build_recipe
-from jaxopt_nn.training._run import check_run_key, split_key
+from jaxopt_nn.training._run import check_run_key, finish, split_key
 from jaxopt_nn.types import Array, Batch, Key, PyTree, TrainState
 
 __all__ = ["Hypergradient", "check_arguments", "float_leaves", "hypergradient", "validation_loss"]
@@ -115,8 +114,8 @@ def validation_loss(
 
     state = _checkpointed_scan(step, start.state, (orders, own), steps)
     last = build_recipe(recipe, _joined(common, own, steps - 1))
-    params = evaluation_params(state.opt_state, state.params)
-    return evaluate_model(last, params, state.model_state, valid)["loss"]
+    trained = finish(start._replace(state=state), {})
+    return evaluate_model(last, trained.params, trained.model_state, valid)["loss"]
 
 
 def hypergradient(
