@@ -23,7 +23,16 @@ from benchmarks.points import POINTS
 from benchmarks.training import OURS
 from benchmarks.training_peers import PEERS
 from benchmarks.updates import UPDATES
-from benchmarks.work import Checking, Checkpointing, Compiling, FirstResult, Hypergradient, LargeUpdate, Training, Update
+from benchmarks.work import (
+    Checking,
+    Checkpointing,
+    Compiling,
+    FirstResult,
+    Hypergradient,
+    LargeUpdate,
+    Training,
+    Update,
+)
 
 ONE_CORE = "-one-core"
 """How the name of a side ends that may use a single core."""
