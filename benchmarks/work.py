@@ -12,6 +12,7 @@ __all__ = [
     "FirstResult",
     "Hypergradient",
     "LargeUpdate",
+    "Streaming",
     "Training",
     "Update",
     "Work",
@@ -36,6 +37,8 @@ class Training(NamedTuple):
         together: lanes of one device of a CPU that are trained at a time, the next ones after them; None for all. Fewer
             fit its caches.
         eigen: whether ours is compiled with the matrix products of Eigen in place of YNNPACK's, XLA's default for CPUs.
+        batch_norm: whether each hidden layer has a batch normalization.
+        watch: 0, or the cadence in steps at which ours records the flow of gradients (``monitor.watch``).
         validation: whether ours validates after each epoch, and keeps the best weights, within the time that is taken;
             peers never do.
     """
@@ -53,6 +56,8 @@ class Training(NamedTuple):
     together: int | None = None
     eigen: bool = False
     validation: bool = True
+    batch_norm: bool = False
+    watch: int = 0
 
 
 class Update(NamedTuple):
@@ -140,7 +145,17 @@ class FirstResult(NamedTuple):
     little: bool = False
 
 
-Work = Training | Update | LargeUpdate | Compiling | Checking | Checkpointing | Hypergradient | FirstResult
+class Streaming(NamedTuple):
+    """Training with batches that are read while it goes on.
+
+    Attributes:
+        training: the network, the data and the epochs, of which the first is not timed.
+    """
+
+    training: Training
+
+
+Work = Training | Update | LargeUpdate | Compiling | Checking | Checkpointing | Hypergradient | FirstResult | Streaming
 
 
 class Case(NamedTuple):

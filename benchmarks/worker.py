@@ -20,6 +20,7 @@ from benchmarks.hypergradients import HYPERGRADIENTS
 from benchmarks.large_updates import LARGE_UPDATES
 from benchmarks.machine import rates
 from benchmarks.points import POINTS
+from benchmarks.streaming import STREAMING
 from benchmarks.training import OURS
 from benchmarks.training_peers import PEERS
 from benchmarks.updates import UPDATES
@@ -30,6 +31,7 @@ from benchmarks.work import (
     FirstResult,
     Hypergradient,
     LargeUpdate,
+    Streaming,
     Training,
     Update,
 )
@@ -45,6 +47,7 @@ SIDES: dict[type, dict[str, Callable[[Any], Any]]] = {
     Checkpointing: CHECKPOINTS,
     FirstResult: FIRST_RESULT,
     Hypergradient: HYPERGRADIENTS,
+    Streaming: STREAMING,
 }
 
 

@@ -44,7 +44,9 @@ class Batch(NamedTuple):
         x: features, an array ``[N, ...]`` (or a pytree of such arrays).
         y: targets, an array ``[N, ...]``: integer class labels, or floats.
         weight: ``[N]`` non-negative example weights, or None where all count the same. A row of weight 0 counts
-            nowhere: not in the loss, not in a metric, not in BatchNorm's statistics.
+            nowhere: not in the loss, not in a metric, not in BatchNorm's statistics. Or the weights of single outputs,
+            with the first axes of ``y``, ``[N, T]``: outputs then count as examples of their own, in losses and
+            metrics, and BatchNorm takes the largest weight of an example.
     """
 
     x: PyTree

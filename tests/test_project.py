@@ -35,9 +35,10 @@ ALLOWED: dict[str, set[str]] = {
     "layers": BASE | {"initializers"},
     "optimizers": BASE | {"schedules"},
     "training": BASE | LEAVES,
-    "sweeps": BASE | {"plots", "training"},
+    "sweeps": BASE | {"optimizers", "plots", "training"},
     "monitor": BASE | {"training"},
     "estimators": BASE | LEAVES | {"training"},
+    "interop": BASE | {"layers"},
 }
 
 

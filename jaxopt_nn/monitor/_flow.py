@@ -26,7 +26,7 @@ EDGES = tuple(10.0**power for power in range(-10, 3))
 def watch(every: int = 1) -> Records:
     """All records of this module but the histograms: what :func:`diagnose` reads.
 
-    The step length, which costs a gradient of its own, is measured at every twentieth of these steps.
+    The step length, which costs a gradient of its own, is measured at every fiftieth of these steps.
 
     Args:
         every: the cadence, in steps of an epoch (static).
@@ -40,7 +40,7 @@ def watch(every: int = 1) -> Records:
         **activations(every),
         **inputs(every),
         **gradient_noise(every),
-        **step_length(20 * every),
+        **step_length(50 * every),
     }
 
 

@@ -40,7 +40,9 @@ def plot_history(history: Any, *, best_epoch: int | None = None, title: str = ""
     check_names("history", named)
     values = {name: plain_values(f"history[{name!r}]", value) for name, value in named.items()}
     losses = [name for name in ("train_loss", "valid_loss", "penalty") if name in values]
-    metrics = [name for name in values if name.startswith("valid_") and name != "valid_loss"]
+    curves = {values[name].shape for name in losses}  # a confusion matrix is none
+    metrics = [name for name in values if name.startswith(("train_", "valid_")) and name not in losses]
+    metrics = [name for name in metrics if not curves or values[name].shape in curves]
     panels = [("loss", losses, "log"), ("metric", metrics, "linear")]
     panels += [(name.replace("_", " "), [name], "log") for name in ("gradient_norm", "learning_rate") if name in values]
     panels = [panel for panel in panels if panel[1]]

@@ -82,8 +82,11 @@ def split_batch(batch: Batch, count: int) -> tuple[Batch, Array]:
     parts = jax.tree.map(lambda leaf: split_rows(jnp.asarray(leaf), count, size), batch)
     if missing:
         is_example = (jnp.arange(count * size) < examples).reshape(count, size)
+        is_example = is_example.reshape(*is_example.shape, *(1,) * (parts.weight.ndim - 2))
         parts = parts._replace(weight=jnp.where(is_example, parts.weight, 0))
-    return parts, jnp.full(count, size, jnp.float32) if parts.weight is None else jnp.sum(parts.weight, 1)
+    if parts.weight is None:
+        return parts, jnp.full(count, size, jnp.float32)
+    return parts, jnp.sum(parts.weight, tuple(range(1, parts.weight.ndim)))
 
 
 def _zeros_like(leaf: Array) -> Array:

@@ -42,7 +42,12 @@ def take_batch(data: Batch, rows: Array, padding: Array | None) -> Batch:
     batch: Batch = jax.tree.map(lambda leaf: take_rows(jnp.asarray(leaf), rows), data)
     if padding is None:
         return batch
-    return batch._replace(weight=padding if batch.weight is None else batch.weight * padding)
+    return batch._replace(weight=pad_weight(batch.weight, padding))
+
+
+def pad_weight(weight: Array | None, padding: Array) -> Array:
+    """Weights ``[N, ...]`` times those of padding, ``[N]`` of 1 and 0."""
+    return padding if weight is None else weight * padding.reshape(-1, *(1,) * (weight.ndim - 1))
 
 
 def order_of_steps(key: Key, examples: int, batch_size: int, last_batch: str, shuffle: bool, steps: int) -> EpochOrder:

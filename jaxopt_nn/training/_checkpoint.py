@@ -4,6 +4,8 @@ A checkpoint has all that the rest of the run depends on, so a run that goes on 
 it was made of (data, hyperparameters, key, shapes) is compared before anything is compiled.
 """
 
+import base64
+import json
 import os
 import time
 import warnings
@@ -18,6 +20,7 @@ from jaxopt_nn._arguments import check_number, check_positive_int
 from jaxopt_nn.training._drive import Position
 from jaxopt_nn.training._folders import check_fits, is_folder, read_description, tree_of
 from jaxopt_nn.training._orbax import Writer, check_installed, numbered, read_checkpoint, writer_of
+from jaxopt_nn.training._reader import Place
 from jaxopt_nn.training._stopping import infer_mode
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import PyTree
@@ -29,7 +32,8 @@ class Checkpoint(NamedTuple):
     """Where and when :func:`fit` keeps what it takes to go on; the same call again goes on where it stood.
 
     A checkpoint is written when any of the cadences says so, at the end of the run, and when Ctrl-C or SIGTERM ends it.
-    None of the three is the same as ``every_epochs=1``.
+    None of the three is the same as ``every_epochs=1``. Orbax writes it while the run goes on; it waits for the one
+    before.
 
     Attributes:
         path: a folder of its own, new or of the same run.
@@ -37,7 +41,8 @@ class Checkpoint(NamedTuple):
         every_steps: after so many steps, in the middle of an epoch too.
         every_seconds: after so many seconds, in the middle of an epoch too.
         keep: how many of the last checkpoints stay; 2 or more, so that there is one before one that is damaged.
-        keep_best: the name of a history entry, such as ``"valid_loss"``: an epoch that is the best so far is kept too.
+        keep_best: the name of a history entry, such as ``"valid_loss"``: an epoch that is the best so far is kept too;
+            of equal ones the first.
     """
 
     path: str | os.PathLike[str]
@@ -85,11 +90,11 @@ class Plan(NamedTuple):
 
     Attributes:
         epochs: in all.
-        steps: in an epoch.
+        steps: in an epoch; None of a stream, which counts its batches.
     """
 
     epochs: int
-    steps: int
+    steps: int | None
 
 
 def check_checkpoint(checkpoint: Any) -> None:
@@ -181,12 +186,12 @@ class Store:
             with suppress(OSError, ValueError):  # one that is damaged is the best of nothing
                 self._remember(step, read_description(path))
 
-    def latest(self, shapes: PyTree, part_shapes: Callable[[], PyTree]) -> Position | None:
+    def latest(self, shapes: PyTree, part_shapes: Callable[[int], PyTree]) -> Position | None:
         """How far the run is by the last checkpoint that is whole; None if there is none yet.
 
         Args:
             shapes: of the order's key and the run state.
-            part_shapes: says those of an epoch's part.
+            part_shapes: says those of an epoch's part of so many steps.
 
         Raises:
             ValueError: the checkpoint is of another run, or of a longer one; none of several is whole.
@@ -219,11 +224,11 @@ class Store:
         about: Mapping[str, Any],
         arrays: Mapping[str, Any],
         shapes: PyTree,
-        part_shapes: Callable[[], PyTree],
+        part_shapes: Callable[[int], PyTree],
     ) -> Position:
         expected: dict[str, Any] = dict(zip(("order", "run"), shapes, strict=True))
         if about["steps"]:
-            expected["part"] = part_shapes()
+            expected["part"] = part_shapes(about["steps"])
         found = {name: array for name, array in arrays.items() if name.partition("/")[0] in ("order", "run", "part")}
         self._check_same(path, about["same"])
         check_fits(f"checkpoint.path: {path}", expected, found)
@@ -244,7 +249,8 @@ class Store:
                     (self._plan.epochs, *values.shape[1:]), np.nan, values.dtype
                 )
                 longer[: about["epochs"]] = values[: about["epochs"]]
-        return Position(tree["order"], tree["run"], history, tree.get("part"), about["steps"])
+        place, batches = _place_of(about.get("stream"))
+        return Position(tree["order"], tree["run"], history, tree.get("part"), about["steps"], place, batches)
 
     def _check_same(self, path: Path, there: Mapping[str, str]) -> None:
         here = self._identity.same
@@ -281,6 +287,8 @@ class Store:
 
     def _steps_done(self, position: Position) -> int:
         """In all epochs."""
+        if self._plan.steps is None:
+            return position.batches
         return position.epochs * self._plan.steps + position.steps
 
     def save_if_due(self, before: Position, after: Position) -> None:
@@ -323,6 +331,7 @@ class Store:
             "metrics": {key: float(values[last]) for key, values in curves.items()} if last >= 0 else {},
             "same": dict(self._identity.same),
             "program": self._identity.program,
+            "stream": _described_place(position),
             **self._identity.described,
         }
         self._saved = step
@@ -355,6 +364,28 @@ class Store:
             text = getattr(error, "strerror", None) or str(error).partition(" [")[0]
             warnings.warn(f"checkpoint: cannot write to {self._folder}: {text}. The run goes on", stacklevel=4)
             self._saved = None
+
+
+def _described_place(position: Position) -> Any:
+    """Where a stream stands, as JSON has it; None where data are in memory."""
+    if not position.batches:
+        return None
+    epoch, step, state = position.place
+    text = {"base64": base64.b64encode(state).decode()} if isinstance(state, bytes) else {"json": state}
+    try:
+        json.dumps(text)
+    except TypeError:  # a state of another kind: the batches before are read once more
+        text = {"json": None}
+    return {"batches": position.batches, "epoch": epoch, "step": step, "state": text}
+
+
+def _place_of(stream: Any) -> tuple[Place, int]:
+    """The same read back, and the batches."""
+    if stream is None:
+        return Place(), 0
+    text = stream["state"]
+    state = base64.b64decode(text["base64"]) if "base64" in text else text["json"]
+    return Place(stream["epoch"], stream["step"], state), stream["batches"]
 
 
 _LOCK = "lock"

@@ -28,19 +28,23 @@ from jaxopt_nn.training._epoch import (
     train_steps,
 )
 from jaxopt_nn.training._programs import as_arrays, compiled
+from jaxopt_nn.training._reader import Place
 from jaxopt_nn.training._recipe import RecipeFn, build_recipe
 from jaxopt_nn.training._run import split_key
 from jaxopt_nn.training._status import Status
 from jaxopt_nn.types import Array, Batch, Key, PyTree
 
 __all__ = [
+    "Ahead",
     "History",
     "Position",
     "Run",
     "by_epochs",
     "by_steps",
+    "goes_on",
     "part_shapes",
     "program_checksum",
+    "recorded",
     "start_run",
     "steps_per_epoch",
     "with_missing",
@@ -69,9 +73,11 @@ class Position(NamedTuple):
     Attributes:
         order: the key of the order of the examples.
         run_state: what the run carries, after the last epoch that is done.
-        history: name to array ``[epochs]``, on the host.
+        history: name to array ``[epochs, ...]``, on the host.
         part: what is done of the next epoch; None for nothing.
         steps: the steps in ``part``.
+        place: where the stream stands that the batches come from.
+        batches: the batches of it that were trained with, in all.
     """
 
     order: Key
@@ -79,6 +85,8 @@ class Position(NamedTuple):
     history: History
     part: EpochPart | None = None
     steps: int = 0
+    place: Place = Place()
+    batches: int = 0
 
     @property
     def epochs(self) -> int:
@@ -131,14 +139,14 @@ def by_epochs(
 
     def positions(position: Position, ahead: Ahead) -> Generator[Position]:
         count = 1
-        while _goes_on(run, position):
+        while goes_on(run, position):
             started, first = time.perf_counter(), position.epochs
             run_state, rows = program(
                 run.hparams, position.run_state, position.order, first, count, run.train, run.valid
             )
             rows = jax.device_get(rows)  # waits; Ctrl-C until here leaves the position as it is
             seconds = max(time.perf_counter() - started, 1e-6)
-            position = Position(position.order, run_state, _recorded(position.history, first, count, rows))
+            position = Position(position.order, run_state, recorded(position.history, first, count, rows))
             yield position
             within = int(count * _SECONDS_PER_CALL / seconds)
             count = max(1, min(at_most, run.epochs - position.epochs, within, ahead(position)[0]))
@@ -175,7 +183,7 @@ def by_steps(
 
     def positions(position: Position, ahead: Ahead) -> Generator[Position]:
         count = 1
-        while _goes_on(run, position):
+        while goes_on(run, position):
             epoch, part = position.epochs, position.part
             if part is None:
                 blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes._replace(state=None))
@@ -192,7 +200,7 @@ def by_steps(
                     yield position
             run_state, row = end(run.hparams, position.run_state, part, epoch, run.valid)
             rows = jax.tree.map(lambda value: value[None], jax.device_get(row))
-            position = Position(position.order, run_state, _recorded(position.history, epoch, 1, rows))
+            position = Position(position.order, run_state, recorded(position.history, epoch, 1, rows))
             yield position
 
     return metrics, positions
@@ -217,7 +225,8 @@ def program_checksum(run: Run, order: Key, run_state: RunState) -> str:
     return hashlib.sha256(repr(fingerprint(program)).encode()).hexdigest()
 
 
-def _goes_on(run: Run, position: Position) -> bool:
+def goes_on(run: Run, position: Position) -> bool:
+    """Whether there is an epoch to do."""
     return position.epochs < run.epochs and int(position.run_state.status) == Status.COMPLETED
 
 
@@ -236,7 +245,7 @@ def with_missing(history: History, metrics: Mapping[str, Any], epochs: int) -> H
     return history
 
 
-def _recorded(history: History, first: int, count: int, rows: History) -> History:
+def recorded(history: History, first: int, count: int, rows: History) -> History:
     """The history with some more epochs. A new one: what is interrupted has the old."""
     history = {name: values.copy() for name, values in history.items()}
     for name, values in rows.items():

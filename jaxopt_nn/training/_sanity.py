@@ -300,7 +300,7 @@ def _overfits(setup: _Setup, features: np.ndarray[Any, Any] | None) -> Measured 
         return None
     share = (common - model) / (common - free)
     text = (
-        f"two examples with different targets cannot be fitted: their loss after {_FITTING_STEPS} steps is {model:.3g}, "
+        f"two examples with different targets cannot be fitted: after {_FITTING_STEPS} steps the loss is {model:.3g}, "
         f"that of one output for both {common:.3g}; is the gradient 0, or does the model not see its input?"
     )
     return Measured(share, "" if share > 0.5 else text)

@@ -11,6 +11,7 @@ from jaxopt_nn.training._batches import count_examples, epoch_order, take_batch
 from jaxopt_nn.training._checks import check_data
 from jaxopt_nn.training._evaluation import checked_variables, run_program
 from jaxopt_nn.training._recipe import RecipeFn, build_recipe, model_of
+from jaxopt_nn.training._weighting import example_weight
 from jaxopt_nn.types import Array, Batch, Key, Layer, Params, PyTree, State
 
 __all__ = ["update_batch_statistics"]
@@ -82,7 +83,7 @@ def _statistics(model: Layer, batch_size: int, variables: tuple[Params, State], 
             rest = iter(floats)
             filled = [next(rest) if is_float else leaf for leaf, is_float in zip(leaves, follows_data, strict=True)]
             state = treedef.unflatten(filled)
-            new = model.apply(params, state, batch.x, train=True, key=key, weight=batch.weight)[1]
+            new = model.apply(params, state, batch.x, train=True, key=key, weight=example_weight(batch.weight))[1]
             return [leaf for leaf, is_float in zip(jax.tree.leaves(new), follows_data, strict=True) if is_float]
 
         return jax.tree.map(jnp.add, sums, jax.jvp(after, (zeros,), ([jnp.ones_like(leaf) for leaf in zeros],))), None
