@@ -35,8 +35,8 @@ from jaxopt_nn.types import Array, Batch, Key, PyTree, TrainState
 __all__ = ["Finding", "SanityReport", "sanity_check"]
 
 _STEPS = 50  # of the recipe's optimizer on one batch
-_FITTING_STEPS = 500  # on two examples
-_RATE = 0.01  # of Adam there
+_FITTING_STEPS = 500  # of Adam on two examples
+_RATE = 0.01  # of Adam there; outputs by themselves move at five times that
 _WRONG = 1e-3  # relative error of a gradient that matters in training
 
 
@@ -269,6 +269,8 @@ def _overfits(setup: _Setup, features: np.ndarray[Any, Any] | None) -> Measured 
     pair = _two_different(setup.rows, features)
     if pair is None:
         return None
+    is_regression = classes_of(setup.rows.y) is None
+    rate = 5 * _RATE * (max(1.0, float(np.abs(pair.y).max())) if is_regression else 1.0)
 
     def program(hparams: PyTree, keys: RunKeys, rows: Batch) -> tuple[Array, Array, Array]:
         parts, start = _start(setup, hparams, keys, rows)
@@ -282,18 +284,16 @@ def _overfits(setup: _Setup, features: np.ndarray[Any, Any] | None) -> Measured 
 
         outputs = outputs_of(start.params)
         zeros = jax.tree.map(jnp.zeros_like, outputs)
-        size = max(1.0, float(np.abs(np.asarray(pair.y)).max())) if setup_is_regression else 1.0
 
         def of_common(outputs: PyTree) -> Array:
             return loss_of(jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), outputs))
 
         return (
             _least(lambda params: loss_of(outputs_of(params)), start.params, _RATE),
-            _least(of_common, zeros, 5 * _RATE * size),
-            _least(loss_of, zeros, 5 * _RATE * size),
+            _least(of_common, zeros, rate),
+            _least(loss_of, zeros, rate),
         )
 
-    setup_is_regression = classes_of(setup.rows.y) is None and hasattr(pair.y, "dtype")
     model, common, free = (float(value) for value in _call(program, setup.hparams, setup.keys, pair))
     if not common - free > 1e-3 * max(abs(common), abs(free), 1e-6):
         return None
