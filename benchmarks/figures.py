@@ -36,6 +36,7 @@ PEERS = {
     "ours-without": "ours without dropout",
     "ours-validation": "ours, with validation and early stopping too",
     "ours-run": "the compiled run alone",
+    "ours-in-memory": "`fit` on arrays in memory",
     "ours-jitted": "the model's forward pass, jitted, without checks",
     "ours-traced-anew": "`predict`, which traces the model at each call",
     "ours-1-lane": "ours, 1 lane",

@@ -27,7 +27,7 @@ def ours(case: Training) -> Round:
     import jax
     import jax.numpy as jnp
 
-    from jaxopt_nn import losses, metrics, optimizers, training
+    from jaxopt_nn import losses, metrics, monitor, optimizers, training
     from jaxopt_nn.types import Batch
 
     devices = _devices(case.devices)
@@ -45,6 +45,7 @@ def ours(case: Training) -> Round:
             epochs=case.epochs,
             last_batch="drop",
             early_stopping=training.EarlyStopping(patience=case.epochs) if case.validation else None,
+            record=monitor.watch(every=case.watch) if case.watch else {},
         )
 
     run, keys = training.make_run(recipe), training.RunKeys(*jax.random.split(jax.random.key(0), 3))
@@ -132,7 +133,8 @@ def model_of(case: Training, **conv: Any) -> Any:
         )  # fmt: skip
     hidden: list[Any] = []
     for width in case.widths[1:-1]:
-        hidden += [dense(width), jax.nn.relu] + ([layers.dropout(case.drop_rate)] if case.drop_rate else [])
+        hidden += [dense(width), *([layers.batch_norm()] if case.batch_norm else []), jax.nn.relu]
+        hidden += [layers.dropout(case.drop_rate)] if case.drop_rate else []
     return layers.serial(*hidden, dense(case.widths[-1]))
 
 
@@ -186,6 +188,8 @@ OURS: dict[str, Callable[[Training], Round]] = {
     "ours-one-device": lambda case: ours(case._replace(devices=1)),
     "ours-stepwise": ours_stepwise,
     "ours-without": lambda case: ours(case._replace(drop_rate=0.0)),
+    "ours-unwatched": lambda case: ours(case._replace(watch=0)),
+    "ours-watched-10": lambda case: ours(case._replace(watch=10)),
     "ours-validation": lambda case: ours(case._replace(validation=True)),
 }
 

@@ -23,12 +23,15 @@ from jaxopt_nn.data._scaling import (
     transform,
 )
 from jaxopt_nn.data._splitting import kfold, split
+from jaxopt_nn.data._streams import Stream, stream, stream_blocks
 from jaxopt_nn.data._tables import CsvData, load_csv
+from jaxopt_nn.data._targets import mask_missing
 
 __all__ = [
     "CsvData",
     "FittedTable",
     "Scaler",
+    "Stream",
     "check_batch",
     "class_weights",
     "fit_minmax_scaler",
@@ -47,8 +50,11 @@ __all__ = [
     "load_fashion_mnist",
     "load_iris",
     "load_wine",
+    "mask_missing",
     "read_idx",
     "split",
+    "stream",
+    "stream_blocks",
     "transform",
     "transform_table",
 ]

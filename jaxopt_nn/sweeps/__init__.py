@@ -4,8 +4,13 @@ A *space* is a list of trials, dictionaries of hyperparameters. ``sweep`` groups
 runs each group as lanes of one program, and keeps every finished chunk in a store. Its result is read over seeds.
 """
 
+from jaxopt_nn.sweeps._configurations import Best, Comparison, Configuration, Drop
+from jaxopt_nn.sweeps._descend import Descent, descend
+from jaxopt_nn.sweeps._folds import cross_validate
+from jaxopt_nn.sweeps._hypergradient import Hypergradient, hypergradient, validation_loss
+from jaxopt_nn.sweeps._isolation import Edge, Isolated
 from jaxopt_nn.sweeps._plan import Group, Plan
-from jaxopt_nn.sweeps._results import Best, Comparison, Sweep
+from jaxopt_nn.sweeps._results import Sweep
 from jaxopt_nn.sweeps._space import (
     Space,
     Trial,
@@ -25,15 +30,24 @@ from jaxopt_nn.sweeps._sweep import plan, run_keys, sweep, sweep_function
 __all__ = [
     "Best",
     "Comparison",
+    "Configuration",
+    "Descent",
+    "Drop",
+    "Edge",
     "Group",
+    "Hypergradient",
+    "Isolated",
     "Plan",
     "Record",
     "Space",
     "Sweep",
     "Trial",
     "choice",
+    "cross_validate",
+    "descend",
     "grid",
     "halton",
+    "hypergradient",
     "integers",
     "log_uniform",
     "plan",
@@ -43,5 +57,6 @@ __all__ = [
     "sweep",
     "sweep_function",
     "uniform",
+    "validation_loss",
     "zipped",
 ]

@@ -357,7 +357,8 @@ def _check_objective(work: _Work, space: Space, steps: Plan, objective: str) -> 
             )
         except Exception:
             continue
-        names = sorted({*shapes["history"], *shapes["metrics"]})
+        curves = (name for name, shape in shapes["history"].items() if len(shape.shape) == 1)
+        names = sorted({*curves, *shapes["metrics"]})
         if objective not in names:
             raise ValueError(f"objective: expected one of {names}, got {objective!r}")
         return
@@ -389,7 +390,9 @@ def _recorded(trial: Trial, values: dict[str, Any], seconds: float) -> Record:
     if "best_epoch" in metrics:
         returned = int(metrics["best_epoch"])
         metrics = {
-            name: float(value[returned]) if returned >= 0 else np.nan for name, value in history.items()
+            name: float(value[returned]) if returned >= 0 else np.nan
+            for name, value in history.items()
+            if value.ndim == 1
         } | metrics
     return Record(trial, Status(int(values["status"])).name, None, metrics, history, seconds)
 

@@ -34,12 +34,14 @@ class RunResult(NamedTuple):
             be far worse than either (accuracy 0.56 instead of 0.95 in one case). Then make new ones with
             :func:`~jaxopt_nn.training.update_batch_statistics`, or use a normalization without statistics.
         history: name to array ``[epochs]``, NaN for epochs that were not run: ``train_loss`` (the mean over the epoch's
-            examples, each with the parameters of its step, without penalty), ``gradient_norm`` (the mean over the steps
-            of the global L2 norm), ``penalty`` (likewise, if there is one), ``learning_rate`` (of the last step, if the
-            optimizer records it), ``valid_loss`` and ``valid_<metric>`` (if there is a validation set).
+            examples, each with the parameters of its step, without penalty), ``train_<metric>`` (likewise, with
+            ``train_metrics=True``), ``gradient_norm`` (the mean over the steps of the global L2 norm), ``penalty``
+            (likewise, if there is one), ``learning_rate`` (of the last step, if the optimizer records it),
+            ``valid_loss`` and ``valid_<metric>`` (if there is a validation set; NaN for epochs that were not
+            validated). A metric that is an array makes an array ``[epochs, ...]``.
         epochs: int32 scalar, the number of epochs that were begun.
         best_epoch: int32 scalar, the epoch (from 0) that ``params`` come from; without early stopping the last one; −1
-            if no epoch was finite.
+            if no epoch was finite, or early stopping looked at none.
         status: int32 scalar, a :class:`~jaxopt_nn.training.Status`.
         first_bad_step: int32 scalar, the step (from 0) that ended the run because its loss or gradient was not finite:
             the first of ``nonfinite_limit`` in a row; −1 if there was none. Skipped steps are not counted.
