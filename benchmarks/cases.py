@@ -120,6 +120,12 @@ CASES = {
         {"torch": 1.0, "flax-scan": 12.0, "ours-stepwise": 0.95, "ours-eigen": None},
         roofline=True,
     ),
+    "5-augmented": Case(
+        "5 with random flips and crops of the training images",
+        "steps",
+        Training("fashion", (), 64, 1, 1e-3, examples=6_400, augmented=True),
+        {"ours-unaugmented": 0.8},
+    ),
     "6": Case(
         "1 with dropout 0.2 after both hidden layers",
         "steps",

@@ -41,6 +41,7 @@ class Training(NamedTuple):
         watch: 0, or the cadence in steps at which ours records the flow of gradients (``monitor.watch``).
         validation: whether ours validates after each epoch, and keeps the best weights, within the time that is taken;
             peers never do.
+        augmented: whether ours flips and crops its images at random; peers never do.
     """
 
     dataset: str
@@ -56,6 +57,7 @@ class Training(NamedTuple):
     together: int | None = None
     eigen: bool = False
     validation: bool = True
+    augmented: bool = False
     batch_norm: bool = False
     watch: int = 0
 
