@@ -4,7 +4,10 @@ A *space* is a list of trials, dictionaries of hyperparameters. ``sweep`` groups
 runs each group as lanes of one program, and keeps every finished chunk in a store. Its result is read over seeds.
 """
 
+from jaxopt_nn.sweeps._engine import work
+from jaxopt_nn.sweeps._lanes import run_keys
 from jaxopt_nn.sweeps._plan import Group, Plan
+from jaxopt_nn.sweeps._pruning import Pruning, asha, hyperband, successive_halving
 from jaxopt_nn.sweeps._results import Best, Comparison, Sweep
 from jaxopt_nn.sweeps._space import (
     Space,
@@ -20,28 +23,33 @@ from jaxopt_nn.sweeps._space import (
     zipped,
 )
 from jaxopt_nn.sweeps._store import Record
-from jaxopt_nn.sweeps._sweep import plan, run_keys, sweep, sweep_function
+from jaxopt_nn.sweeps._sweep import plan, sweep, sweep_function
 
 __all__ = [
     "Best",
     "Comparison",
     "Group",
     "Plan",
+    "Pruning",
     "Record",
     "Space",
     "Sweep",
     "Trial",
+    "asha",
     "choice",
     "grid",
     "halton",
+    "hyperband",
     "integers",
     "log_uniform",
     "plan",
     "random",
     "run_keys",
     "sobol",
+    "successive_halving",
     "sweep",
     "sweep_function",
     "uniform",
+    "work",
     "zipped",
 ]

@@ -8,6 +8,7 @@ import numpy as np
 from jaxopt_nn.sweeps._plan import without_seed
 from jaxopt_nn.sweeps._space import Trial
 from jaxopt_nn.sweeps._store import Record, trial_id
+from jaxopt_nn.training import RunResult
 
 __all__ = ["Best", "Comparison", "Sweep"]
 
@@ -69,12 +70,14 @@ class Sweep(NamedTuple):
         objective: the metric that is compared.
         mode: ``"min"`` or ``"max"``.
         interrupted: whether Ctrl-C ended it.
+        results: the results of the trials whose parameters were kept; :meth:`result` finds them.
     """
 
     records: tuple[Record, ...]
     objective: str
     mode: str
     interrupted: bool
+    results: Mapping[str, RunResult] = {}
 
     def table(self) -> Any:
         """A pandas data frame: a row a trial, its hyperparameters, ``status``, metrics, ``seconds`` and ``error``."""
@@ -104,6 +107,16 @@ class Sweep(NamedTuple):
             if trial_id(record.trial) == wanted:
                 return record.history
         raise KeyError(f"trial: expected one of the sweep's, got {dict(trial)}")
+
+    def result(self, trial: Mapping[str, Any] | int) -> RunResult:
+        """The result of a trial whose parameters were kept (``keep=``), by what it says or by its place.
+
+        ``training.predict`` and ``training.save`` take it.
+        """
+        wanted = trial_id(self.records[trial].trial if isinstance(trial, int) else dict(trial))
+        if wanted not in self.results:
+            raise KeyError(f"trial: expected one of the {len(self.results)} that were kept, got {trial}; see keep=")
+        return self.results[wanted]
 
     def best(self) -> Best:
         """The configuration whose mean objective over its seeds is best.

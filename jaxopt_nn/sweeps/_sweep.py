@@ -1,51 +1,35 @@
 """Sweeps: many runs as lanes of a few programs, each finished chunk of them kept."""
 
-import inspect
-import logging
 import sys
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, PartitionSpec
 
+from jaxopt_nn import _ops
 from jaxopt_nn._arguments import check_key, check_positive_int
-from jaxopt_nn._ops import lanes_of_a_device
-from jaxopt_nn.sweeps._plan import Group, Plan, check_reads, make_plan, without_seed
+from jaxopt_nn.sweeps._engine import Shared, Sweeping, failed, run_all, run_pruned, run_shared, state_of
+from jaxopt_nn.sweeps._execute import Execute, Made, in_this_process
+from jaxopt_nn.sweeps._lanes import Lane, Work, advance, compile_lane, result_of, trace_lane, values_of, width_of
+from jaxopt_nn.sweeps._plan import Grouped, Plan, check_reads, make_groups, without_seed
+from jaxopt_nn.sweeps._progress import is_shown, open_bar
+from jaxopt_nn.sweeps._pruning import Pruning
 from jaxopt_nn.sweeps._results import Sweep
-from jaxopt_nn.sweeps._space import Space, Trial, as_trials
-from jaxopt_nn.sweeps._store import Record, data_fingerprint, open_store, trial_id
-from jaxopt_nn.training import Recipe, RunKeys, RunResult, Status, make_run
+from jaxopt_nn.sweeps._source import check_programs
+from jaxopt_nn.sweeps._space import Space, as_trials
+from jaxopt_nn.sweeps._store import PAUSED, Record, data_fingerprint, open_store, trial_id
+from jaxopt_nn.training import Recipe, RunResult
 from jaxopt_nn.training._checks import check_data, check_run_arguments
 from jaxopt_nn.training._recipe import build_recipe
 from jaxopt_nn.training._stopping import infer_mode
-from jaxopt_nn.types import Array, Batch, Key, PyTree, Static
+from jaxopt_nn.types import Batch, Key, PyTree
 
-__all__ = ["plan", "run_keys", "sweep", "sweep_function"]
+__all__ = ["plan", "sweep", "sweep_function"]
 
-_LOGGER = logging.getLogger("jaxopt_nn.sweeps")
-
-
-class _Work(NamedTuple):
-    """What is done for each trial.
-
-    Attributes:
-        run: ``(key or RunKeys, hparams, *data) -> result``.
-        keys: from a seed, which may be traced, to the keys that ``run`` takes; a lane's keys depend on nothing else.
-        data: its last arguments.
-        source: what it is, for the store.
-    """
-
-    run: Callable[..., Any]
-    keys: Callable[[Any], Any]
-    data: tuple[Any, ...]
-    source: str
+Executor = Callable[[Work, Space, Sequence[Made]], AbstractContextManager[Execute]]
 
 
 def sweep(
@@ -55,10 +39,13 @@ def sweep(
     valid: Batch | None = None,
     *,
     key: Key,
-    store: str | Path | None = None,
+    store: str | Path | Shared | None = None,
     objective: str | None = None,
     mode: str | None = None,
+    pruning: Pruning | None = None,
     lanes: int | None = None,
+    keep: int = 0,
+    executor: Executor | None = None,
     progress: bool | None = None,
 ) -> Sweep:
     """Runs every trial of a space, and keeps what came of it.
@@ -76,13 +63,18 @@ def sweep(
         train, valid: the data.
         key: a PRNG key; :func:`run_keys` gives the keys of a single run of the same seed.
         store: a file (SQLite) that holds each finished chunk. The same call again runs only what is missing, an
-            extended space only what is new. A trial whose code raised is tried again. The source text of ``recipe`` is
-            compared, not that of functions and global values that it uses: after a change there take another file.
-            None keeps all in memory.
+            extended space only what is new. A trial whose code raised is tried again. A file of other data, another
+            key, or a recipe that computes something else is refused. With :func:`work` several processes fill one
+            file. None keeps all in memory.
         objective: what is compared: a name of the history; ``"valid_loss"``, or without validation ``"train_loss"``.
             Its value is that of the epoch that the run returns.
         mode: ``"min"`` or ``"max"``; None takes it from the name.
-        lanes: static; trials at a time; None for as many as the devices train well at a time, 16 or 256 each.
+        pruning: which trials end early: :func:`successive_halving`, :func:`hyperband`, :func:`asha`; None for none.
+            Those that go on do so from their state.
+        lanes: static; trials at a time; None for as many as the devices train well at a time, 16 or 256 each. Fewer, if
+            these do not fit the memory of a device.
+        keep: static; the parameters of so many trials are kept, the best ones: see :meth:`Sweep.result`.
+        executor: where it is run; None for all devices of this process, :func:`ray` for a cluster.
         progress: whether a bar is shown (tqdm) and the plan is printed, on standard error; None for at a terminal.
 
     Returns:
@@ -92,6 +84,8 @@ def sweep(
         ValueError, TypeError: the space is empty or holds what is no value, the recipe does not read one of its
             hyperparameters, there is no such objective, or the store is of another recipe, data or key. A trial whose
             own code raises is recorded, and the sweep goes on.
+        MemoryError: the data do not fit a device.
+        OSError: the store cannot be written.
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxopt_nn import layers, losses, optimizers, sweeps, training
@@ -107,9 +101,9 @@ def sweep(
     >>> len(result.records), result.best().hparams["rate"]
     (8, 0.1)
     """
-    work, trials = _work_of(recipe, space, train, valid, key)
+    job, trials = _job_of(recipe, space, train, valid, key)
     objective = objective or ("train_loss" if valid is None else "valid_loss")
-    return _sweep(work, trials, key, store, objective, mode, lanes, progress)
+    return _sweep(job, trials, _Wishes(store, objective, mode, pruning, lanes, keep, executor, progress))
 
 
 def sweep_function(
@@ -119,8 +113,9 @@ def sweep_function(
     key: Key,
     objective: str,
     mode: str | None = None,
-    store: str | Path | None = None,
+    store: str | Path | Shared | None = None,
     lanes: int | None = None,
+    executor: Executor | None = None,
     progress: bool | None = None,
 ) -> Sweep:
     """The same of any pure function ``(key, hparams, *data) -> result``, ours or not.
@@ -130,7 +125,8 @@ def sweep_function(
             else is left out. It gets plain values, numbers traced where it lets them be.
         data: further arguments, the same for all trials.
         objective: the name of the scalar that is compared.
-        space, key, mode, store, lanes, progress: as of :func:`sweep`. The key of a trial is ``fold_in(key, seed)``.
+        space, key, mode, store, lanes, executor, progress: as of :func:`sweep`. The key of a trial is ``fold_in(key,
+            seed)``.
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxopt_nn import sweeps
@@ -145,11 +141,8 @@ def sweep_function(
     if not callable(function):
         raise TypeError(f"function: expected (key, hparams, *data) -> result, got {function!r}")
 
-    def run(key: Key, hparams: Mapping[str, Any], *data: PyTree) -> PyTree:
-        return function(key, {name: _plain(value) for name, value in hparams.items()}, *data)
-
-    work = _Work(run, lambda seed: jax.random.fold_in(key, seed), data, _source(function))
-    return _sweep(work, as_trials(space), key, store, objective, mode, lanes, progress)
+    job = Work(None, function, key, data)
+    return _sweep(job, as_trials(space), _Wishes(store, objective, mode, None, lanes, 0, executor, progress))
 
 
 def plan(
@@ -161,32 +154,54 @@ def plan(
     key: Key,
     lanes: int | None = None,
 ) -> Plan:
-    """What :func:`sweep` would do, without doing it: the groups of trials, a program each. Printed, it is a table."""
-    work, trials = _work_of(recipe, space, train, valid, key)
-    return make_plan(_tracer(work), trials, range(len(trials)), _lanes(lanes))
+    """What :func:`sweep` would do: the groups of trials, a program each, and what they cost. Printed, it is a table.
+
+    For memory and time, the program of the group with the most operations is compiled, and one epoch of one chunk is
+    run. No trial is kept.
+    """
+    job, trials = _job_of(recipe, space, train, valid, key)
+    width = _checked_lanes(lanes)
+    groups = make_groups(lambda group: trace_lane(job, trials, group), trials, ())
+    return _measured(job, trials, _made(groups), _plan(groups, width, 0))
 
 
-def run_keys(key: Key, seed: int = 0) -> RunKeys:
-    """The keys of the trials with this seed: with them, a single run equals the lane of a sweep up to rounding."""
-    init, order, noise = jax.random.split(key, 3)
-    return RunKeys(jax.random.fold_in(init, seed), order, jax.random.fold_in(noise, seed))
+def _measured(job: Work, space: Space, made: Sequence[Made], steps: Plan) -> Plan:
+    """The plan with memory and time, from the group whose trials have the most operations."""
+    if not made:
+        return steps
+    group, lane = max(made, key=lambda each: each.lane.flops())
+    program = compile_lane(job, lane, width_of(group.size, steps.lanes))
+    pace = advance(program, lane, values_of(space, group, group.trials[: program.width]), 0, 1).pace
+    seconds_of_a_flop = pace * lane.epochs / (program.width * lane.flops())
+    seconds = program.seconds * len(made)
+    for group, lane in made:
+        width = width_of(group.size, steps.lanes)
+        seconds += -(-len(group.trials) // width) * width * lane.flops() * seconds_of_a_flop
+    return steps._replace(peak_bytes=program.peak_bytes, compile_seconds=program.seconds, seconds=seconds)
 
 
-def _work_of(
+def _job_of(
     recipe: Callable[[Any], Recipe], space: Space, train: Batch, valid: Batch | None, key: Key
-) -> tuple[_Work, Space]:
+) -> tuple[Work, Space]:
     check_key("key", key)
     trials = as_trials(space)
     check_reads(recipe, trials)
     train, valid = _checked_data(recipe, trials, train, valid)
-    data = (train,) if valid is None else (train, valid)
-    return _Work(make_run(recipe), lambda seed: run_keys(key, seed), data, _source(recipe)), trials
+    return Work(recipe, None, key, (train,) if valid is None else (train, valid)), trials
 
 
 def _checked_data(
     recipe: Callable[[Any], Recipe], trials: Space, train: Batch, valid: Batch | None
 ) -> tuple[Batch, Batch | None]:
     """The data on the device; raises as a run does, for the first trial whose recipe does not raise itself."""
+    size, memory = (
+        sum(leaf.nbytes for leaf in jax.tree.leaves((train, valid)) if hasattr(leaf, "nbytes")),
+        _ops.device_memory(),
+    )
+    if memory is not None and size > memory:
+        raise MemoryError(
+            f"train, valid: expected data that fit the device, {memory / 2**30:.1f} GiB, got {size / 2**30:.1f} GiB"
+        )
     for trial in trials:
         try:
             parts = build_recipe(recipe, without_seed(trial))
@@ -196,243 +211,161 @@ def _checked_data(
     return check_data("train", train), None if valid is None else check_data("valid", valid)
 
 
-def _sweep(
-    work: _Work,
-    space: Space,
-    key: Key,
-    store: str | Path | None,
-    objective: str,
-    mode: str | None,
-    lanes: int | None,
-    progress: bool | None,
-) -> Sweep:
-    direction = infer_mode(objective) if mode is None else mode
-    if direction not in ("min", "max"):
-        raise ValueError(f'mode: expected "min" or "max" for the objective {objective!r}, got {mode!r}')
-    width = _lanes(lanes)
+class _Wishes(NamedTuple):
+    """Arguments of :func:`sweep`."""
+
+    store: str | Path | Shared | None
+    objective: str
+    mode: str | None
+    pruning: Pruning | None
+    lanes: int | None
+    keep: int
+    executor: Executor | None
+    progress: bool | None
+
+
+def _sweep(job: Work, space: Space, wishes: _Wishes) -> Sweep:
+    objective, direction, lanes = wishes.objective, _checked(wishes), _checked_lanes(wishes.lanes)
+    sign = 1.0 if direction == "min" else -1.0
     ids = [trial_id(trial) for trial in space]
     if len(set(ids)) < len(ids):
         twice = next(space[i] for i, each in enumerate(ids) if each in ids[:i])
         raise ValueError(f"space: expected each trial once, got {twice} twice")
-    opened = open_store(
-        store,
+    shared = wishes.store if isinstance(wishes.store, Shared) else None
+    store = open_store(
+        shared.path if shared else wishes.store,
         {
-            "recipe": work.source,
-            "data": data_fingerprint(work.data),
-            "key": str(np.asarray(jax.random.key_data(key)).tolist()),
+            "data": data_fingerprint(job.data),
+            "key": str(np.asarray(jax.random.key_data(job.key)).tolist()),
+            "pruning": str(wishes.pruning),
         },
+        shared=shared is not None,
     )
     interrupted = False
     try:
-        finished = opened.finished()
-        todo = [index for index, each in enumerate(ids) if each not in finished]
-        steps = make_plan(_tracer(work), space, todo, width)
-        _check_objective(work, space, steps, objective)
-        shown = sys.stderr.isatty() if progress is None else progress
-        if shown:
-            print(steps, file=sys.stderr)
-        with _bar(shown, len(space), len(space) - len(todo)) as show:
+        finished = store.finished()
+        earlier = store.records(ids, paused=True)
+        place = {each: i for i, each in enumerate(ids)}
+        records = {place[trial_id(record.trial)]: record for record in earlier if record.status != "FAILED"}
+        groups = make_groups(
+            lambda group: trace_lane(job, space, group), space, {i for i, each in enumerate(ids) if each in finished}
+        )
+        _check_objective(groups, objective, wishes.pruning)
+        if store.path != ":memory:":
+            check_programs(store, job, groups)
+        held = {place[each]: blob for each, blob in store.states().items() if each in place}
+        held = {i: blob for i, blob in held.items() if wishes.keep or records[i].status == PAUSED}
+        states = {i: state_of(lane, held[i]) for i, lane in _lanes_of(job, space, groups, held).items()}
+        if is_shown(wishes.progress):
+            print(_plan(groups, lanes, len(finished & set(ids))), file=sys.stderr)
+        ended = [record for record in records.values() if record.status != PAUSED]
+        executor = wishes.executor or in_this_process
+        made = _made(groups)
+        with open_bar(wishes.progress, len(space), ended, objective, direction) as show:
+            for grouped in groups:
+                if isinstance(grouped.traced, Exception):
+                    lost = [failed(space[i], grouped.traced) for i in grouped.group.trials]
+                    store.add(lost)
+                    show(lost)
             try:
-                for records in _chunks(work, space, steps):
-                    opened.add(records)
-                    show(records, objective, direction)
+                with executor(job, space, made) as execute:
+                    sweeping = Sweeping(
+                        space,
+                        ids,
+                        made,
+                        lanes,
+                        store,
+                        records,
+                        states,
+                        lambda record: sign * record.metrics.get(objective, np.nan),
+                        wishes.keep,
+                        execute,
+                    )
+                    for done in _steps(sweeping, shared, wishes.pruning, objective, sign):
+                        show(done)
             except KeyboardInterrupt:
                 interrupted = True
-        records = opened.records(ids)
+        found = store.records(ids)
+        results = _results(job, space, groups, ids, found, states) if wishes.keep else {}
     finally:
-        opened.close()
+        store.close()
     known = dict(zip(ids, space, strict=True))
-    records = [record._replace(trial=known[trial_id(record.trial)]) for record in records]
-    return Sweep(tuple(records), objective, direction, interrupted)
+    found = [record._replace(trial=known[trial_id(record.trial)]) for record in found]
+    return Sweep(tuple(found), objective, direction, interrupted, results)
 
 
-def _chunks(work: _Work, space: Space, steps: Plan) -> Iterator[list[Record]]:
-    """The finished trials, chunk by chunk. The next program compiles while one runs."""
-    with ThreadPoolExecutor(1) as pool:
-        ahead: list[Future[Callable[..., Any]]] = []
-
-        def compiling(index: int) -> Future[Callable[..., Any]] | None:
-            if index >= len(steps.groups):
-                return None
-            return pool.submit(_compiled, work, space, steps.groups[index], steps.lanes)
-
-        following = compiling(0)
-        for index, group in enumerate(steps.groups):
-            current, following = following, compiling(index + 1)
-            ahead = [each for each in (current, following) if each is not None]
-            try:
-                assert current is not None
-                call = current.result()
-            except Exception as error:
-                yield [_failed(space[i], error) for i in group.trials]
-                continue
-            except KeyboardInterrupt:
-                for each in ahead:
-                    each.cancel()
-                raise
-            width = _width(group, steps.lanes)
-            for first in range(0, len(group.trials), width):
-                chosen = group.trials[first : first + width]
-                started = time.perf_counter()
-                try:
-                    values = jax.device_get(call(*_arguments(space, group, chosen, width), *work.data))
-                except Exception as error:
-                    yield [_failed(space[i], error) for i in chosen]
-                    continue
-                seconds = (time.perf_counter() - started) / len(chosen)
-                yield [
-                    _recorded(space[i], jax.tree.map(lambda leaf, lane=lane: leaf[lane], values), seconds)
-                    for lane, i in enumerate(chosen)
-                ]
+def _steps(
+    sweeping: Sweeping, shared: Shared | None, pruning: Pruning | None, objective: str, sign: float
+) -> Iterator[list[Record]]:
+    if pruning is not None:
+        return run_pruned(sweeping, pruning, objective, sign)
+    return run_all(sweeping) if shared is None else run_shared(sweeping, shared)
 
 
-def _compiled(work: _Work, space: Space, group: Group, lanes: int) -> Callable[..., Any]:
-    width = _width(group, lanes)
-
-    def lane(values: dict[str, Array], seed: Array, data: tuple[Any, ...]) -> Any:
-        hparams = {name: values.get(name, Static(group.static.get(name))) for name in (*group.static, *group.traced)}
-        return _summary(work.run(work.keys(seed), hparams, *data))
-
-    def chunk(values: dict[str, Array], seeds: Array, *data: Any) -> Any:
-        return jax.vmap(lane, (0, 0, None))(values, seeds, data)
-
-    devices = _devices(width)
-    function = chunk
-    if len(devices) > 1:
-        mesh = jax.make_mesh((len(devices),), ("lanes",), (AxisType.Auto,), devices=devices)
-        split, shared = PartitionSpec("lanes"), PartitionSpec()
-        function = jax.shard_map(
-            chunk, mesh=mesh, in_specs=(split, split, *[shared] * len(work.data)), out_specs=split, check_vma=False
-        )
-    arguments = (*_arguments(space, group, group.trials[:1], width), *work.data)
-    return jax.jit(function).lower(*arguments).compile()
+def _plan(groups: Sequence[Grouped[Lane]], lanes: int, finished: int) -> Plan:
+    flops = sum(len(made.group.trials) * made.lane.flops() for made in _made(groups))
+    return Plan(tuple(each.group for each in groups if each.group.trials), lanes, finished, flops)
 
 
-def _arguments(space: Space, group: Group, chosen: Sequence[int], width: int) -> tuple[dict[str, Any], Any]:
-    """The hyperparameters and seeds of a chunk; the last trial fills what is missing of its width."""
-    padded = [*chosen, *[chosen[-1]] * (width - len(chosen))]
-    dtypes = {name: _dtype(space, name) for name in group.traced}
-    values = {name: np.array([space[i][name] for i in padded], dtypes[name]) for name in group.traced}
-    return values, np.array([space[i].get("seed", 0) for i in padded], np.int32)
+def _made(groups: Sequence[Grouped[Lane]]) -> list[Made]:
+    """The groups that have something to run, and code that does not raise."""
+    return [Made(each.group, each.traced) for each in groups if isinstance(each.traced, Lane) and each.group.trials]
 
 
-def _dtype(space: Space, name: str) -> Any:
-    whole = all(isinstance(trial[name], int) for trial in space if name in trial)
-    return jax.dtypes.canonicalize_dtype(np.int64 if whole else np.float64)
+def _lanes_of(job: Work, space: Space, groups: Sequence[Grouped[Lane]], trials: Collection[int]) -> dict[int, Lane]:
+    """The lanes of some trials, finished or not."""
+    lanes: dict[int, Lane] = {}
+    for group, traced, members in groups:
+        if own := [i for i in members if i in trials]:
+            lane = trace_lane(job, space, group) if traced is None else traced
+            lanes |= {i: lane for i in own if isinstance(lane, Lane)}
+    return lanes
 
 
-def _width(group: Group, lanes: int) -> int:
-    """Lanes of the group's program: a multiple of the devices that they are spread over."""
-    width = min(lanes, len(group.trials))
-    devices = len(_devices(width))
-    return -(-width // devices) * devices
+def _results(
+    job: Work,
+    space: Space,
+    groups: Sequence[Grouped[Lane]],
+    ids: Sequence[str],
+    records: Sequence[Record],
+    states: Mapping[int, Any],
+) -> dict[str, RunResult]:
+    """The results of the trials whose state was kept to the end."""
+    known = {trial_id(record.trial): record for record in records}
+    ended = {i: known[ids[i]] for i in states if ids[i] in known}
+    lanes = _lanes_of(job, space, groups, ended)
+    return {ids[i]: result_of(lanes[i], states[i], record.history) for i, record in ended.items()}
 
 
-def _devices(width: int) -> list[Any]:
-    return jax.devices()[: max(1, min(width, jax.device_count()))]
+def _checked(wishes: _Wishes) -> str:
+    """The mode. Raises for arguments that do not fit."""
+    objective, pruning = wishes.objective, wishes.pruning
+    mode = infer_mode(objective) if wishes.mode is None else wishes.mode
+    if mode not in ("min", "max"):
+        raise ValueError(f'mode: expected "min" or "max" for the objective {objective!r}, got {wishes.mode!r}')
+    if pruning is not None and not isinstance(pruning, Pruning):
+        raise TypeError(f"pruning: expected a rule, as sweeps.successive_halving(), got {pruning!r}")
+    if pruning is not None and isinstance(wishes.store, Shared):
+        raise ValueError("pruning: expected None with a store that several processes fill: a rung needs all of them")
+    if isinstance(wishes.keep, bool) or not isinstance(wishes.keep, int) or wishes.keep < 0:
+        raise ValueError(f"keep: expected an int >= 0, got {wishes.keep!r}")
+    if wishes.executor is not None and not callable(wishes.executor):
+        raise TypeError(f"executor: expected None or sweeps.ray(), got {wishes.executor!r}")
+    return mode
 
 
-def _lanes(lanes: int | None) -> int:
+def _checked_lanes(lanes: int | None) -> int:
     if lanes is not None:
         check_positive_int("lanes", lanes)
         return lanes
-    return lanes_of_a_device() * jax.device_count()
+    return _ops.lanes_of_a_device() * jax.device_count()
 
 
-def _tracer(work: _Work) -> Callable[[Mapping[str, Any]], Any]:
-    return lambda hparams: _summary(work.run(work.keys(jnp.int32(0)), dict(hparams), *work.data))
-
-
-def _check_objective(work: _Work, space: Space, steps: Plan, objective: str) -> None:
-    """Raises ``ValueError`` if the first trial whose code does not raise has no such metric."""
-    for group in steps.groups:
-        hparams = without_seed(space[group.trials[0]])
-        values = {name: jnp.asarray(hparams[name]) for name in group.traced}
-        try:
-            shapes = jax.eval_shape(
-                lambda values, hparams=hparams: _tracer(work)(
-                    {name: values.get(name, Static(value)) for name, value in hparams.items()}
-                ),
-                values,
-            )
-        except Exception:
-            continue
-        names = sorted({*shapes["history"], *shapes["metrics"]})
-        if objective not in names:
-            raise ValueError(f"objective: expected one of {names}, got {objective!r}")
-        return
-
-
-def _summary(result: Any) -> dict[str, Any]:
-    """What is kept of a run's result."""
-    if isinstance(result, RunResult):
-        counts = {"epochs": result.epochs, "best_epoch": result.best_epoch, "first_bad_step": result.first_bad_step}
-        return {"history": result.history, "metrics": counts, "status": result.status}
-    named = result._asdict() if hasattr(result, "_asdict") else result
-    if not isinstance(named, Mapping):
-        raise TypeError(f"function: expected it to return a dictionary or a NamedTuple, got a {type(result).__name__}")
-    arrays = {str(name): jnp.asarray(value) for name, value in named.items() if _is_array(value)}
-    return {
-        "history": {name: array for name, array in arrays.items() if array.ndim == 1},
-        "metrics": {name: array for name, array in arrays.items() if array.ndim == 0 and name != "status"},
-        "status": jnp.asarray(arrays.get("status", Status.COMPLETED), jnp.int32),
-    }
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)) and np.ndim(value) < 2
-
-
-def _recorded(trial: Trial, values: dict[str, Any], seconds: float) -> Record:
-    history = {name: np.asarray(value) for name, value in values["history"].items()}
-    metrics = {name: float(value) for name, value in values["metrics"].items()}
-    if "best_epoch" in metrics:
-        returned = int(metrics["best_epoch"])
-        metrics = {
-            name: float(value[returned]) if returned >= 0 else np.nan for name, value in history.items()
-        } | metrics
-    return Record(trial, Status(int(values["status"])).name, None, metrics, history, seconds)
-
-
-def _failed(trial: Trial, error: Exception) -> Record:
-    lines = [line for line in str(error).splitlines() if line.strip()] or [""]
-    return Record(trial, "FAILED", f"{type(error).__name__}: {lines[0]}", {}, {}, 0.0)
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, Static) else value
-
-
-def _source(function: Callable[..., Any]) -> str:
-    try:
-        return inspect.getsource(function)
-    except (OSError, TypeError):
-        return getattr(function, "__qualname__", repr(type(function)))
-
-
-@contextmanager
-def _bar(shown: bool, trials: int, finished: int) -> Generator[Callable[[list[Record], str, str], None]]:
-    """A function that shows finished trials: in a bar, or in a line of the log a chunk."""
-    values: list[float] = []
-    bar: Any = None
-    if shown:
-        with suppress(ImportError):
-            from tqdm.auto import tqdm
-
-            layout = "{n_fmt}/{total_fmt} trials |{bar}| {elapsed}<{remaining}{postfix}"
-            bar = tqdm(total=trials, initial=finished, bar_format=layout)
-
-    def show(records: list[Record], objective: str, mode: str) -> None:
-        values.extend(v for each in records if np.isfinite(v := each.metrics.get(objective, np.nan)))
-        best = f"best {objective} {(min if mode == 'min' else max)(values):.4g}" if values else ""
-        if bar is not None:
-            bar.set_postfix_str(best, refresh=False)
-            bar.update(len(records))
-        else:
-            _LOGGER.info("%d trials finished, %s", len(records), best)
-
-    try:
-        yield show
-    finally:
-        if bar is not None:
-            bar.close()
+def _check_objective(groups: Sequence[Grouped[Lane]], objective: str, pruning: Pruning | None) -> None:
+    """Raises ``ValueError`` if the first group whose code does not raise has no such metric."""
+    for _, lane, _ in groups:
+        if isinstance(lane, Lane):
+            names = sorted(lane.outputs[1]) if pruning is not None else lane.names()
+            if objective not in names:
+                raise ValueError(f"objective: expected one of {names}, got {objective!r}")
+            return
