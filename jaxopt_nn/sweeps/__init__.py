@@ -8,6 +8,7 @@ from jaxopt_nn.sweeps._engine import work
 from jaxopt_nn.sweeps._lanes import run_keys
 from jaxopt_nn.sweeps._plan import Group, Plan
 from jaxopt_nn.sweeps._pruning import Pruning, asha, hyperband, successive_halving
+from jaxopt_nn.sweeps._ray import ray
 from jaxopt_nn.sweeps._results import Best, Comparison, Sweep
 from jaxopt_nn.sweeps._space import (
     Space,
@@ -44,6 +45,7 @@ __all__ = [
     "log_uniform",
     "plan",
     "random",
+    "ray",
     "run_keys",
     "sobol",
     "successive_halving",
