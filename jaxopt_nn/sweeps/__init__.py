@@ -10,6 +10,7 @@ from jaxopt_nn.sweeps._plan import Group, Plan
 from jaxopt_nn.sweeps._pruning import Pruning, asha, hyperband, successive_halving
 from jaxopt_nn.sweeps._ray import ray
 from jaxopt_nn.sweeps._results import Best, Comparison, Sweep
+from jaxopt_nn.sweeps._search import search
 from jaxopt_nn.sweeps._space import (
     Space,
     Trial,
@@ -47,6 +48,7 @@ __all__ = [
     "random",
     "ray",
     "run_keys",
+    "search",
     "sobol",
     "successive_halving",
     "sweep",

@@ -5,11 +5,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from jaxopt_nn.sweeps._lanes import Chunk, Lane, Program, Work, advance, compile_lane, values_of, width_of
+from jaxopt_nn.sweeps._lanes import Chunk, Lane, Program, Work, advance, compile_lane, dtype_of, values_of, width_of
 from jaxopt_nn.sweeps._plan import Group
 from jaxopt_nn.sweeps._space import Space
 
-__all__ = ["Execute", "Made", "Task", "in_this_process", "tasks_of"]
+__all__ = ["Execute", "Kept", "Made", "Task", "in_this_process", "signature", "tasks_of"]
 
 _FLOPS_OF_A_COMPILATION = 5e10  # what a CPU computes in the second or two that a small program takes to compile
 
@@ -46,6 +46,9 @@ class Task(NamedTuple):
         return self._replace(trials=self.trials[start:stop], state=self.state[start:stop])
 
 
+Kept = dict[Any, Future[Program]]
+"""Programs that were compiled, or are being compiled, by :func:`signature` and width."""
+
 Execute = Callable[[Iterable[Task]], Iterator[tuple[Task, Chunk | Exception]]]
 """Yields what came of each task, or of parts of it, in any order; the error where its code raised."""
 
@@ -70,15 +73,27 @@ def tasks_of(
     return tasks
 
 
+def signature(group: Group, space: Space) -> Any:
+    """What of a group fixes its program, beside the job."""
+    static = tuple((name, type(value), value) for name, value in sorted(group.static.items()))
+    return static, tuple((name, str(dtype_of(space, name))) for name in group.traced)
+
+
 @contextmanager
-def in_this_process(work: Work, space: Space, groups: Sequence[Made]) -> Generator[Execute]:
-    """Task by task, on all devices of this process. Programs compile in a thread while others run."""
-    compiling: dict[tuple[int, int], Future[Program]] = {}
-    pace: dict[tuple[int, int], float] = {}
+def in_this_process(work: Work, space: Space, groups: Sequence[Made], kept: Kept | None = None) -> Generator[Execute]:
+    """Task by task, on all devices of this process. Programs compile in a thread while others run.
+
+    Args:
+        work, space, groups: what is run.
+        kept: programs of the same job; it is filled.
+    """
+    compiling: Kept = {} if kept is None else kept
+    pace: dict[Any, float] = {}
+    signatures = [signature(made.group, space) for made in groups]
     with ThreadPoolExecutor(1) as pool:
 
         def submit(task: Task) -> Future[Program]:
-            name = (task.group, task.width)
+            name = (signatures[task.group], task.width)
             if name not in compiling:
                 compiling[name] = pool.submit(compile_lane, work, groups[task.group].lane, task.width)
             return compiling[name]
@@ -88,7 +103,7 @@ def in_this_process(work: Work, space: Space, groups: Sequence[Made]) -> Generat
                 for task in tasks:
                     submit(task)
             for task in tasks:
-                name, (group, lane) = (task.group, task.width), groups[task.group]
+                name, (group, lane) = (signatures[task.group], task.width), groups[task.group]
                 try:
                     program = submit(task).result()
                 except Exception as error:

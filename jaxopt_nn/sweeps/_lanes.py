@@ -37,6 +37,7 @@ __all__ = [
     "Work",
     "advance",
     "compile_lane",
+    "dtype_of",
     "result_of",
     "run_keys",
     "trace_lane",
@@ -140,7 +141,7 @@ def run_keys(key: Key, seed: int | Array = 0) -> RunKeys:
 def trace_lane(work: Work, space: Space, group: Group) -> Lane:
     """Traces a trial of a group; raises what its code raises."""
     scalar = jax.ShapeDtypeStruct((), jnp.int32)
-    values = {name: jax.ShapeDtypeStruct((), _dtype(space, name)) for name in group.traced}
+    values = {name: jax.ShapeDtypeStruct((), dtype_of(space, name)) for name in group.traced}
     key, wrap = _unwrapped(work.key)
 
     def hparams(values: Mapping[str, Array]) -> dict[str, Any]:
@@ -306,7 +307,7 @@ def result_of(lane: Lane, state: Sequence[Any], history: Mapping[str, Any]) -> R
 
 def values_of(space: Space, group: Group, trials: Sequence[int]) -> tuple[dict[str, Any], Any]:
     """The hyperparameters and the seeds of some trials of a group, as arrays."""
-    values = {name: np.array([space[i][name] for i in trials], _dtype(space, name)) for name in group.traced}
+    values = {name: np.array([space[i][name] for i in trials], dtype_of(space, name)) for name in group.traced}
     return values, np.array([space[i].get("seed", 0) for i in trials], np.int32)
 
 
@@ -314,7 +315,8 @@ def _devices(width: int) -> list[Any]:
     return jax.devices()[: max(1, min(width, jax.device_count()))]
 
 
-def _dtype(space: Space, name: str) -> Any:
+def dtype_of(space: Space, name: str) -> Any:
+    """The dtype of a hyperparameter: it is the same for all trials."""
     whole = all(isinstance(trial[name], int) for trial in space if name in trial)
     return jax.dtypes.canonicalize_dtype(np.int64 if whole else np.float64)
 

@@ -212,4 +212,4 @@ def _sweep(job: Work, space: Space, wishes: Wishes) -> Sweep:
         ended = [record for record in traced.records.values() if record.status != PAUSED]
         with open_bar(wishes.progress, len(space), ended, wishes.objective, session.mode) as show:
             records, results, interrupted = run(session, traced, wishes.executor or in_this_process, show)
-    return Sweep(tuple(records), wishes.objective, session.mode, interrupted, results)
+    return Sweep(tuple(records), wishes.objective, session.mode, interrupted, results=results)

@@ -13,8 +13,9 @@ from jaxopt_nn.types import Batch
 
 
 @pytest.mark.slow
-def test_a_lost_workers_chunk_runs_again_and_the_table_is_that_of_one_process(tmp_path):
+def test_a_lost_workers_chunk_runs_again_and_the_table_is_that_of_one_process(tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # beside other work its workers would not get a turn
     main, flag = os.getpid(), str(tmp_path / "lost")
     x = np.random.default_rng(0).standard_normal((24, 3)).astype("f")
     train = Batch(x, x[:, :1])
