@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Case", "Checking", "Compiling", "FirstResult", "LargeUpdate", "Training", "Update", "Work", "load"]
+__all__ = ["Case", "Checking", "Compiling", "FirstResult", "LargeUpdate", "Sweep", "Training", "Update", "Work", "load"]
 
 
 class Training(NamedTuple):
@@ -108,7 +108,28 @@ class FirstResult(NamedTuple):
     little: bool = False
 
 
-Work = Training | Update | LargeUpdate | Compiling | Checking | FirstResult
+class Sweep(NamedTuple):
+    """Many runs of small networks, from the call to the table.
+
+    Attributes:
+        program: ``"grid"``, ``"halving"`` for successive halving, ``"frame"`` for the data frame alone.
+        dataset, examples, batch_size, epochs: of each run.
+        seeds: runs of each configuration.
+        trials: at the most; None for all.
+        store: whether they are kept in a file.
+    """
+
+    program: str
+    dataset: str = "digits"
+    examples: int | None = None
+    batch_size: int = 32
+    epochs: int = 10
+    seeds: int = 5
+    trials: int | None = None
+    store: bool = True
+
+
+Work = Training | Update | LargeUpdate | Compiling | Checking | FirstResult | Sweep
 
 
 class Case(NamedTuple):

@@ -18,10 +18,12 @@ from benchmarks.first_result import FIRST_RESULT
 from benchmarks.large_updates import LARGE_UPDATES
 from benchmarks.machine import rates
 from benchmarks.points import POINTS
+from benchmarks.sweeps import SWEEPS
+from benchmarks.sweeps_peers import SWEEP_PEERS
 from benchmarks.training import OURS
 from benchmarks.training_peers import PEERS
 from benchmarks.updates import UPDATES
-from benchmarks.work import Checking, Compiling, FirstResult, LargeUpdate, Training, Update
+from benchmarks.work import Checking, Compiling, FirstResult, LargeUpdate, Sweep, Training, Update
 
 ONE_CORE = "-one-core"
 """How the name of a side ends that may use a single core."""
@@ -32,6 +34,7 @@ SIDES: dict[type, dict[str, Callable[[Any], Any]]] = {
     Compiling: COMPILING,
     Checking: CHECKING,
     FirstResult: FIRST_RESULT,
+    Sweep: SWEEPS | SWEEP_PEERS,
 }
 
 

@@ -1,6 +1,7 @@
 """Tasks on many machines: Ray finds a place for each of them, and runs it again where a worker is lost."""
 
 import functools
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -48,7 +49,9 @@ def ray(
         engine = _import_ray()
         begun = not engine.is_initialized()
         if begun:
-            engine.init(address=address, log_to_driver=False, include_dashboard=False, logging_level="error")
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # it only starts other programs that way
+                engine.init(address=address, log_to_driver=False, include_dashboard=False, logging_level="error")
         try:
             job = [engine.put(_portable(work, space, [made.group for made in groups]))]
             remote = engine.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=max_retries)(_run)

@@ -13,6 +13,7 @@ from jaxopt_nn.types import Batch
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # JAX warns of the forks by which Ray starts processes
 def test_a_lost_workers_chunk_runs_again_and_the_table_is_that_of_one_process(tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("RAY_worker_niceness", "0")  # beside other work its workers would not get a turn
