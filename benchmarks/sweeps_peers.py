@@ -95,9 +95,7 @@ def _optuna(train: Any, work: Sweep) -> Round:
             study.enqueue_trial(hp)
 
         def objective(trial: Any) -> float:
-            hp = {
-                name: trial.suggest_categorical(name, sorted({t[name] for t in trials}, key=str)) for name in trials[0]
-            }
+            hp = {name: trial.suggest_categorical(name, values) for name, values in choices.items()}
             return train(hp, data, work)
 
         study.optimize(objective, n_trials=len(trials))

@@ -223,7 +223,7 @@ def run_shared(sweeping: Sweeping, shared: Shared) -> Iterator[list[Record]]:
     """Every trial to its end, by all processes that share the store. Ends when nothing is left for anybody."""
     worker = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex[:8]}"
     place = {each: i for i, each in enumerate(sweeping.ids)}
-    again = {sweeping.ids[i] for made in sweeping.groups for i in made.group.trials}
+    again = sweeping.store.failed()
     chunks = [
         [sweeping.ids[i] for i in made.group.trials[start : start + width]]
         for made in sweeping.groups

@@ -70,6 +70,10 @@ class Store(NamedTuple):
         rows = self.connection.execute("SELECT id FROM trials WHERE status NOT IN ('FAILED', 'PAUSED')")
         return {row[0] for row in rows}
 
+    def failed(self) -> set[str]:
+        """The ids of the trials whose code raised."""
+        return {row[0] for row in self.connection.execute("SELECT id FROM trials WHERE status = 'FAILED'")}
+
     def add(
         self, records: Sequence[Record], states: Mapping[str, bytes] | None = None, dropped: Sequence[str] = ()
     ) -> None:

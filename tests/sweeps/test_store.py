@@ -17,11 +17,11 @@ from jaxopt_nn.types import Batch, Static
 X = np.random.default_rng(0).standard_normal((24, 3)).astype("f")
 TRAIN = Batch(X, X[:, :1])
 KEY = jax.random.key(0)
-FACTOR = [2.0]
+FACTOR = {"now": 2.0}
 
 
 def scaled(value):
-    return FACTOR[0] * value
+    return FACTOR["now"] * value
 
 
 def recipe(hp):
@@ -48,7 +48,7 @@ def test_a_change_in_what_the_recipe_calls_is_refused_and_one_in_its_words_is_no
     assert str(again.records) == str(first.records)
     more = sweeps.sweep(recipe, space + sweeps.grid(rate=0.01, batch_size=[6, 12]), TRAIN, key=KEY, store=store)
     assert len(more.records) == 4
-    monkeypatch.setitem(FACTOR, 0, 3.0)
+    monkeypatch.setitem(FACTOR, "now", 3.0)
     with pytest.raises(ValueError, match=r"(?s)^store: .* is of another recipe \(batch_size=8\): .*-.*2\.0.*\+.*3\.0"):
         sweeps.sweep(recipe, space, TRAIN, key=KEY, store=store)  # although all of it is finished
 
@@ -126,7 +126,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 def function(key, hparams):
     return {"loss": hparams["x"], "curve": jax.random.normal(key, (200_000,))}
 try:
-    sweeps.sweep_function(function, sweeps.grid(x=[1.0, 2.0]), key=jax.random.key(0), objective="loss", store=sys.argv[1])
+    space = sweeps.grid(x=[1.0, 2.0])
+    sweeps.sweep_function(function, space, key=jax.random.key(0), objective="loss", store=sys.argv[1])
 except OSError as error:
     print(error)
 """
