@@ -27,7 +27,7 @@ class Task(NamedTuple):
     Attributes:
         group: its place among the groups.
         trials: places in the space, at most ``width``.
-        first, count: the epochs done, and those to do.
+        first, epochs: the epochs done, and those to do.
         width: of the program.
         keep: whether the state is wanted afterwards.
         state: of each trial, what it goes on from.
@@ -36,7 +36,7 @@ class Task(NamedTuple):
     group: int
     trials: tuple[int, ...]
     first: int
-    count: int
+    epochs: int
     width: int
     keep: bool
     state: tuple[Any, ...] = ()
@@ -117,7 +117,7 @@ def in_this_process(work: Work, space: Space, groups: Sequence[Made], kept: Kept
                             lane,
                             values_of(space, group, part.trials),
                             part.first,
-                            part.count,
+                            part.epochs,
                             part.state,
                             keep=part.keep,
                             pace=pace.get(name),

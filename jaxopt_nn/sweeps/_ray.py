@@ -90,7 +90,7 @@ def _run(job: list[Any], task: Task) -> list[tuple[Task, Chunk]]:
     for start in range(0, len(task.trials), program.width):
         part = task.part(start, start + program.width)
         values = values_of(space, groups[part.group], part.trials)
-        done.append((part, advance(program, lane, values, part.first, part.count, part.state, keep=part.keep)))
+        done.append((part, advance(program, lane, values, part.first, part.epochs, part.state, keep=part.keep)))
     return done
 
 

@@ -1,7 +1,7 @@
 """Search with a sampler of Optuna: it is asked for configurations that fill the lanes, and told what came of them."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def search(
 
 
 @contextmanager
-def _asked(optuna: Any, study: Any, number: int) -> Iterator[list[Any]]:
+def _asked(optuna: Any, study: Any, number: int) -> Generator[list[Any]]:
     """New trials. Those that were told nothing in the end have failed, and are no more under way."""
     asked = [study.ask() for _ in range(number)]
     try:

@@ -98,7 +98,7 @@ def open_session(job: Work, wishes: Wishes) -> Generator[Session]:
     mode, lanes = _checked(wishes), check_lanes(wishes.lanes)
     shared = wishes.store if isinstance(wishes.store, Shared) else None
     provenance = {
-        "data": data_fingerprint(job.data),
+        "data": data_fingerprint(job.data) if wishes.store is not None else "",
         "key": str(np.asarray(jax.random.key_data(job.key)).tolist()),
         "pruning": str(wishes.pruning),
     }

@@ -5,7 +5,6 @@ are known by what they say, not by their place: a space that is extended runs on
 """
 
 import hashlib
-import io
 import json
 import sqlite3
 import time
@@ -247,12 +246,22 @@ def _named(value: Any) -> Any:
 
 
 def _packed(arrays: Mapping[str, Any]) -> bytes:
-    with io.BytesIO() as buffer:
-        np.savez_compressed(buffer, allow_pickle=False, **{name: np.asarray(value) for name, value in arrays.items()})
-        return buffer.getvalue()
+    """Arrays in one piece: a line that says what they are, and their numbers."""
+    listed = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    head = json.dumps({name: [value.dtype.name, value.shape] for name, value in listed.items()})
+    return b"".join([head.encode(), b"\n", *(value.tobytes() for value in listed.values())])
+
+
+def _unpacked(blob: bytes) -> dict[str, np.ndarray[Any, Any]]:
+    head, numbers = blob.split(b"\n", 1)
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    for name, (dtype, shape) in json.loads(head).items():
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        arrays[name] = np.frombuffer(numbers[:size], dtype).reshape(shape)
+        numbers = numbers[size:]
+    return arrays
 
 
 def _record(row: Sequence[Any]) -> Record:
     hparams, status, error, metrics, history, seconds = row
-    with closing(np.load(io.BytesIO(history), allow_pickle=False)) as arrays:
-        return Record(json.loads(hparams), status, error, json.loads(metrics), dict(arrays.items()), seconds)
+    return Record(json.loads(hparams), status, error, json.loads(metrics), _unpacked(history), seconds)

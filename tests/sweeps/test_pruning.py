@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxopt_nn import layers, losses, optimizers, sweeps, training
-from jaxopt_nn.sweeps import _engine
+from jaxopt_nn.sweeps import _engine, _execute
 from jaxopt_nn.sweeps._pruning import Advance, Prune, schedule
 from jaxopt_nn.types import Batch
 
@@ -123,6 +123,24 @@ def test_a_pruned_sweep_goes_on_from_the_states_in_its_store(tmp_path, epochs, m
     part = parts[-1]
     for a, b in zip(whole.records, part.records, strict=True):
         assert a.status == b.status and str(a.history) == str(b.history)
+
+
+def test_few_survivors_get_a_narrower_program_where_that_pays(monkeypatch):
+    monkeypatch.setattr(_execute, "width_of", lambda trials, lanes: min(trials, lanes))  # of one device
+
+    class Lane:
+        epochs = 10
+
+        def __init__(self, flops):
+            self.flops = lambda: flops
+
+    def widths(flops, trials, last):
+        made = _execute.Made(_execute.Group({}, (), tuple(range(20)), 20), Lane(flops))
+        tasks = _execute.tasks_of(0, made, range(trials), 1, last, 8, {i: () for i in range(20)}, keep=False)
+        return [(len(task.trials), task.width) for task in tasks]
+
+    assert widths(1e6, 20, 3) == [(8, 8), (8, 8), (4, 8)]  # compiling would take longer
+    assert widths(1e12, 20, 3) == [(8, 8), (8, 8), (4, 4)] and widths(1e12, 1, 10) == [(1, 1)]
 
 
 @pytest.mark.parametrize(

@@ -149,3 +149,17 @@ def test_data_that_do_not_fit_the_device_are_named(monkeypatch):
     monkeypatch.setattr("jaxopt_nn._ops.device_memory", lambda: 100)
     with pytest.raises(MemoryError, match=r"^train, valid: expected data that fit the device, 0.0 GiB, got 0.0 GiB"):
         sweeps.sweep(recipe, sweeps.grid(rate=0.1, batch_size=8), TRAIN, key=KEY)
+
+
+def test_where_there_is_no_terminal_a_line_of_the_log_tells_of_each_chunk(caplog):
+    caplog.set_level("INFO", logger="jaxopt_nn.sweeps")
+    space = sweeps.grid(x=[3.0, 1.0, 2.0])
+
+    def function(key, hparams):
+        return {"loss": hparams["x"]}
+
+    sweeps.sweep_function(function, space, key=KEY, objective="loss", lanes=2, progress=False)
+    assert [record.message for record in caplog.records] == [
+        "2 of 3 trials finished, best loss 1",
+        "3 of 3 trials finished, best loss 1",
+    ]
