@@ -38,7 +38,8 @@ test-peers: .venv-peers/peers.stamp ## compare with other libraries as they run 
 	@.venv-peers/bin/python -m pytest -q -n 2 --dist worksteal tests/peers $(ARGS)
 
 # Every public function's example, the runs that hold all of it together, and what reads files and other libraries.
-LOWEST := jaxopt_nn tests/training tests/data tests/test_jaxprs.py tests/test_project.py tests/optimizers/test_trajectories.py
+LOWEST := jaxopt_nn tests/training/test_run.py tests/training/test_fit.py tests/training/test_step.py tests/data \
+  tests/test_jaxprs.py tests/test_project.py tests/optimizers/test_trajectories.py
 
 test-lowest: .venv-lowest/test.stamp ## run examples and the main tests with the lowest versions that the package allows
 	@ONE_IN=40 .venv-lowest/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(LOWEST) $(ARGS)

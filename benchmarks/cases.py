@@ -35,10 +35,10 @@ CASES = {
         {"ours-run": 0.91},
     ),
     "0-predict": Case(
-        "predict of one row, a call each",
+        "predictions of one row, a call each, by a function made once; traced anew: predict",
         "calls",
         FirstResult("predict"),
-        {"ours-jitted": None, "sklearn": None, "torch": None, "keras-jax": None},
+        {"ours-jitted": None, "ours-traced-anew": None, "sklearn": None, "torch": None, "keras-jax": None},
     ),
     "0d": Case(
         "600 trials on digits (learning rate x L2 x drop rate x width x optimizer x 5 seeds), 10 epochs, to the table",

@@ -37,6 +37,7 @@ PEERS = {
     "ours-validation": "ours, with validation and early stopping too",
     "ours-run": "the compiled run alone",
     "ours-jitted": "the model's forward pass, jitted, without checks",
+    "ours-traced-anew": "`predict`, which traces the model at each call",
     "ours-1-lane": "ours, 1 lane",
     "ours-4-blocks": "ours, 4 blocks",
     "ours-10-epochs": "ours, 10 epochs",

@@ -231,7 +231,7 @@ def _predictions(make: Callable[[Training], Callable[[Any], Any]], work: FirstRe
     return once
 
 
-def _our_predict(case: Training) -> Callable[[Any], Any]:
+def _our_predict(made: bool, case: Training) -> Callable[[Any], Any]:
     import jax
 
     from jaxopt_nn import training
@@ -240,7 +240,11 @@ def _our_predict(case: Training) -> Callable[[Any], Any]:
     result = training.fit(
         lambda rate: recipe(rate)._replace(epochs=1), case.learning_rate, train, key=jax.random.key(0)
     )
-    return lambda rows: training.predict(recipe, case.learning_rate, result, rows)
+    return (
+        training.make_predict(recipe, case.learning_rate, result)
+        if made
+        else (lambda rows: training.predict(recipe, case.learning_rate, result, rows))
+    )
 
 
 def _jitted(case: Training) -> Callable[[Any], Any]:
@@ -282,7 +286,8 @@ def _sklearn_predict(case: Training) -> Callable[[Any], Any]:
 
 
 _PREDICT: dict[str, Callable[[Training], Callable[[Any], Any]]] = {
-    "ours": _our_predict,
+    "ours": functools.partial(_our_predict, True),
+    "ours-traced-anew": functools.partial(_our_predict, False),
     "ours-jitted": _jitted,
     "torch": _torch_predict,
     "keras-jax": _keras_predict,
@@ -300,7 +305,7 @@ def _side(side: str, work: FirstResult) -> Round:
 
 FIRST_RESULT: dict[str, Callable[[FirstResult], Round]] = {
     side: functools.partial(_side, side)
-    for side in ("ours", "ours-run", "ours-jitted", "sklearn", "torch", "keras-jax")
+    for side in ("ours", "ours-run", "ours-jitted", "ours-traced-anew", "sklearn", "torch", "keras-jax")
 }
 
 

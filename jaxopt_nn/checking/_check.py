@@ -70,10 +70,10 @@ def check_gradients(
 
     There is no absolute tolerance, so a mean over many examples is checked as sharply as a sum. ``directions`` Gaussian
     and as many random-sign directions are drawn through all leaves at once, which claim equal shares of the slope.
-    Leaves of which these leave any doubt are looked at one by one, along as many directions of their own; those of up
-    to 16 numbers at every coordinate too. A leaf that fails is searched for its wrong coordinates. A leaf that meets
-    kinks is parted: what meets none has directions of its own, and at each kink the claim must lie between the
-    one-sided slopes. Shorter floats inside of f are taken to float64.
+    If they leave a doubt about a leaf, it is checked alone, along as many directions of its own; a leaf of up to 16
+    numbers at every coordinate too. If it fails, its wrong coordinates are searched for. A leaf with kinks is split:
+    its smooth coordinates have directions of their own, and at each kink the claim must lie between the one-sided
+    slopes. Casts to shorter floats inside of f become float64.
 
     Args:
         f: a pure function of pytrees with one float array as its output. It must accept float64 arrays and be traceable
@@ -88,20 +88,21 @@ def check_gradients(
         directions: the number of Gaussian, and of random-sign directions; >= 2.
         rtol: allowed difference, relative to the norm of the leaf's gradient.
         z: allowed difference in error bars.
-        resolution: a leaf of which a relative error above this could escape is INCONCLUSIVE instead of PASS, unless the
-            claim is what AD derives from f without anybody's rules; more where a shorter float spoils the claim.
+        resolution: if a relative error above this could go unseen in a leaf, the leaf is INCONCLUSIVE and not PASS,
+            unless AD without custom rules finds the same gradient. The limit is larger where a shorter float makes the
+            claim inexact.
         miss_probability: the δ in the reported bound: an error of a norm beyond ``miss_bound`` escapes with probability
             at most δ.
-        max_coordinates: leaves up to this size are searched coordinate by coordinate, larger ones by bisection; at
-            kinks of larger ones a sample is.
+        max_coordinates: leaves up to this size are searched coordinate by coordinate, larger ones by bisection. Of
+            the kinks of larger ones a sample is checked.
         stop_gradient: ``"gap"``: a gradient that a ``stop_gradient`` in f blocks is BLOCKED, which is not ok.
             ``"constant"``: outputs of ``stop_gradient`` are meant as constants, and f is differentiated so.
         order: 2 compares products of the Hessian (``jax.grad`` twice) with a random vector too, in ``report.second``,
             and uᵀHv with vᵀHu.
         each_leaf: looks at every leaf alone from the start; its errors in the report are then its own.
-        trusted_rules: functions with a ``custom_vjp`` or ``custom_jvp``, or their names, whose rule is meant, and no
-            derivative, as the straight-through estimator is. Each is taken for the linear function that its rule makes
-            of it at the point; all around it is checked.
+        trusted_rules: functions with a ``custom_vjp`` or ``custom_jvp``, or their names, whose rule is deliberately
+            not the derivative, as in the straight-through estimator. Each is replaced by the linear function that its
+            rule defines at the point. Everything around it is checked.
 
     Returns:
         The report. Printing it prints a table; ``report.assert_ok()`` raises on anything but PASS, KINK_OK, DEAD.
@@ -291,9 +292,9 @@ def _vanishing(
 ) -> list[float | None]:
     """Which claimed gradients are zero but for round-off; ``nearby_claims`` gives those next to the point.
 
-    Such a gradient, that of a bias before a normalization say, is tiny beside the others, or beside ``least``, and
-    another one altogether when the point moves by a few units in the last place. Of a gradient that is only small the
-    digits stay, and rule-stripped AD finds it too.
+    Such a gradient, for example of a bias before a normalization, is tiny beside the others, or beside ``least``, and
+    it changes completely when the point moves by a few units in the last place. A gradient that is only small keeps
+    its digits, and rule-stripped AD finds it too.
 
     Returns:
         For each of these leaves the norm of a gradient that would move f as much as the most influential leaf does, or

@@ -36,9 +36,9 @@ __all__ = ["check_layer", "check_loss", "check_optimizer", "check_rule"]
 def check_rule(f: Callable[..., Any], *args: Any, key: Key, **options: Any) -> GradientReport:
     """Checks a function with a derivative of its own (``jax.custom_vjp``, ``jax.custom_jvp``) alone.
 
-    The output, of any tree, is multiplied with a random cotangent, a scalar too: a rule that ignores the cotangent that
-    comes from above fails here even where a plain sum would hide it. The value that the rule computes beside the
-    derivative is compared with f's.
+    The output, a tree or a scalar, is multiplied with a random cotangent. So a rule that ignores its incoming cotangent
+    fails here, though a plain sum would hide it. The value that the rule computes beside the derivative is compared
+    with f's.
 
     Args:
         f: the function, with its rule.

@@ -55,9 +55,9 @@ class Curve(NamedTuple):
 class LeafReport(NamedTuple):
     """The evidence about one leaf.
 
-    Norms are Euclidean. "Relative" means divided by the larger of claimed and numeric norm; NaN for a DEAD leaf. Of a
-    leaf that passed together with others, ``relative_error``, ``relative_sigma`` and ``curve`` are those of all of them
-    at once, which its own do not exceed but by chance, and ``numeric_norm`` is not known.
+    Norms are Euclidean. "Relative" means divided by the larger of claimed and numeric norm; NaN for a DEAD leaf. If a
+    leaf passed together with others, ``relative_error``, ``relative_sigma`` and ``curve`` are those of all of them
+    together, and ``numeric_norm`` is not known.
 
     Attributes:
         path: its path in the differentiated arguments, as ``trees.named_leaves`` spells it.
@@ -67,9 +67,9 @@ class LeafReport(NamedTuple):
         verdict: see the module.
         hypothesis: what is wrong, or why nothing can be said; empty for a plain pass.
         claimed_norm: norm of the claimed gradient, in float64.
-        numeric_norm: norm of the numeric gradient, estimated from random directions in this leaf; NaN where there were
-            none, because the leaf passed together with others: then it is ``claimed_norm`` within ``miss_bound``; and
-            where its numbers have units of their own, in which relative errors are then.
+        numeric_norm: norm of the numeric gradient, estimated from random directions in this leaf. NaN if the leaf
+            passed together with others (then it is ``claimed_norm`` within ``miss_bound``), or if its numbers have
+            units of their own.
         relative_error: relative norm of claimed minus numeric, estimated from the random directions.
         relative_sigma: error bar of ``relative_error``.
         miss_bound: an error of a larger relative norm escapes with at most the report's ``miss_probability``.
@@ -81,8 +81,8 @@ class LeafReport(NamedTuple):
             the latter. None where the two dtypes are the same or f draws random numbers (which depend on the dtype).
         dtype_verdict: FAIL where that error is above the root of the dtype's unit of rounding, and far above what
             rounding the arguments does; None where there was nothing to compare.
-        rule_error: relative norm of the claimed gradient minus the one by rule-stripped AD; None where that was not to
-            be had or is the claim itself.
+        rule_error: relative norm of the claimed gradient minus the one by rule-stripped AD; None if there is no such
+            gradient, or if it is the claim itself.
         curve: the error of plain differences against the step.
     """
 

@@ -8,10 +8,11 @@ labels or float32 targets. Everything here runs on the host and wants concrete a
 Import from ``jaxopt_nn.data``, not from the modules within it.
 """
 
-from jaxopt_nn.data._arrays import from_arrays
+from jaxopt_nn.data._arrays import class_weights, from_arrays
 from jaxopt_nn.data._bundled import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 from jaxopt_nn.data._checks import check_batch
 from jaxopt_nn.data._fashion_mnist import load_fashion_mnist
+from jaxopt_nn.data._fitted import FittedTable, fit_table, inverse_table, inverse_target, transform_table
 from jaxopt_nn.data._idx import read_idx
 from jaxopt_nn.data._scaling import (
     Scaler,
@@ -26,12 +27,17 @@ from jaxopt_nn.data._tables import CsvData, load_csv
 
 __all__ = [
     "CsvData",
+    "FittedTable",
     "Scaler",
     "check_batch",
+    "class_weights",
     "fit_minmax_scaler",
     "fit_robust_scaler",
     "fit_standard_scaler",
+    "fit_table",
     "from_arrays",
+    "inverse_table",
+    "inverse_target",
     "inverse_transform",
     "kfold",
     "load_breast_cancer",
@@ -44,4 +50,5 @@ __all__ = [
     "read_idx",
     "split",
     "transform",
+    "transform_table",
 ]

@@ -22,7 +22,7 @@ from jaxopt_nn.data._checks import (
 )
 from jaxopt_nn.types import Batch
 
-__all__ = ["Task", "float32_or_64", "from_arrays"]
+__all__ = ["Task", "class_weights", "float32_or_64", "from_arrays"]
 
 Task = Literal["classification", "regression"]
 
@@ -114,8 +114,38 @@ def _as_array(name: str, value: Any) -> NDArray[Any]:
     return array
 
 
+def class_weights(labels: Any, num_classes: int | None = None) -> NDArray[np.float32]:
+    """Weights of classes that make rare and frequent ones count the same: ``w_c = N / (K · n_c)``.
+
+    Args:
+        labels: integer labels ``[N]`` of the training rows.
+        num_classes: K; None for the largest label and 1.
+
+    Returns:
+        ``[K]``. With ``weights[labels]`` as the weights of a ``Batch`` each class has the same sum.
+
+    Raises:
+        ValueError: a class has no row; a label is not in ``[0, K)``.
+
+    Example:
+        >>> class_weights(np.array([0, 0, 1, 1, 1, 1])).tolist()
+        [1.5, 0.75]
+
+    Equal to scikit-learn's ``compute_class_weight("balanced", ...)``.
+    """
+    array = np.asarray(labels)
+    if array.ndim != 1 or not is_integer(array.dtype) or not len(array):
+        raise ValueError(f"labels: expected integer labels [N], got {array.dtype}{list(array.shape)}")
+    classes = int(array.max()) + 1 if num_classes is None else num_classes
+    check_labels("labels", array, classes)
+    counts = np.bincount(array, minlength=classes)
+    if not counts.all():
+        raise ValueError(f"labels: expected rows of each of {classes} classes, got none of {int(np.argmin(counts))}")
+    return (len(array) / (classes * counts)).astype(np.float32)
+
+
 def float32_or_64(name: str, array: NDArray[Any]) -> np.dtype[Any]:
-    """float32, or float64 where features would not be themselves any more in float32."""
+    """float32, or float64 where features would lose their meaning in float32."""
     if blurred_feature(array, np.float32) is None:
         return np.dtype(np.float32)
     blurred = blurred_feature(array, np.float64)
@@ -125,7 +155,7 @@ def float32_or_64(name: str, array: NDArray[Any]) -> np.dtype[Any]:
 
 
 def _measured(name: str, array: NDArray[Any], dtype: DTypeLike | None) -> NDArray[Any]:
-    """Features or targets in ``dtype``, and none that would not be themselves any more."""
+    """Features or targets in ``dtype``; raises for those that would lose their meaning."""
     if dtype is None:
         check_finite(name, array)
         dtype = float32_or_64(name, array)

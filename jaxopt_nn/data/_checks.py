@@ -141,9 +141,9 @@ def first_where(values: NDArray[Any], mask: NDArray[np.bool_]) -> str:
 
 
 def blurred_feature(values: NDArray[Any], dtype: Any) -> str | None:
-    """The first feature that is not itself any more in ``dtype``, float32 or float64, in words; None if none is.
+    """The first feature that loses its meaning in ``dtype``, float32 or float64, in words; None if none does.
 
-    That is one of which a number moves by more than a thousandth of the feature's range, such as timestamps of one
+    In such a feature some number moves by more than a thousandth of the feature's range, such as timestamps of one
     hour in float32. Floats that differ by no more than the rounding of their own computation do not count.
     """
     if values.ndim == 0 or len(values) == 0 or not _may_blur(values.dtype, np.finfo(dtype).nmant + 1):
@@ -200,7 +200,7 @@ def _may_blur(dtype: Any, digits: int) -> bool:
 
 
 def _check_held(name: str, leaf: Any) -> None:
-    """Raises for concrete numbers that are not themselves any more when JAX holds them."""
+    """Raises for concrete numbers that lose their meaning in the dtype in which JAX holds them."""
     if not isinstance(leaf, np.ndarray):
         return
     if not leaf.dtype.isnative:

@@ -5,7 +5,7 @@ once). Every number of every schedule may be traced, swept and differentiated, s
 arithmetic here and no branch. Wherever an optimizer takes a ``learning_rate`` it takes a number or a schedule, ours or
 optax's.
 
-A drop falls exactly on its step, however a backend divides: integers are compared with integers; numbers of steps that
+A drop happens exactly on its step, on every backend: integers are compared with integers, and numbers of steps that
 are floats, as traced ones often are, are exact in float32 up to 2^24. The result is a float32 array, or float64 where
 x64 is on. Steps are steps of the optimizer; for a schedule in epochs there is :func:`by_epoch`. A number of steps
 between 0 and 1 is refused: it is a fraction of a training, or a learning rate in the wrong place.

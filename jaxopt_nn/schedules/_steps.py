@@ -1,7 +1,7 @@
 """Numbers of steps, and arithmetic with them that is exact at both ends.
 
-Integers stay integers as long as they can: a float32 cannot tell 2^24 from 2^24 + 1. And no boundary hangs on a
-quotient: a compiler may divide by multiplying with a rounded reciprocal, and then 49 · (1/49) is less than 1.
+Integers stay integers as long as they can: a float32 cannot tell 2^24 from 2^24 + 1. No boundary depends
+on a quotient: a compiler may divide by multiplying with a rounded reciprocal, and then 49 · (1/49) is less than 1.
 """
 
 from collections.abc import Callable, Sequence

@@ -7,7 +7,7 @@ same bits. ``make_step`` is for a model and a loop of your own.
 
 from jaxopt_nn.training._checkpoint import Checkpoint, CheckpointInfo, checkpoints
 from jaxopt_nn.training._epoch import RunKeys
-from jaxopt_nn.training._evaluation import evaluate, predict
+from jaxopt_nn.training._evaluation import evaluate, make_predict, predict
 from jaxopt_nn.training._explain import Explanation, explain
 from jaxopt_nn.training._fit import EpochEnd, fit
 from jaxopt_nn.training._loggers import log_csv, log_json_lines, log_mlflow, log_tensorboard
@@ -43,6 +43,7 @@ __all__ = [
     "log_json_lines",
     "log_mlflow",
     "log_tensorboard",
+    "make_predict",
     "make_run",
     "make_step",
     "predict",

@@ -1,6 +1,6 @@
 """Evaluation and prediction, in bounded memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -11,6 +11,7 @@ from jax import lax
 from jaxopt_nn import losses
 from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn._scale import power_of_two
+from jaxopt_nn.data._checks import is_integer
 from jaxopt_nn.training._batches import count_examples
 from jaxopt_nn.training._checks import check_data, check_values, examples_at_once, init_shapes
 from jaxopt_nn.training._devices import slice_rows, split_rows
@@ -19,7 +20,7 @@ from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe, losses_of
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Array, Batch, Params, PyTree, State
 
-__all__ = ["Trained", "evaluate", "evaluate_model", "predict", "run_program", "variables_of"]
+__all__ = ["Trained", "checked_variables", "evaluate", "evaluate_model", "make_predict", "predict", "run_program"]
 
 
 class Trained(Protocol):
@@ -48,19 +49,61 @@ def predict(recipe: RecipeFn, hparams: PyTree, trained: Trained, x: PyTree) -> P
         ValueError: the parameters are not those of this model (naming the paths), ``x`` has another number of features
             (naming the layer) or holds NaN, infinity or, for an embedding, ids out of range.
     """
-    if isinstance(x, Batch):
-        raise TypeError("x: expected features, got a Batch: pass its x")
-    batch = Batch(x, None)
+    x = _features(x)
     parts = build_recipe(recipe, hparams)
-    batch = check_data("", batch)
-    variables = variables_of(parts, trained, batch.x)
-    check_values(parts, variables, batch)
-    _check_shapes(parts, variables, batch.x)
+    variables = checked_variables(parts, trained, Batch(x, None))
 
     def outputs(hparams: PyTree, variables: tuple[Params, State], x: PyTree) -> PyTree:
         return _predict(build_recipe(recipe, hparams), *variables, x)
 
-    return run_program(outputs, hparams, variables, batch.x)
+    return run_program(outputs, hparams, variables, x)
+
+
+def make_predict(recipe: RecipeFn, hparams: PyTree, trained: Trained) -> Callable[[PyTree], PyTree]:
+    """The predictions of one trained model as a function, which is traced once: to serve it, row by row.
+
+    :func:`predict` calls the recipe and traces the model at each call, which takes milliseconds, so that it never uses
+    an old one. This function keeps the model as it is now, whatever the recipe would say later.
+
+    Args:
+        recipe, hparams, trained: as for :func:`predict`.
+
+    Returns:
+        ``x -> outputs``, with the values and errors of :func:`predict`. It compiles a program for each shape of ``x``.
+        Only integer features, as ids, are looked at by a trace at each call.
+
+    Raises:
+        TypeError: ``trained`` has no parameters.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxopt_nn import layers, losses, optimizers, training
+    >>> from jaxopt_nn.types import Batch
+    >>> train = Batch(jnp.arange(8.0).reshape(8, 1) / 8, jnp.arange(8.0).reshape(8, 1))
+    >>> def recipe(rate):
+    ...     return training.Recipe(
+    ...         model=layers.dense(1), loss=losses.mean_squared_error, optimizer=optimizers.sgd(rate), batch_size=4)
+    >>> result = training.fit(recipe, 0.1, train, key=jax.random.key(0))
+    >>> predict = training.make_predict(recipe, 0.1, result)
+    >>> predict(train.x).shape, predict(train.x[:1]).shape
+    ((8, 1), (1, 1))
+    """
+    parts, variables = build_recipe(recipe, hparams), _variables(trained)
+    checked: set[Any] = set()  # shapes of features
+
+    @jax.jit
+    def outputs(variables: tuple[Params, State], x: PyTree) -> PyTree:
+        return _predict(parts, *variables, x)
+
+    def predict(x: PyTree) -> PyTree:
+        x = _features(x)
+        leaves, treedef = jax.tree.flatten(x)
+        shapes = (treedef, *((leaf.shape, leaf.dtype) for leaf in leaves))
+        if shapes not in checked or any(is_integer(leaf.dtype) for leaf in leaves):
+            checked_variables(parts, trained, Batch(x, None))
+            checked.add(shapes)
+        return outputs(variables, x)
+
+    return predict
 
 
 def evaluate(recipe: RecipeFn, hparams: PyTree, trained: Trained, batch: Batch) -> dict[str, Array]:
@@ -81,9 +124,7 @@ def evaluate(recipe: RecipeFn, hparams: PyTree, trained: Trained, batch: Batch) 
     """
     parts = build_recipe(recipe, hparams)
     batch = check_data("batch", batch)
-    variables = variables_of(parts, trained, batch.x)
-    check_values(parts, variables, batch, "batch", [parts.loss, *parts.metrics.values()])
-    _check_shapes(parts, variables, batch.x)
+    variables = checked_variables(parts, trained, batch, "batch", [parts.loss, *parts.metrics.values()])
 
     def values(hparams: PyTree, variables: tuple[Params, State], batch: Batch) -> dict[str, Array]:
         return evaluate_model(build_recipe(recipe, hparams), *variables, batch)
@@ -152,28 +193,44 @@ def _outputs(parts: Recipe, params: Params, model_state: State, x: PyTree) -> Py
     return model_of(parts).apply(params, model_state, x, train=False, key=None, weight=None)[0]
 
 
-def variables_of(parts: Recipe, trained: Any, x: PyTree) -> tuple[Params, State]:
-    """Parameters and model state. Compares paths alone: if the features do not fit, their layer says so better."""
+def _features(x: PyTree) -> PyTree:
+    """Features as JAX arrays; raises if they cannot be used."""
+    if isinstance(x, Batch):
+        raise TypeError("x: expected features, got a Batch: pass its x")
+    return check_data("", Batch(x, None)).x
+
+
+def checked_variables(
+    parts: Recipe,
+    trained: Any,
+    batch: Batch,
+    name: str = "",
+    functions: Sequence[Callable[[Any, Any], Any]] = (),
+) -> tuple[Params, State]:
+    """Parameters and model state. Raises if they are not of this model, or for values as ``check_values`` does."""
+    variables = _variables(trained)
+    expected = init_shapes(parts, batch.x)
+    for part, want, have in zip(("params", "model_state"), expected, variables, strict=True):
+        paths, got = {path for path, _ in named_leaves(want)}, {path for path, _ in named_leaves(have)}
+        if paths != got:
+            missing, unexpected = sorted(paths - got), sorted(got - paths)
+            raise ValueError(f"{part}: not those of this model: missing {missing}, unexpected {unexpected}")
+    check_values(parts, variables, batch, name, functions)  # if the features do not fit, their layer says so
+    # A model may take shapes that are not its own: a layer may be of another width.
+    for part, want, have in zip(("params", "model_state"), expected, variables, strict=True):
+        shapes = {path: np.shape(leaf) for path, leaf in named_leaves(have)}
+        for path, leaf in named_leaves(want):
+            if leaf.shape != shapes[path]:
+                raise ValueError(
+                    f"{part}[{path}]: expected the shape {list(leaf.shape)} of this model, got {list(shapes[path])}"
+                )
+    return variables
+
+
+def _variables(trained: Any) -> tuple[Params, State]:
     if not (hasattr(trained, "params") and hasattr(trained, "model_state")):
         raise TypeError(
             f"trained: expected what has params and model_state, as a run's result or a TrainState, got a "
             f"{type(trained).__name__}"
         )
-    variables = (trained.params, trained.model_state)
-    for name, want, have in zip(("params", "model_state"), init_shapes(parts, x), variables, strict=True):
-        expected, got = {path for path, _ in named_leaves(want)}, {path for path, _ in named_leaves(have)}
-        if expected != got:
-            missing, unexpected = sorted(expected - got), sorted(got - expected)
-            raise ValueError(f"{name}: not those of this model: missing {missing}, unexpected {unexpected}")
-    return variables
-
-
-def _check_shapes(parts: Recipe, variables: tuple[Params, State], x: PyTree) -> None:
-    """Raises for shapes that are not those of this model, although it takes them: a layer may be of another width."""
-    for name, want, have in zip(("params", "model_state"), init_shapes(parts, x), variables, strict=True):
-        shapes = {path: np.shape(leaf) for path, leaf in named_leaves(have)}
-        for path, leaf in named_leaves(want):
-            if leaf.shape != shapes[path]:
-                raise ValueError(
-                    f"{name}[{path}]: expected the shape {list(leaf.shape)} of this model, got {list(shapes[path])}"
-                )
+    return trained.params, trained.model_state

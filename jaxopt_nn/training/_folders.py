@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxopt_nn._safetensors import impl_of, is_key, like, numbers_of, read_arrays, write_arrays
-from jaxopt_nn.data import Scaler
+from jaxopt_nn.data import FittedTable, Scaler
+from jaxopt_nn.data._fitted.columns import Column
 from jaxopt_nn.training._programs import as_arrays
 from jaxopt_nn.trees import map_with_path, named_leaves
 from jaxopt_nn.types import PyTree, Static
@@ -39,6 +40,7 @@ __all__ = [
 
 _ABOUT, _ARRAYS = "about.json", "arrays.safetensors"
 _FORMAT = 1
+_RECORDS: dict[str, Any] = {"$scaler": Scaler, "$table": FittedTable, "$column": Column}
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -148,9 +150,10 @@ def encode(name: str, value: Any, arrays: dict[str, Any], *, opaque: bool = Fals
         return value
     if isinstance(value, Static):
         return {"$static": encode(name, value.value, arrays, opaque=opaque)}
-    if isinstance(value, Scaler):
-        fields = value._asdict().items()
-        return {"$scaler": {field: encode(f"{name}/{field}", each, arrays) for field, each in fields}}
+    for mark, kind in _RECORDS.items():
+        if isinstance(value, kind):
+            fields = value._asdict().items()
+            return {mark: {field: encode(f"{name}/{field}", each, arrays) for field, each in fields}}
     if isinstance(value, Mapping):
         items = cast("Mapping[Any, Any]", value).items()
         if all(isinstance(key, str) and not key.startswith("$") for key, _ in items):
@@ -165,8 +168,8 @@ def encode(name: str, value: Any, arrays: dict[str, Any], *, opaque: bool = Fals
     if opaque:
         return {"$opaque": getattr(value, "__name__", repr(value))}
     raise TypeError(
-        f"{name}: expected numbers, text, arrays, data.Scaler, and lists, tuples and dictionaries (with text for keys) "
-        f"of them, got {value!r}"
+        f"{name}: expected numbers, text, arrays, a data.Scaler or FittedTable, and lists, tuples and dictionaries "
+        f"(with text for keys) of them, got {value!r}"
     )
 
 
@@ -186,8 +189,8 @@ def decode(name: str, value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
             return Static(decode(name, inner, arrays))
         case "$tuple":
             return tuple(decode(name, inner, arrays))
-        case "$scaler":
-            return Scaler(**{field: decode(f"{name}/{field}", each, arrays) for field, each in inner.items()})
+        case "$scaler" | "$table" | "$column":
+            return _RECORDS[kind](**{field: decode(f"{name}/{field}", each, arrays) for field, each in inner.items()})
         case "$array":
             return arrays[inner]
         case "$key":

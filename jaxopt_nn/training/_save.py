@@ -87,8 +87,8 @@ def save(
             :func:`load` has to be given ``hparams``.
         train: the training data. Kept are the shape of an example and a fingerprint, no data.
         key: the key of the run.
-        preprocessing: what else belongs to the model: numbers, text, arrays, a ``data.Scaler``, and lists, tuples and
-            dictionaries of them.
+        preprocessing: what else belongs to the model: numbers, text, arrays, a ``data.Scaler`` or ``FittedTable``, and
+            lists, tuples and dictionaries of them.
 
     Raises:
         ValueError: the result is not of this recipe, naming the path; the folder has other files.

@@ -9,7 +9,7 @@ from jax import lax
 from jaxopt_nn._arguments import check_key
 from jaxopt_nn.training._batches import count_examples, epoch_order, take_batch
 from jaxopt_nn.training._checks import check_data
-from jaxopt_nn.training._evaluation import run_program, variables_of
+from jaxopt_nn.training._evaluation import checked_variables, run_program
 from jaxopt_nn.training._recipe import RecipeFn, build_recipe, model_of
 from jaxopt_nn.types import Array, Batch, Key, Layer, Params, PyTree, State
 
@@ -55,7 +55,7 @@ def update_batch_statistics(recipe: RecipeFn, hparams: PyTree, trained: Any, tra
     check_key("key", key)
     parts = build_recipe(recipe, hparams)
     train = check_data("train", train)
-    variables = variables_of(parts, trained, train.x)
+    variables = checked_variables(parts, trained, train, "train")
     batch_size = min(parts.batch_size, count_examples(train))
 
     def program(hparams: PyTree, variables: tuple[Params, State], train: Batch, key: Key) -> State:

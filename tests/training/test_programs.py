@@ -216,3 +216,44 @@ def test_a_run_that_closes_over_a_traced_number_has_its_derivative():
     by_argument = jax.grad(lambda rate: training.make_run(recipe)(KEY, rate, DATA, DATA).history["valid_loss"][-1])(0.1)
     np.testing.assert_allclose(slope, by_argument, rtol=1e-5)
     assert abs(slope) > 1e-3
+
+
+def test_make_predict_traces_once_for_each_shape_and_keeps_the_model_as_it_was():
+    scope = types.SimpleNamespace(scale=1.0, calls=0)
+
+    def double(x):
+        scope.calls += 1
+        return scope.scale * x
+
+    made = lambda hp: recipe(0.1, model=layers.serial(layers.dense(1), double))  # noqa: E731
+    fitted = training.fit(made, None, DATA, key=KEY)
+    expected = training.predict(made, None, fitted, X)
+    predict = training.make_predict(made, None, fitted)
+    np.testing.assert_array_equal(predict(X), expected)
+    scope.scale, before = 3.0, scope.calls
+    with compilations() as names:
+        for _ in range(3):
+            np.testing.assert_array_equal(predict(X), expected)
+    assert (names, scope.calls) == ([], before)
+    np.testing.assert_allclose(jax.jit(predict)(X), expected, rtol=1e-6)
+
+
+def test_make_predict_raises_what_predict_raises():
+    made = lambda hp: recipe(0.1, model=layers.serial(layers.embedding(5, 3), layers.flatten, layers.dense(1)))  # noqa: E731
+    ids = np.arange(24).reshape(24, 1) % 5
+    fitted = training.fit(made, None, Batch(ids, DATA.y), key=KEY)
+    predict = training.make_predict(made, None, fitted)
+    assert predict(ids).shape == (24, 1)
+    for x, message in (
+        (ids + 1, r"expected ids in \[0, 5\), got 1 to 5"),  # of the same shape as what was looked at before
+        (np.zeros((2, 3), int), "serial|dense"),
+        (Batch(ids, None), "expected features, got a Batch"),
+    ):
+        for function in (predict, lambda x: training.predict(made, None, fitted, x)):
+            with pytest.raises((TypeError, ValueError), match=message):
+                function(x)
+    other = lambda hp: recipe(0.1)  # noqa: E731
+    with pytest.raises(ValueError, match="params: not those of this model"):
+        training.make_predict(other, None, fitted)(X)
+    with pytest.raises(TypeError, match="expected what has params"):
+        training.make_predict(made, None, fitted.params)
