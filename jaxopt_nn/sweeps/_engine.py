@@ -23,6 +23,7 @@ from jaxopt_nn.training import Status
 
 __all__ = ["Shared", "Sweeping", "failed", "run_all", "run_pruned", "run_shared", "state_of", "work"]
 
+_SOUND = (Status.COMPLETED.name, Status.STOPPED_EARLY.name)
 _WAIT = 0.5  # seconds between two looks at what other processes do
 
 
@@ -108,7 +109,8 @@ def run_pruned(sweeping: Sweeping, pruning: Pruning, objective: str, sign: float
         values = [_value_at(sweeping.records.get(i), objective, epochs) for i in members[configuration]]
         return sign * float(np.mean(values))
 
-    longest = max((made.lane.epochs for made in sweeping.groups), default=1)
+    lengths = [len(record.history[objective]) for record in sweeping.records.values()]  # of what is finished, too
+    longest = max([made.lane.epochs for made in sweeping.groups] + lengths, default=1)
     seeds = max(len(each) for each in members)
     for step in schedule(pruning, len(members), longest, score, max(1, sweeping.lanes // seeds)):
         trials = [i for configuration in step.configurations for i in members[configuration] if i in group_of]
@@ -162,10 +164,9 @@ def _keep(sweeping: Sweeping, records: dict[int, Record], states: dict[int, Any]
     dropped: set[int] = set()
     if sweeping.keep:
         ended = [i for i in {*sweeping.states, *states} if sweeping.records[i].status != PAUSED]
-        best = sorted(
-            (i for i in ended if not np.isnan(sweeping.value(sweeping.records[i]))),
-            key=lambda i: (sweeping.value(sweeping.records[i]), i),
-        )[: sweeping.keep]
+        values = {i: sweeping.value(sweeping.records[i]) for i in ended if sweeping.records[i].status in _SOUND}
+        known = [i for i in values if not np.isnan(values[i])]
+        best = sorted(known, key=lambda i: (values[i], i))[: sweeping.keep]
         dropped = {i for i in ended if i not in best}
         waiting |= {i for i in best if i in states}
     sweeping.states.update({i: states[i] for i in waiting})
@@ -234,15 +235,18 @@ def run_shared(sweeping: Sweeping, shared: Shared) -> Iterator[list[Record]]:
 
     def tasks() -> Iterator[Task]:
         while True:
+            idle, taken = not sweeping.store.is_anybody_at_work(), False
             for chunk in chunks:
                 if own := sweeping.store.lease(chunk, worker, shared.seconds, again=again):
+                    taken = True
                     again.difference_update(own)
-                    trials = [place[each] for each in own]
-                    index = group_of[trials[0]]
-                    yield from _tasks(sweeping, index, trials, max(sweeping.groups[index].lane.epochs, 1))
-            if not sweeping.store.is_anybody_at_work():
-                return
-            time.sleep(_WAIT)
+                    index = group_of[place[own[0]]]
+                    epochs = max(sweeping.groups[index].lane.epochs, 1)
+                    yield from _tasks(sweeping, index, [place[each] for each in own], epochs)
+            if not taken and idle and not sweeping.store.is_anybody_at_work():
+                return  # nobody had anything before, nothing was free, and nobody has anything now
+            if not taken:
+                time.sleep(_WAIT)
 
     with _heartbeat(sweeping.store, worker, shared.seconds):
         yield from _run(sweeping, tasks())

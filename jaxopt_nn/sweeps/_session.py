@@ -100,7 +100,7 @@ def open_session(job: Work, wishes: Wishes) -> Generator[Session]:
     provenance = {
         "data": data_fingerprint(job.data) if wishes.store is not None else "",
         "key": str(np.asarray(jax.random.key_data(job.key)).tolist()),
-        "pruning": str(wishes.pruning),
+        "pruning": "None" if wishes.pruning is None else f"{wishes.pruning} of {wishes.objective}",
     }
     path: Any = shared.path if shared else wishes.store
     store = open_store(path, provenance, shared=shared is not None)
@@ -226,6 +226,8 @@ def _checked(wishes: Wishes) -> str:
         raise TypeError(f"pruning: expected a rule, as sweeps.successive_halving(), got {pruning!r}")
     if pruning is not None and isinstance(wishes.store, Shared):
         raise ValueError("pruning: expected None with a store that several processes fill: a rung needs all of them")
+    if wishes.executor is not None and isinstance(wishes.store, Shared):
+        raise ValueError("executor: expected None with a store that several processes fill")
     if isinstance(wishes.keep, bool) or not isinstance(wishes.keep, int) or wishes.keep < 0:
         raise ValueError(f"keep: expected an int >= 0, got {wishes.keep!r}")
     if wishes.executor is not None and not callable(wishes.executor):
