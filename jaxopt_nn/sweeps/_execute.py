@@ -11,7 +11,7 @@ from jaxopt_nn.sweeps._space import Space
 
 __all__ = ["Execute", "Kept", "Made", "Task", "in_this_process", "signature", "tasks_of"]
 
-_FLOPS_OF_A_COMPILATION = 5e10  # what a CPU computes in the second or two that a small program takes to compile
+_FLOPS_OF_A_COMPILATION = 5e10  # of lanes, in the second or two that a small program takes to compile
 
 
 class Made(NamedTuple):
