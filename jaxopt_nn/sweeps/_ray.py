@@ -28,7 +28,8 @@ def ray(
 
     Each chunk of lanes is a task of Ray. Its results come back to this process, which writes the store, so the same
     call goes on after an interruption, on a cluster or without one. Pruned sweeps send the states of the survivors
-    along. A Ray that was not running before the call is stopped after it.
+    along. A Ray that was not running before the call is stopped after it. What the recipe imports has to be installed
+    on the workers.
 
     Args:
         address: of a cluster; None for one on this machine, with a worker for each core.

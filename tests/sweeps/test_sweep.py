@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxopt_nn import layers, losses, metrics, optimizers, sweeps, training
+from jaxopt_nn._jaxprs.flops import count_flops
 from jaxopt_nn.sweeps import _engine, _execute
 from jaxopt_nn.types import Batch, Static
 
@@ -72,6 +73,13 @@ def test_the_plan_says_what_is_traced_and_what_is_compiled_in():
         ({"width": width, "optimizer": "adam"}, ("rate",)) for width in (4, 6)
     ]
     assert str(plan).startswith("8 trials to run, 2 programs to compile") and "width=6" in str(plan)
+    static = {"rate": 0.1, "optimizer": Static("adam")}
+    flops = [
+        count_flops(training.make_run(recipe), KEY, static | {"width": Static(width)}, TRAIN)[0] for width in (4, 6)
+    ]
+    assert plan.flops == pytest.approx(4 * sum(flops), rel=0.02)
+    assert plan.peak_bytes > X[:32].nbytes and plan.seconds > 2 * plan.compile_seconds > 0
+    assert "floating-point operations" in str(plan) and "about" in str(plan)
 
 
 def test_a_store_goes_on_where_it_was_and_runs_only_what_is_new(tmp_path, compiled):
