@@ -226,6 +226,8 @@ def _checked(wishes: Wishes) -> str:
         raise TypeError(f"pruning: expected a rule, as sweeps.successive_halving(), got {pruning!r}")
     if pruning is not None and isinstance(wishes.store, Shared):
         raise ValueError("pruning: expected None with a store that several processes fill: a rung needs all of them")
+    if not isinstance(wishes.store, (str, Path, Shared, type(None))):
+        raise TypeError(f"store: expected the path of a file, sweeps.work(path) or None, got {wishes.store!r}")
     if wishes.executor is not None and isinstance(wishes.store, Shared):
         raise ValueError("executor: expected None with a store that several processes fill")
     if isinstance(wishes.keep, bool) or not isinstance(wishes.keep, int) or wishes.keep < 0:

@@ -163,8 +163,19 @@ def test_few_survivors_get_a_narrower_program_where_that_pays(monkeypatch):
             ValueError,
             r"^pruning: expected None with a store that several processes fill",
         ),
+        (
+            lambda: sweeps.sweep(recipe, SPACE, TRAIN, key=KEY, store=5),
+            TypeError,
+            r"^store: expected the path of a file",
+        ),
+        (
+            lambda: sweeps.sweep(recipe, SPACE, TRAIN, key=KEY, keep=-1),
+            ValueError,
+            r"^keep: expected an int >= 0, got -1",
+        ),
+        (lambda: sweeps.work("a.sqlite", seconds=0), ValueError, r"^seconds: expected a finite number in \[1, inf\)"),
     ],
 )
-def test_bad_rules_are_named(call, error, message):
+def test_bad_rules_and_options_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
