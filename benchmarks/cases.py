@@ -246,5 +246,5 @@ def _little(work: Work) -> Work:
         program = "cold" if work.program == "cached" else work.program  # the same process
         return FirstResult(program, little=True)
     if isinstance(work, Sweep):
-        return work._replace(dataset="digits", examples=320, epochs=3, seeds=1, trials=4)
+        return work._replace(dataset="digits", examples=320, epochs=3, seeds=1, trials=2)  # of one program
     return Checking((8, 8, 10), 4)
