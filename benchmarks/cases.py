@@ -2,7 +2,20 @@
 
 import numpy as np
 
-from benchmarks.work import Case, Checking, Compiling, FirstResult, LargeUpdate, Sweep, Training, Update, Work
+from benchmarks.work import (
+    Case,
+    Checking,
+    Checkpointing,
+    Compiling,
+    FirstResult,
+    Hypergradient,
+    LargeUpdate,
+    Streaming,
+    Sweep,
+    Training,
+    Update,
+    Work,
+)
 
 __all__ = ["ACCELERATOR", "CASES", "quick"]
 
@@ -92,6 +105,18 @@ CASES = {
         roofline=True,
         matmul_goal=0.65,
     ),
+    "1-streamed": Case(
+        "fit of 1 over batches read in shuffled blocks, each epoch validated",
+        "steps",
+        Streaming(_DIGITS._replace(epochs=200)),
+        {"ours-in-memory": 0.9},
+    ),
+    "2-streamed": Case(
+        "fit of 2 over batches read in shuffled blocks, each epoch validated",
+        "steps",
+        Streaming(_FASHION._replace(epochs=3)),
+        {"ours-in-memory": 0.9},
+    ),
     "3": Case(
         "64 runs of 1 as lanes of one program, on two devices of the CPU, 16 at a time on each",
         "steps",
@@ -111,11 +136,29 @@ CASES = {
         {"torch": 1.0, "flax-scan": 12.0, "ours-stepwise": 0.95, "ours-eigen": None},
         roofline=True,
     ),
+    "5-augmented": Case(
+        "5 with random flips and crops of the training images",
+        "steps",
+        Training("fashion", (), 64, 1, 1e-3, examples=6_400, augmented=True),
+        {"ours-unaugmented": 0.8},
+    ),
     "6": Case(
         "1 with dropout 0.2 after both hidden layers",
         "steps",
         _DIGITS._replace(drop_rate=0.2),
         {"ours-without": 0.85},
+    ),
+    "7": Case(
+        "1 with batch normalization, and with monitor.watch() at every step",
+        "steps",
+        _DIGITS._replace(batch_norm=True, watch=1),
+        {"ours-unwatched": 0.95, "ours-watched-10": None},
+    ),
+    "7-fashion": Case(
+        "2 with monitor.watch() at every step",
+        "steps",
+        _FASHION._replace(watch=1),
+        {"ours-unwatched": 0.95, "ours-watched-10": None},
     ),
     "8-run": Case(
         "compiling the run of 1, tracing included",
@@ -182,6 +225,24 @@ CASES = {
         {"ours-loop": None, "optax": 1.0, "optax-loop": None, "torch": None},
         roofline=True,
     ),
+    "12": Case(
+        "hypergradient of 1,000 per-step rates: the validation loss of a run like 1, by every one of them",
+        "steps",
+        Hypergradient(_DIGITS._replace(epochs=25, examples=1280)),
+        {"ours-run": 0.25, "ours-forward": None},
+    ),
+    "13-digits": Case(
+        "fit of 1 with a checkpoint after each epoch",
+        "steps",
+        Checkpointing(_DIGITS),
+        {"ours-without": 0.98},
+    ),
+    "13-fashion": Case(
+        "fit of 2 with a checkpoint after each epoch, 5 epochs",
+        "steps",
+        Checkpointing(_FASHION._replace(epochs=5)),
+        {"ours-without": 0.98},
+    ),
 }
 
 ACCELERATOR = {
@@ -242,6 +303,18 @@ def _little(work: Work) -> Work:
         return work._replace(leaves=2, size=1000, updates=2)
     if isinstance(work, Compiling):
         return Compiling({side: f"little-{program}" for side, program in work.programs.items()})
+    if isinstance(work, Streaming):
+        little = _little(work.training)
+        assert isinstance(little, Training)
+        return Streaming(little._replace(epochs=2))
+    if isinstance(work, Checkpointing):
+        little = _little(work.training)
+        assert isinstance(little, Training)
+        return Checkpointing(little)
+    if isinstance(work, Hypergradient):
+        little = _little(work.training)
+        assert isinstance(little, Training)
+        return Hypergradient(little)
     if isinstance(work, FirstResult):
         program = "cold" if work.program == "cached" else work.program  # the same process
         return FirstResult(program, little=True)

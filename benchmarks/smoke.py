@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.cases import ACCELERATOR, CASES, quick
 from benchmarks.points import POINTS
-from benchmarks.work import Case, Compiling, Training, Work
+from benchmarks.work import Case, Checkpointing, Compiling, Training, Work
 
 __all__ = ["Outcome", "families", "run", "smoke", "summary"]
 
@@ -74,8 +74,10 @@ def families(cases: Mapping[str, Case]) -> list[list[str]]:
 
 def _kind(side: str, work: Work) -> Any:
     """What of the work decides which code runs: not which data, nor how many of them."""
-    if side == "machine" or not isinstance(work, Training):
-        return type(work) if side == "machine" else work
+    if side == "machine" or isinstance(work, Checkpointing):
+        return type(work)
+    if not isinstance(work, Training):
+        return work
     conv = not work.widths and work.lanes == 1
     kind = work._replace(dataset="", widths=conv, batch_size=0, examples=None, validation=False)
     together = None if work.together is None else 1

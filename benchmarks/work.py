@@ -4,7 +4,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Case", "Checking", "Compiling", "FirstResult", "LargeUpdate", "Sweep", "Training", "Update", "Work", "load"]
+__all__ = [
+    "Case",
+    "Checking",
+    "Checkpointing",
+    "Compiling",
+    "FirstResult",
+    "Hypergradient",
+    "LargeUpdate",
+    "Streaming",
+    "Sweep",
+    "Training",
+    "Update",
+    "Work",
+    "load",
+]
 
 
 class Training(NamedTuple):
@@ -24,8 +38,11 @@ class Training(NamedTuple):
         together: lanes of one device of a CPU that are trained at a time, the next ones after them; None for all. Fewer
             fit its caches.
         eigen: whether ours is compiled with the matrix products of Eigen in place of YNNPACK's, XLA's default for CPUs.
+        batch_norm: whether each hidden layer has a batch normalization.
+        watch: 0, or the cadence in steps at which ours records the flow of gradients (``monitor.watch``).
         validation: whether ours validates after each epoch, and keeps the best weights, within the time that is taken;
             peers never do.
+        augmented: whether ours flips and crops its images at random; peers never do.
     """
 
     dataset: str
@@ -41,6 +58,9 @@ class Training(NamedTuple):
     together: int | None = None
     eigen: bool = False
     validation: bool = True
+    augmented: bool = False
+    batch_norm: bool = False
+    watch: int = 0
 
 
 class Update(NamedTuple):
@@ -95,6 +115,26 @@ class Checking(NamedTuple):
     examples: int
 
 
+class Checkpointing(NamedTuple):
+    """Training driven by ``fit``, with a checkpoint after each epoch.
+
+    Attributes:
+        training: what is trained.
+    """
+
+    training: Training
+
+
+class Hypergradient(NamedTuple):
+    """The validation loss after a training run, differentiated by the learning rate of each of its steps.
+
+    Attributes:
+        training: the run.
+    """
+
+    training: Training
+
+
 class FirstResult(NamedTuple):
     """The training of row 1 with an evaluation after it, as a person meets it.
 
@@ -129,7 +169,28 @@ class Sweep(NamedTuple):
     store: bool = True
 
 
-Work = Training | Update | LargeUpdate | Compiling | Checking | FirstResult | Sweep
+class Streaming(NamedTuple):
+    """Training with batches that are read while it goes on.
+
+    Attributes:
+        training: the network, the data and the epochs, of which the first is not timed.
+    """
+
+    training: Training
+
+
+Work = (
+    Training
+    | Update
+    | LargeUpdate
+    | Compiling
+    | Checking
+    | Checkpointing
+    | Hypergradient
+    | FirstResult
+    | Streaming
+    | Sweep
+)
 
 
 class Case(NamedTuple):

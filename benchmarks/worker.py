@@ -12,18 +12,32 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.cases import ACCELERATOR, CASES
+from benchmarks.checkpoints import CHECKPOINTS
 from benchmarks.checks import CHECKING
 from benchmarks.compile_time import COMPILING
 from benchmarks.first_result import FIRST_RESULT
+from benchmarks.hypergradients import HYPERGRADIENTS
 from benchmarks.large_updates import LARGE_UPDATES
 from benchmarks.machine import rates
 from benchmarks.points import POINTS
+from benchmarks.streaming import STREAMING
 from benchmarks.sweeps import SWEEPS
 from benchmarks.sweeps_peers import SWEEP_PEERS
 from benchmarks.training import OURS
 from benchmarks.training_peers import PEERS
 from benchmarks.updates import UPDATES
-from benchmarks.work import Checking, Compiling, FirstResult, LargeUpdate, Sweep, Training, Update
+from benchmarks.work import (
+    Checking,
+    Checkpointing,
+    Compiling,
+    FirstResult,
+    Hypergradient,
+    LargeUpdate,
+    Streaming,
+    Sweep,
+    Training,
+    Update,
+)
 
 ONE_CORE = "-one-core"
 """How the name of a side ends that may use a single core."""
@@ -33,7 +47,10 @@ SIDES: dict[type, dict[str, Callable[[Any], Any]]] = {
     LargeUpdate: LARGE_UPDATES,
     Compiling: COMPILING,
     Checking: CHECKING,
+    Checkpointing: CHECKPOINTS,
     FirstResult: FIRST_RESULT,
+    Hypergradient: HYPERGRADIENTS,
+    Streaming: STREAMING,
     Sweep: SWEEPS | SWEEP_PEERS,
 }
 

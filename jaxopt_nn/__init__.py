@@ -8,12 +8,16 @@ stands beside them: a gradient is compared with evidence.
 """
 
 from jaxopt_nn import (
+    augment,
     checking,
     data,
+    estimators,
     initializers,
+    interop,
     layers,
     losses,
     metrics,
+    monitor,
     optimizers,
     penalties,
     plots,
@@ -25,12 +29,16 @@ from jaxopt_nn import (
 )
 
 __all__ = [
+    "augment",
     "checking",
     "data",
+    "estimators",
     "initializers",
+    "interop",
     "layers",
     "losses",
     "metrics",
+    "monitor",
     "optimizers",
     "penalties",
     "plots",

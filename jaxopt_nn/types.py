@@ -19,6 +19,7 @@ __all__ = [
     "Key",
     "Layer",
     "LossFn",
+    "LossScale",
     "NotFinite",
     "Params",
     "PyTree",
@@ -43,7 +44,9 @@ class Batch(NamedTuple):
         x: features, an array ``[N, ...]`` (or a pytree of such arrays).
         y: targets, an array ``[N, ...]``: integer class labels, or floats.
         weight: ``[N]`` non-negative example weights, or None where all count the same. A row of weight 0 counts
-            nowhere: not in the loss, not in a metric, not in BatchNorm's statistics.
+            nowhere: not in the loss, not in a metric, not in BatchNorm's statistics. Or the weights of single outputs,
+            with the first axes of ``y``, ``[N, T]``: outputs then count as examples of their own, in losses and
+            metrics, and BatchNorm takes the largest weight of an example.
     """
 
     x: PyTree
@@ -103,6 +106,18 @@ class NotFinite(NamedTuple):
     last_finite: Array
 
 
+class LossScale(NamedTuple):
+    """What a step with a dynamic loss scale carries.
+
+    Attributes:
+        scale: float32 scalar, what the next loss is multiplied by.
+        finite_steps: int32 scalar, the finite steps since it last changed.
+    """
+
+    scale: Array
+    finite_steps: Array
+
+
 class TrainState(NamedTuple):
     """All that a training step carries: equal in tree, shapes and dtypes before and after a step.
 
@@ -113,6 +128,7 @@ class TrainState(NamedTuple):
         opt_state: the optimizer's state.
         key: the noise key. It never changes: step ``t`` uses ``fold_in(key, t)``, so a resumed run repeats itself.
         notfinite: what was skipped; a step without a ``nonfinite_limit`` leaves it as it is.
+        loss_scale: of a step with a dynamic loss scale; None otherwise.
     """
 
     step: Array
@@ -121,6 +137,7 @@ class TrainState(NamedTuple):
     opt_state: PyTree
     key: Key
     notfinite: NotFinite | None = None
+    loss_scale: LossScale | None = None
 
 
 class LossFn(Protocol):

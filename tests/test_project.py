@@ -20,7 +20,8 @@ PACKAGE = ROOT / "jaxopt_nn"
 # itself it may import what it likes. `jaxopt_nn/__init__.py` may import every part, and no part may import it.
 BASE = {"types", "trees", "_arguments", "_dtypes", "_jaxprs", "_ops", "_safetensors", "_scale"}
 LEAVES = {
-    "checking", "data", "initializers", "layers", "losses", "metrics", "optimizers", "penalties", "plots", "schedules"
+    "augment", "checking", "data", "initializers", "layers", "losses", "metrics", "optimizers", "penalties", "plots",
+    "schedules",
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
@@ -35,7 +36,10 @@ ALLOWED: dict[str, set[str]] = {
     "layers": BASE | {"initializers"},
     "optimizers": BASE | {"schedules"},
     "training": BASE | LEAVES,
-    "sweeps": BASE | {"training"},
+    "sweeps": BASE | {"optimizers", "plots", "training"},
+    "monitor": BASE | {"training"},
+    "estimators": BASE | LEAVES | {"training"},
+    "interop": BASE | {"layers"},
 }
 
 
@@ -120,7 +124,9 @@ import jaxopt_nn
 print(json.dumps({
     "backend": jax._src.xla_bridge.backends_are_initialized(),
     "settings": [name for name, value in jax.config.values.items() if repr(value) != settings.get(name)],
-    "optional": sorted({"sklearn", "matplotlib", "tqdm", "pandas", "optuna", "flax", "pytest"} & set(sys.modules)),
+    "optional": sorted(
+        {"sklearn", "matplotlib", "tqdm", "pandas", "optuna", "flax", "orbax", "pytest"} & set(sys.modules)
+    ),
     "modules": sorted(name for name in sys.modules if name.startswith("jaxopt_nn.")),
 }))
 """
@@ -229,12 +235,12 @@ def test_each_public_name_has_one_path() -> None:
 
 
 def test_lowest_pins_are_the_lower_bounds() -> None:
-    assert pins("lowest") == requirements("data", "plots", "progress", "sweep", "tensorboard")
+    assert pins("lowest") == requirements("checkpoint", "data", "plots", "progress", "sweep", "tensorboard")
 
 
 def test_pins_cover_what_is_required_and_agree() -> None:
     development, older, peers = pins("dev"), pins("python3.11"), pins("peers")
-    wanted = requirements("data", "plots", "progress", "tensorboard", "test", "docs", "dev")
+    wanted = requirements("checkpoint", "data", "plots", "progress", "tensorboard", "test", "docs", "dev")
     assert set(wanted) <= set(development) & set(older)
     assert set(requirements("peers")) <= set(peers)
     assert {name: peers[name] for name in peers if name in older} == {
@@ -255,7 +261,7 @@ def test_the_supported_pythons_are_named_alike() -> None:
 def test_each_extra_is_used() -> None:
     """What an extra installs is imported, or looked for by name, somewhere in the package."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    modules = {"dm-haiku": "haiku", "scikit-learn": "sklearn"}
+    modules = {"dm-haiku": "haiku", "orbax-checkpoint": "orbax", "scikit-learn": "sklearn"}
     text = "\n".join(file.read_text() for file in PACKAGE.rglob("*.py"))
     used = {name for names in re.findall(r'(?:import|from) (\w+)|"(\w+)[.\w]*"', text) for name in names}
     for extra in set(project["optional-dependencies"]) - {"peers", "test", "docs", "dev"}:

@@ -6,6 +6,7 @@ wrong gradient; ``report.assert_ok()`` does.
 """
 
 from jaxopt_nn.checking._check import check_gradients
+from jaxopt_nn.checking._jaxpr.origin import Origin, find_nonfinite
 from jaxopt_nn.checking._one_call import check_layer, check_loss, check_optimizer, check_rule
 from jaxopt_nn.checking._report import Coordinate, Curve, GradientReport, LeafReport, Verdict
 
@@ -14,10 +15,12 @@ __all__ = [
     "Curve",
     "GradientReport",
     "LeafReport",
+    "Origin",
     "Verdict",
     "check_gradients",
     "check_layer",
     "check_loss",
     "check_optimizer",
     "check_rule",
+    "find_nonfinite",
 ]

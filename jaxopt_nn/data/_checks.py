@@ -38,7 +38,8 @@ def check_batch(name: str, batch: Any, num_outputs: int | None = None) -> None:
         name: what the batch is called in an error, such as ``"train"``; with ``""`` the parts are called ``x``, ``y``,
             ``weight``.
         batch: ``Batch(x, y, weight)``. ``x`` and ``y`` are arrays or pytrees of arrays, all of ``N >= 1`` rows and of
-            finite values; ``weight`` is None or ``[N]``, finite, non-negative and not all zero. Arrays may be traced.
+            finite values; ``weight`` is None, ``[N]``, or has the first axes of ``y``; it is finite, non-negative and
+            not all zero. Arrays may be traced.
             Where JAX will hold 64-bit numbers in 32 bits they have to fit, and to stay apart: float32 may move no
             number by more than a thousandth of the range of its feature.
         num_outputs: static: integer labels have to be in ``[0, num_outputs)``. One output is a binary classifier's
@@ -78,10 +79,14 @@ def num_examples(name: str, batch: Any) -> int:
     features = _leaves(_part(name, "x"), batch.x)
     if not features:
         raise TypeError(f"{_part(name, 'x')}: expected an array, got {batch.x!r}")
-    if batch.weight is not None and np.ndim(batch.weight) != 1:
-        raise ValueError(
-            f"{_part(name, 'weight')}: expected one weight a row, got the shape {list(np.shape(batch.weight))}"
-        )
+    if batch.weight is not None:
+        shape = np.shape(batch.weight)
+        targets = [np.shape(leaf) for leaf in jax.tree.leaves(batch.y)]
+        if len(shape) != 1 and (not shape or any(each[1 : len(shape)] != shape[1:] for each in targets)):
+            raise ValueError(
+                f"{_part(name, 'weight')}: expected one weight a row, or one an output, with the first axes of "
+                f"{_part(name, 'y')}, got the shape {list(shape)}"
+            )
     first_name, rows = features[0][0], -1
     for leaf_name, leaf in (
         *features,

@@ -219,7 +219,8 @@ def _fit(x: PyTree, statistics: Callable[[NDArray[Any]], _Statistics], offset: f
         num_examples("x", x)
         if x.weight is not None:
             check_concrete("x.weight", x.weight)
-            has_weight = np.asarray(x.weight) > 0
+            weight = np.asarray(x.weight)
+            has_weight = (weight > 0).any(tuple(range(1, weight.ndim)))
         x = x.x
     leaves, tree = jax.tree.flatten(x)
     if not leaves:

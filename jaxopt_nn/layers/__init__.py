@@ -21,11 +21,13 @@ from jaxopt_nn.layers._combinators.wiring import as_layer
 from jaxopt_nn.layers._initialization.defaults import with_defaults
 from jaxopt_nn.layers._initialization.lsuv import lsuv
 from jaxopt_nn.layers._inspection.draw import draw
+from jaxopt_nn.layers._inspection.outputs import Place, apply_with_outputs, places
 from jaxopt_nn.layers._inspection.summary import Description, Row, describe, summary
 from jaxopt_nn.layers._normalization.batch_norm import batch_norm
 from jaxopt_nn.layers._normalization.per_example import group_norm, instance_norm, layer_norm, rms_norm
 from jaxopt_nn.layers._normalization.weight_norm import weight_norm
 from jaxopt_nn.layers._other_libraries import from_apply, from_equinox, from_haiku, from_linen, from_nnx
+from jaxopt_nn.layers._precision import with_precision
 from jaxopt_nn.layers._sequence.attention import multi_head_attention, transformer_block
 from jaxopt_nn.layers._sequence.recurrent import gru, lstm, simple_rnn
 from jaxopt_nn.layers._spatial.conv import conv, conv_transpose, depthwise_conv
@@ -33,9 +35,11 @@ from jaxopt_nn.layers._spatial.pool import average_pool, global_average_pool, gl
 
 __all__ = [
     "Description",
+    "Place",
     "Row",
     "activity_penalty",
     "add",
+    "apply_with_outputs",
     "as_layer",
     "average_pool",
     "batch_norm",
@@ -70,6 +74,7 @@ __all__ = [
     "mlp",
     "multi_head_attention",
     "parallel",
+    "places",
     "pyramid",
     "repeat",
     "reshape",
@@ -85,4 +90,5 @@ __all__ = [
     "transformer_block",
     "weight_norm",
     "with_defaults",
+    "with_precision",
 ]

@@ -19,7 +19,7 @@ from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn.metrics._arrays import indices, ratio
 from jaxopt_nn.types import Array, ArrayLike
 
-__all__ = ["ClassScores", "confusion_matrix", "f_beta", "matthews_correlation", "precision_recall_f1"]
+__all__ = ["ClassScores", "confusion_matrix", "f_beta", "macro_f1", "matthews_correlation", "precision_recall_f1"]
 
 _LARGEST_SUMS = 2**22  # numbers: 16 MiB in float32
 
@@ -119,6 +119,27 @@ def precision_recall_f1(confusion: ArrayLike) -> ClassScores:
         f1=ratio(hits, (predicted + support) / 2),
         support=counts.sum(1),
     )
+
+
+def macro_f1(labels: ArrayLike, predictions: ArrayLike, num_classes: int, weight: ArrayLike | None = None) -> Array:
+    """The mean of the classes' F1, as ``sklearn.metrics.f1_score(average="macro")``.
+
+    Args:
+        labels, predictions, num_classes, weight: as for :func:`confusion_matrix`.
+
+    Returns:
+        A scalar in [0, 1]. A class that neither occurs nor was predicted counts as 0.
+
+    Raises:
+        TypeError, ValueError: as :func:`confusion_matrix`.
+
+    Differs from scikit-learn's, which leaves out classes that neither occur nor were predicted, unless ``labels`` names
+    them.
+
+    >>> round(float(macro_f1(jnp.array([0, 0, 1]), jnp.array([0, 1, 1]), 2)), 4)
+    0.6667
+    """
+    return jnp.mean(precision_recall_f1(confusion_matrix(labels, predictions, num_classes, weight)).f1)
 
 
 def f_beta(confusion: ArrayLike, beta: ArrayLike = 1.0) -> Array:

@@ -50,11 +50,12 @@ def accuracy(outputs: ArrayLike, labels: ArrayLike) -> Array:
     >>> accuracy(jnp.array([[1.0, 3.0], [2.0, 2.0]]), jnp.array([1, 1])).tolist()
     [1.0, 0.0]
     """
-    return top_k_accuracy(outputs, labels, k=1)
+    _, higher, usable = _ranked(outputs, labels, lambda index, true: index < true)
+    return mean_of_trailing((higher == 0) & usable)
 
 
 def top_k_accuracy(outputs: ArrayLike, labels: ArrayLike, *, k: int = 5) -> Array:
-    """1 where the true class is among the k largest outputs, else 0. Of equal outputs the first rank higher.
+    """1 where the true class is among the k largest outputs, else 0. Of equal outputs the last rank higher.
 
     Args:
         outputs: ``[N, ..., C]`` with C >= 2: logits or probabilities.
@@ -68,22 +69,31 @@ def top_k_accuracy(outputs: ArrayLike, labels: ArrayLike, *, k: int = 5) -> Arra
         TypeError: as :func:`accuracy`.
         ValueError: as :func:`accuracy`, or k is not in [1, C].
 
-    Differs from ``sklearn.metrics.top_k_accuracy_score`` in ties: there the last rank higher.
+    Of equal outputs the last rank higher, as in ``sklearn.metrics.top_k_accuracy_score``; in :func:`accuracy`, as in
+    ``argmax`` and ``jax.lax.top_k``, the first do. So where outputs are equal, k = 1 may differ from the accuracy.
 
     >>> top_k_accuracy(jnp.array([[1.0, 3.0, 2.0]]), jnp.array([2]), k=2).tolist()
     [1.0]
     """
+    o, higher, usable = _ranked(outputs, labels, lambda index, true: index > true)
+    check_positive_int("k", k, high=o.shape[-1])
+    return mean_of_trailing((higher < k) & usable)
+
+
+def _ranked(
+    outputs: ArrayLike, labels: ArrayLike, before: Callable[[Array, Array], Array]
+) -> tuple[Array, Array, Array]:
+    """The outputs; how many rank above that of the true class, with equal ones ``before`` it; where that is known."""
     o = jnp.asarray(plain_array("outputs", outputs))
     if o.ndim < 2 or o.shape[-1] < 2:
         hint = "; for one output and two classes use binary_accuracy, with threshold=0.5 if it is a probability"
         raise ValueError(f"outputs: expected [N, ..., C] with at least two classes, got {list(o.shape)}{hint}")
-    check_positive_int("k", k, high=o.shape[-1])
     classes, defined = true_classes(labels, o)
     index, true_index = lax.broadcasted_iota(classes.dtype, o.shape, o.ndim - 1), classes[..., None]
     true_output = jnp.sum(jnp.where(index == true_index, o, 0), axis=-1, keepdims=True)
-    higher = (o > true_output) | ((o == true_output) & (index < true_index))
+    higher = (o > true_output) | ((o == true_output) & before(index, true_index))
     exists = (index == true_index).any(-1)
-    return mean_of_trailing((higher.sum(-1) < k) & exists & defined & ~jnp.isnan(o).any(-1))
+    return o, higher.sum(-1), exists & defined & ~jnp.isnan(o).any(-1)
 
 
 def binary_accuracy(logits: ArrayLike, targets: ArrayLike, *, threshold: ArrayLike = 0.0) -> Array:

@@ -50,7 +50,13 @@ from jaxopt_nn.optimizers._wrappers.freeze import FrozenState, freeze, frozen_pa
 from jaxopt_nn.optimizers._wrappers.groups import parameter_groups, scale_by_depth, scale_by_path
 from jaxopt_nn.optimizers._wrappers.in_float32 import in_float32
 from jaxopt_nn.optimizers._wrappers.lookahead import LookaheadState, lookahead
-from jaxopt_nn.optimizers._wrappers.precision import StoredState, stochastic_round, store_state
+from jaxopt_nn.optimizers._wrappers.precision import (
+    RoundedState,
+    StoredState,
+    round_stochastically,
+    stochastic_round,
+    store_state,
+)
 from jaxopt_nn.optimizers._wrappers.sam import sam
 from jaxopt_nn.optimizers._wrappers.weight_average import WeightAverageState, weight_average
 from jaxopt_nn.optimizers._wrappers.weight_ema import WeightEmaState, weight_ema
@@ -73,6 +79,7 @@ __all__ = [
     "Plateau",
     "PlateauState",
     "RmsState",
+    "RoundedState",
     "ScheduleFreeState",
     "SophiaState",
     "StoredState",
@@ -109,6 +116,7 @@ __all__ = [
     "radam",
     "reduce_on_plateau",
     "rmsprop",
+    "round_stochastically",
     "sam",
     "scale_by_adadelta",
     "scale_by_adagrad",

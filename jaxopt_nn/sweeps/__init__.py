@@ -4,12 +4,17 @@ A *space* is a list of trials, dictionaries of hyperparameters. ``sweep`` groups
 runs each group as lanes of one program, and keeps every finished chunk in a store. Its result is read over seeds.
 """
 
+from jaxopt_nn.sweeps._configurations import Best, Comparison, Configuration, Drop
+from jaxopt_nn.sweeps._descend import Descent, descend
 from jaxopt_nn.sweeps._engine import work
+from jaxopt_nn.sweeps._folds import cross_validate
+from jaxopt_nn.sweeps._hypergradient import Hypergradient, hypergradient, validation_loss
+from jaxopt_nn.sweeps._isolation import Edge, Isolated
 from jaxopt_nn.sweeps._lanes import run_keys
 from jaxopt_nn.sweeps._plan import Group, Plan
 from jaxopt_nn.sweeps._pruning import Pruning, asha, hyperband, successive_halving
 from jaxopt_nn.sweeps._ray import ray
-from jaxopt_nn.sweeps._results import Best, Comparison, Sweep
+from jaxopt_nn.sweeps._results import Sweep
 from jaxopt_nn.sweeps._search import search
 from jaxopt_nn.sweeps._space import (
     Space,
@@ -30,7 +35,13 @@ from jaxopt_nn.sweeps._sweep import plan, sweep, sweep_function
 __all__ = [
     "Best",
     "Comparison",
+    "Configuration",
+    "Descent",
+    "Drop",
+    "Edge",
     "Group",
+    "Hypergradient",
+    "Isolated",
     "Plan",
     "Pruning",
     "Record",
@@ -39,9 +50,12 @@ __all__ = [
     "Trial",
     "asha",
     "choice",
+    "cross_validate",
+    "descend",
     "grid",
     "halton",
     "hyperband",
+    "hypergradient",
     "integers",
     "log_uniform",
     "plan",
@@ -54,6 +68,7 @@ __all__ = [
     "sweep",
     "sweep_function",
     "uniform",
+    "validation_loss",
     "work",
     "zipped",
 ]

@@ -191,7 +191,8 @@ def _record(trial: Trial, lane: Lane, chunk: Chunk, place: int, first: int, befo
     metrics = {name: float(value) for name, value in ends.items() if name != "status"}
     if "best_epoch" in metrics:
         returned = int(metrics["best_epoch"])
-        at_best = {name: float(values[returned]) if returned >= 0 else np.nan for name, values in history.items()}
+        curves = {name: values for name, values in history.items() if values.ndim == 1}
+        at_best = {name: float(values[returned]) if returned >= 0 else np.nan for name, values in curves.items()}
         metrics = at_best | metrics
     if lane.epochs and status == "COMPLETED" and metrics["epochs"] < lane.epochs:
         status = PAUSED
@@ -209,7 +210,7 @@ def _epochs_done(record: Record) -> int:
 
 
 def _value_at(record: Record | None, objective: str, epochs: int) -> float:
-    """The objective in the last epoch that was run until then; NaN if the trial had ended badly, or was not run."""
+    """The last value of the objective until then; NaN if the trial had ended badly, or was not run so far."""
     if record is None or record.status == "FAILED":
         return np.nan
     done = _epochs_done(record)
@@ -217,7 +218,9 @@ def _value_at(record: Record | None, objective: str, epochs: int) -> float:
         return np.nan
     if done <= epochs and record.status.startswith("NONFINITE"):
         return np.nan
-    return float(record.history[objective][min(done, epochs) - 1])
+    values = record.history[objective][: min(done, epochs)]
+    known = values[~np.isnan(values)]  # not every epoch validates
+    return float(known[-1]) if len(known) else np.nan
 
 
 def run_shared(sweeping: Sweeping, shared: Shared) -> Iterator[list[Record]]:

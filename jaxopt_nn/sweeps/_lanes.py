@@ -90,10 +90,13 @@ class Lane(NamedTuple):
         """The same for what computes the same, in this version of JAX."""
         return hashlib.sha256(repr(fingerprint(self.program)).encode()).hexdigest()
 
+    def curves(self) -> list[str]:
+        """The entries of the history that are one number an epoch."""
+        return sorted(name for name, shape in self.outputs[1].items() if len(shape.shape) == 1)
+
     def names(self) -> list[str]:
         """What can be an objective."""
-        _, rows, ends = self.outputs
-        return sorted({*rows, *ends} - {"status"})
+        return sorted({*self.curves(), *self.outputs[2]} - {"status"})
 
 
 class Program(NamedTuple):
@@ -118,7 +121,7 @@ class Chunk(NamedTuple):
     """What came of some epochs of some lanes, as NumPy arrays.
 
     Attributes:
-        history: name to ``[lanes, epochs]``; of epochs that were not run NaN.
+        history: name to ``[lanes, epochs, ...]``; of epochs that were not run NaN.
         ends: name to ``[lanes]``: ``status``, counts, and the scalars that a function returns.
         state: ``[lanes, ...]`` each, what the lanes go on from; empty if it is not wanted.
         seconds: of a trial.
@@ -275,7 +278,7 @@ def advance(
     if not lane.epochs:
         _, rows, ends = jax.device_get(program.call(*padded, (), np.int32(0), np.int32(0), *program.shared))
         return _of_lanes(lanes, rows, ends, (), time.perf_counter() - began, 0.0)
-    shapes = {name: ((program.width, lane.epochs), row.dtype) for name, row in lane.outputs[1].items()}
+    shapes = {name: ((program.width, *row.shape), row.dtype) for name, row in lane.outputs[1].items()}
     history = {name: np.full(shape, np.nan, dtype) for name, (shape, dtype) in shapes.items()}
     done, ends = first, {}
     while done < first + count:

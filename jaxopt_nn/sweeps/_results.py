@@ -1,65 +1,27 @@
 """What a sweep has found, read by its seeds and not by the luckiest of them."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from jaxopt_nn.sweeps._plan import without_seed
-from jaxopt_nn.sweeps._space import Trial
+from jaxopt_nn.sweeps._configurations import (
+    Best,
+    Comparison,
+    Configuration,
+    Drop,
+    best_of,
+    compare,
+    count_folds,
+    drop_of,
+    gather,
+)
+from jaxopt_nn.sweeps._importance import fanova
+from jaxopt_nn.sweeps._isolation import Edge, Isolated, edges_of, isolate
+from jaxopt_nn.sweeps._report import write_report
 from jaxopt_nn.sweeps._store import Record, trial_id
 from jaxopt_nn.training import RunResult
 
-__all__ = ["Best", "Comparison", "Sweep"]
-
-_RESAMPLES = 2000
-_COMPLETE = ("COMPLETED", "STOPPED_EARLY")
-
-
-class Best(NamedTuple):
-    """The best configuration of a sweep.
-
-    Attributes:
-        hparams: its hyperparameters, without the seed.
-        value: the mean of the objective over its seeds.
-        low, high: a 95 % bootstrap interval of that mean over seeds; NaN with a single seed.
-        seeds: how many.
-        considered: how many configurations were compared.
-        left_out: trials that did not end well, by status; their configurations were not compared.
-    """
-
-    hparams: Trial
-    value: float
-    low: float
-    high: float
-    seeds: int
-    considered: int
-    left_out: dict[str, int]
-
-    def __str__(self) -> str:
-        interval = f" ({self.low:.4g} to {self.high:.4g})" if self.seeds > 1 else ""
-        out = ", ".join(f"{number} {status}" for status, number in self.left_out.items())
-        return (
-            f"{self.hparams}: {self.value:.4g}{interval} over {self.seeds} seed{'s' * (self.seeds != 1)}, "
-            f"the best of {self.considered}" + (f"; left out: {out}" if out else "")
-        )
-
-
-class Comparison(NamedTuple):
-    """One configuration beside another, seed by seed.
-
-    Attributes:
-        difference: the mean over common seeds of the first one's objective minus the second one's.
-        low, high: a 95 % bootstrap interval of it over seeds; NaN with a single common seed.
-        seeds: how many seeds both have.
-        verdict: ``"better"`` or ``"worse"`` (the first one) where the interval leaves 0 out, else ``"undecided"``.
-    """
-
-    difference: float
-    low: float
-    high: float
-    seeds: int
-    verdict: str
+__all__ = ["Sweep"]
 
 
 class Sweep(NamedTuple):
@@ -70,6 +32,7 @@ class Sweep(NamedTuple):
         objective: the metric that is compared.
         mode: ``"min"`` or ``"max"``.
         interrupted: whether Ctrl-C ended it.
+        repeats: what tells the trials of one configuration apart: the seed, and of a cross-validation the fold.
         results: the results of the trials whose parameters were kept; :meth:`result` finds them.
     """
 
@@ -77,19 +40,24 @@ class Sweep(NamedTuple):
     objective: str
     mode: str
     interrupted: bool
+    repeats: tuple[str, ...] = ("seed",)
     results: Mapping[str, RunResult] = {}
 
     def table(self) -> Any:
-        """A pandas data frame: a row a trial, its hyperparameters, ``status``, metrics, ``seconds`` and ``error``."""
+        """A pandas data frame: a row a trial, its hyperparameters, ``status``, metrics, ``seconds`` and ``error``.
+
+        A metric with the name of a hyperparameter, as ``learning_rate``, is ``recorded_learning_rate``.
+        """
         try:
             import pandas
         except ImportError as error:
             raise ImportError("the table of a sweep needs pandas: pip install 'jaxopt-nn[sweep]'") from error
+        taken = {name for record in self.records for name in record.trial}
         rows = [
             {
                 **record.trial,
                 "status": record.status,
-                **record.metrics,
+                **{f"recorded_{name}" if name in taken else name: value for name, value in record.metrics.items()},
                 "seconds": record.seconds,
                 "error": record.error,
             }
@@ -118,35 +86,33 @@ class Sweep(NamedTuple):
             raise KeyError(f"trial: expected one of the {len(self.results)} that were kept, got {trial}; see keep=")
         return self.results[wanted]
 
-    def best(self) -> Best:
-        """The configuration whose mean objective over its seeds is best.
+    def configurations(self) -> tuple[Configuration, ...]:
+        """Every configuration with its mean over seeds, the best first.
 
-        A configuration with a seed that diverged or failed is left out: it is no safe choice.
+        One with a seed that diverged or failed, or with fewer seeds than others, comes last, and is not ``sound``: it
+        is no safe choice, or was not compared on equal terms.
+        """
+        return gather(self.records, self.objective, self.mode, self.repeats)
+
+    def best(self) -> Best:
+        """The configuration whose mean objective over its seeds is best, of those that are ``sound``.
 
         Raises:
             ValueError: no configuration is left.
         """
-        left_out: dict[str, int] = {}
-        for record in self.records:
-            if not self._ended_well(record):
-                left_out[record.status] = left_out.get(record.status, 0) + 1
-        complete = {
-            name: group for name, group in self._by_configuration().items() if all(map(self._ended_well, group))
-        }
-        if not complete:
-            raise ValueError(f"best: no configuration ended well in all of its seeds: {left_out or 'there is none'}")
-        values = {name: self._values(group) for name, group in complete.items()}
-        pick = min if self.mode == "min" else max
-        name = pick(values, key=lambda name: float(np.mean(list(values[name].values()))))
-        own = np.array(list(values[name].values()))
-        low, high = _interval(own)
-        hparams = without_seed(complete[name][0].trial)
-        return Best(hparams, float(own.mean()), low, high, len(own), len(complete), left_out)
+        best = best_of(self.configurations())
+        if best is None:
+            statuses: dict[str, int] = {}
+            for record in self.records:
+                statuses[record.status] = statuses.get(record.status, 0) + 1
+            raise ValueError(f"best: no configuration ended well in all of its seeds: {statuses or 'there is none'}")
+        return best
 
     def compare(self, first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
         """Whether one configuration is better than another, over the seeds that both have.
 
-        They are compared seed by seed: a seed's initial weights and batches are the same for both.
+        They are compared seed by seed: a seed's initial weights and batches are the same for both. It is for two that
+        were chosen beforehand. The best of a hundred beats most others by luck alone: see :meth:`expected_drop`.
 
         Args:
             first, second: hyperparameters without a seed.
@@ -155,41 +121,77 @@ class Sweep(NamedTuple):
             KeyError: a configuration is not in the sweep.
             ValueError: they have no seed in common that ended well in both.
         """
-        groups = self._by_configuration()
-        values: list[dict[int, float]] = []
+        known = {trial_id(each.hparams): each for each in self.configurations()}
+        pair: list[Configuration] = []
         for name, hparams in (("first", first), ("second", second)):
-            group = groups.get(trial_id(without_seed(dict(hparams))))
-            if group is None:
+            own = {key: value for key, value in hparams.items() if key not in self.repeats}
+            if (found := known.get(trial_id(own))) is None:
                 raise KeyError(f"{name}: expected a configuration of the sweep, got {dict(hparams)}")
-            values.append(self._values([record for record in group if self._ended_well(record)]))
-        common = sorted(values[0].keys() & values[1].keys())
-        if not common:
-            raise ValueError("compare: the two have no seed in common that ended well in both")
-        differences = np.array([values[0][seed] - values[1][seed] for seed in common])
-        low, high = _interval(differences)
-        sign = np.sign(low) if low * high > 0 else 0
-        less_is_better = -1 if self.mode == "min" else 1
-        verdict = {1: "better", -1: "worse"}.get(int(sign * less_is_better), "undecided")
-        return Comparison(float(differences.mean()), low, high, len(common), verdict)
+            pair.append(found)
+        return compare(pair[0], pair[1], self.mode, count_folds(self.records, self.repeats))
 
-    def _by_configuration(self) -> dict[str, list[Record]]:
-        groups: dict[str, list[Record]] = {}
-        for record in self.records:
-            groups.setdefault(trial_id(without_seed(record.trial)), []).append(record)
-        return groups
+    def expected_drop(self) -> Drop:
+        """By how much the best configuration is expected to be worse than it looks, because it was chosen.
 
-    def _ended_well(self, record: Record) -> bool:
-        return record.status in _COMPLETE and bool(np.isfinite(record.metrics.get(self.objective, np.nan)))
+        Each seed in turn is left out: the other seeds choose, and the chosen one is judged by the seed that had no
+        part in it. Of a cross-validation the same with each fold: that is the drop on test data.
+        """
+        return drop_of(self.configurations(), self.mode, self.repeats)
 
-    def _values(self, records: list[Record]) -> dict[int, float]:
-        return {record.trial.get("seed", 0): record.metrics[self.objective] for record in records}
+    def isolate(self, scientific: str, fixed: Mapping[str, Any] | None = None) -> tuple[Isolated, ...]:
+        """For each value of one hyperparameter the best over the others, which are its nuisance hyperparameters.
 
+        Whether Adam or SGD is better can be asked only where each has its own best learning rate. Compare the two with
+        :meth:`compare`, and look at ``considered``: the more that were tried, the luckier the best of them.
 
-def _interval(values: np.ndarray[Any, Any]) -> tuple[float, float]:
-    """The percentiles 2.5 and 97.5 of the mean of resampled values."""
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(0, len(values), (_RESAMPLES, len(values)))].mean(1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(low), float(high)
+        Args:
+            scientific: the hyperparameter whose effect is asked for. A number with more than twelve values is taken in
+                eight ranges with equally many values.
+            fixed: hyperparameters to hold at one value.
+
+        Returns:
+            One :class:`Isolated` a value: numbers in order, anything else the best first.
+
+        Raises:
+            ValueError: there is no such hyperparameter, or no configuration with these values.
+
+        References:
+            Godbole, Dahl, Gilmer, Shallue and Nado, "Deep Learning Tuning Playbook", 2023.
+        """
+        return isolate(self.configurations(), scientific, fixed or {})
+
+    def edges(self) -> tuple[Edge, ...]:
+        """The numbers of the best configuration that are the outermost of those tried. Printed, each is an advice."""
+        return edges_of(self.configurations())
+
+    def importance(self) -> dict[str, float]:
+        """The share of each hyperparameter in the variance of the objective over the space (fANOVA), largest first.
+
+        Of several seeds, ``seed`` has a share too: what is no larger than that is no effect. Shares are of the space
+        that was tried: a range that is too wide makes its hyperparameter important. By Optuna's evaluator, with a
+        random forest. Trials that did not end well, and hyperparameters that not all trials have, are left out; a value
+        far behind the best counts as no further than three times as far as the median.
+
+        Raises:
+            ImportError: Optuna or scikit-learn is missing (the ``optuna`` extra).
+            ValueError: there are fewer than two trials that ended well, or they all have the same objective.
+
+        References:
+            Hutter, Hoos and Leyton-Brown, "An efficient approach for assessing hyperparameter importance", 2014.
+        """
+        return fanova(self.records, self.objective, self.mode, self.repeats)
+
+    def report(self, path: str | Path, *, title: str = "Sweep") -> Path:
+        """Writes one HTML file that opens anywhere, without a network: what was found, plots, and tables that sort.
+
+        Args:
+            path: of the file.
+            title: its heading.
+
+        Returns:
+            The path.
+
+        Raises:
+            ImportError: matplotlib is missing (the ``plots`` extra). Without Optuna the importance is left out.
+        """
+        return write_report(self, Path(path), title)

@@ -249,7 +249,7 @@ def _check_objective(groups: Sequence[Grouped[Lane]], wishes: Wishes) -> None:
     """Raises ``ValueError`` if the first group whose code does not raise has no such metric."""
     for _, lane, _ in groups:
         if isinstance(lane, Lane):
-            names = sorted(lane.outputs[1]) if wishes.pruning is not None else lane.names()
+            names = lane.curves() if wishes.pruning is not None else lane.names()
             if wishes.objective not in names:
                 raise ValueError(f"objective: expected one of {names}, got {wishes.objective!r}")
             return

@@ -9,12 +9,18 @@ from jaxopt_nn.training._checkpoint import Checkpoint, CheckpointInfo, checkpoin
 from jaxopt_nn.training._epoch import RunKeys
 from jaxopt_nn.training._evaluation import evaluate, make_predict, predict
 from jaxopt_nn.training._explain import Explanation, explain
-from jaxopt_nn.training._fit import EpochEnd, fit
+from jaxopt_nn.training._fit import fit
+from jaxopt_nn.training._fit_model import FittedModel, fit_model
 from jaxopt_nn.training._loggers import log_csv, log_json_lines, log_mlflow, log_tensorboard
+from jaxopt_nn.training._loss_scale import DynamicLossScale
 from jaxopt_nn.training._range_test import RangeTest, learning_rate_range_test
 from jaxopt_nn.training._recipe import Recipe
+from jaxopt_nn.training._records import EpochEnd, LayerOutput, Record, StepEnd
+from jaxopt_nn.training._replay import Failure, Replay, Spread, replay
 from jaxopt_nn.training._run import RunResult, make_run
+from jaxopt_nn.training._sanity import Finding, SanityReport, sanity_check
 from jaxopt_nn.training._save import SavedModel, load, save
+from jaxopt_nn.training._snapshots import snapshot_ensemble
 from jaxopt_nn.training._statistics import update_batch_statistics
 from jaxopt_nn.training._status import Status
 from jaxopt_nn.training._step import init_state, make_step
@@ -23,19 +29,30 @@ from jaxopt_nn.training._stopping import EarlyStopping
 __all__ = [
     "Checkpoint",
     "CheckpointInfo",
+    "DynamicLossScale",
     "EarlyStopping",
     "EpochEnd",
     "Explanation",
+    "Failure",
+    "Finding",
+    "FittedModel",
+    "LayerOutput",
     "RangeTest",
     "Recipe",
+    "Record",
+    "Replay",
     "RunKeys",
     "RunResult",
+    "SanityReport",
     "SavedModel",
+    "Spread",
     "Status",
+    "StepEnd",
     "checkpoints",
     "evaluate",
     "explain",
     "fit",
+    "fit_model",
     "init_state",
     "learning_rate_range_test",
     "load",
@@ -47,6 +64,9 @@ __all__ = [
     "make_run",
     "make_step",
     "predict",
+    "replay",
+    "sanity_check",
     "save",
+    "snapshot_ensemble",
     "update_batch_statistics",
 ]

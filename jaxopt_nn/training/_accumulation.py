@@ -14,7 +14,7 @@ from jaxopt_nn.training._programs import is_traced_any
 from jaxopt_nn.trees import check_same_structure
 from jaxopt_nn.types import Array, Batch, Key, PyTree, State
 
-__all__ = ["accumulate"]
+__all__ = ["accumulate", "split_batch"]
 
 GradientFn = Callable[..., tuple[tuple[Array, tuple[State, dict[str, Array]]], PyTree]]
 """``(params, model_state, batch, key) -> ((loss, (model_state, metrics)), gradient)``."""
@@ -33,7 +33,7 @@ def accumulate(gradient_fn: GradientFn, micro_batches: int) -> GradientFn:
         return gradient_fn
 
     def accumulated(params: PyTree, model_state: State, batch: Batch, key: Key) -> Any:
-        parts, weights = _split_batch(batch, micro_batches)
+        parts, weights = split_batch(batch, micro_batches)
         total = jnp.sum(weights)
         shares = jnp.where(total == 0, 1 / micro_batches, weights / jnp.where(total == 0, 1.0, total))
 
@@ -69,7 +69,7 @@ def _scan(body: Callable[..., Any], carry: PyTree, inputs: PyTree) -> tuple[PyTr
     return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
 
-def _split_batch(batch: Batch, count: int) -> tuple[Batch, Array]:
+def split_batch(batch: Batch, count: int) -> tuple[Batch, Array]:
     """The parts as a batch of arrays ``[count, size, ...]``, and their weights ``[count]``."""
     examples = count_examples(batch)
     if count > examples:
@@ -82,8 +82,11 @@ def _split_batch(batch: Batch, count: int) -> tuple[Batch, Array]:
     parts = jax.tree.map(lambda leaf: split_rows(jnp.asarray(leaf), count, size), batch)
     if missing:
         is_example = (jnp.arange(count * size) < examples).reshape(count, size)
+        is_example = is_example.reshape(*is_example.shape, *(1,) * (parts.weight.ndim - 2))
         parts = parts._replace(weight=jnp.where(is_example, parts.weight, 0))
-    return parts, jnp.full(count, size, jnp.float32) if parts.weight is None else jnp.sum(parts.weight, 1)
+    if parts.weight is None:
+        return parts, jnp.full(count, size, jnp.float32)
+    return parts, jnp.sum(parts.weight, tuple(range(1, parts.weight.ndim)))
 
 
 def _zeros_like(leaf: Array) -> Array:

@@ -2,11 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxopt_nn.training._devices import take_rows
 from jaxopt_nn.types import Array, Batch, Key
 
-__all__ = ["EpochOrder", "count_examples", "count_steps", "epoch_order", "take_batch"]
+__all__ = ["EpochOrder", "count_examples", "count_steps", "epoch_order", "order_of_steps", "take_batch"]
 
 EpochOrder = tuple[Array, Array | None]
 """Row numbers ``[steps, batch_size]``; if the last batch is padded, also weights ``[steps, batch_size]``, 1 or 0."""
@@ -41,4 +42,20 @@ def take_batch(data: Batch, rows: Array, padding: Array | None) -> Batch:
     batch: Batch = jax.tree.map(lambda leaf: take_rows(jnp.asarray(leaf), rows), data)
     if padding is None:
         return batch
-    return batch._replace(weight=padding if batch.weight is None else batch.weight * padding)
+    return batch._replace(weight=pad_weight(batch.weight, padding))
+
+
+def pad_weight(weight: Array | None, padding: Array) -> Array:
+    """Weights ``[N, ...]`` times those of padding, ``[N]`` of 1 and 0."""
+    return padding if weight is None else weight * padding.reshape(-1, *(1,) * (weight.ndim - 1))
+
+
+def order_of_steps(key: Key, examples: int, batch_size: int, last_batch: str, shuffle: bool, steps: int) -> EpochOrder:
+    """The rows of the first ``steps`` batches of a run, epoch after epoch."""
+    epochs = -(-steps // count_steps(examples, batch_size, last_batch))
+
+    def order(epoch: Array) -> EpochOrder:
+        return epoch_order(jax.random.fold_in(key, epoch), examples, batch_size, last_batch, shuffle)
+
+    orders = lax.map(order, jnp.arange(epochs))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1])[:steps], orders)

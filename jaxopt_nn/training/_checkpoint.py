@@ -1,12 +1,12 @@
-"""Checkpoints of a run: a folder with a folder for each, which is complete or not there.
+"""Checkpoints of a run: a folder, in which Orbax keeps a folder for each, which is complete or not there.
 
 A checkpoint has all that the rest of the run depends on, so a run that goes on from it ends with the same bits. What
 it was made of (data, hyperparameters, key, shapes) is compared before anything is compiled.
 """
 
+import base64
+import json
 import os
-import re
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping
@@ -18,14 +18,9 @@ import numpy as np
 
 from jaxopt_nn._arguments import check_number, check_positive_int
 from jaxopt_nn.training._drive import Position
-from jaxopt_nn.training._folders import (
-    check_fits,
-    is_folder,
-    read_description,
-    read_folder,
-    tree_of,
-    write_folder,
-)
+from jaxopt_nn.training._folders import check_fits, is_folder, read_description, tree_of
+from jaxopt_nn.training._orbax import Writer, check_installed, numbered, read_checkpoint, writer_of
+from jaxopt_nn.training._reader import Place
 from jaxopt_nn.training._stopping import infer_mode
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import PyTree
@@ -37,7 +32,8 @@ class Checkpoint(NamedTuple):
     """Where and when :func:`fit` keeps what it takes to go on; the same call again goes on where it stood.
 
     A checkpoint is written when any of the cadences says so, at the end of the run, and when Ctrl-C or SIGTERM ends it.
-    None of the three is the same as ``every_epochs=1``.
+    None of the three is the same as ``every_epochs=1``. Orbax writes it while the run goes on; it waits for the one
+    before.
 
     Attributes:
         path: a folder of its own, new or of the same run.
@@ -45,7 +41,8 @@ class Checkpoint(NamedTuple):
         every_steps: after so many steps, in the middle of an epoch too.
         every_seconds: after so many seconds, in the middle of an epoch too.
         keep: how many of the last checkpoints stay; 2 or more, so that there is one before one that is damaged.
-        keep_best: the name of a history entry, such as ``"valid_loss"``: an epoch that is the best so far is kept too.
+        keep_best: the name of a history entry, such as ``"valid_loss"``: an epoch that is the best so far is kept too;
+            of equal ones the first.
     """
 
     path: str | os.PathLike[str]
@@ -93,11 +90,11 @@ class Plan(NamedTuple):
 
     Attributes:
         epochs: in all.
-        steps: in an epoch.
+        steps: in an epoch; None of a stream, which counts its batches.
     """
 
     epochs: int
-    steps: int
+    steps: int | None
 
 
 def check_checkpoint(checkpoint: Any) -> None:
@@ -119,6 +116,7 @@ def check_checkpoint(checkpoint: Any) -> None:
             f"checkpoint.keep_best: expected the name of a history entry with a loss, an error or a metric in it, as "
             f'"valid_loss" or "valid_accuracy", got {best!r}'
         )
+    check_installed()
 
 
 def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
@@ -133,9 +131,10 @@ def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
     if not folder.is_dir() or not _is_ours(folder):
         raise ValueError(f"path: expected the folder of a training.Checkpoint, got {path}")
     infos: list[CheckpointInfo] = []
-    for each in _folders(folder):
-        about = read_description(each)
-        infos.append(CheckpointInfo(each, about["epochs"], about["steps"], about["metrics"]))
+    for each in numbered(folder).values():
+        if is_folder(each):  # and not one that is being removed
+            about = read_description(each)
+            infos.append(CheckpointInfo(each, about["epochs"], about["steps"], about["metrics"]))
     return infos
 
 
@@ -162,43 +161,55 @@ def opened(checkpoint: Checkpoint, identity: Identity, plan: Plan) -> "Generator
         raise OSError(error.errno, f"checkpoint.path: cannot write to {folder}: {error.strerror}") from error
     with lock:
         _take(lock, folder)
-        for each in folder.glob(".*"):  # left behind by a process that was killed
-            shutil.rmtree(each, ignore_errors=True)
-        yield Store(checkpoint, folder, identity, plan)
+        worth: dict[int, float] = {}
+        with writer_of(folder, checkpoint.keep, worth) as writer:
+            yield Store(checkpoint, folder, identity, plan, writer, worth)
 
 
 class Store:
     """The folder of a checkpoint, and when something is written to it."""
 
-    def __init__(self, checkpoint: Checkpoint, folder: Path, identity: Identity, plan: Plan) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        folder: Path,
+        identity: Identity,
+        plan: Plan,
+        writer: Writer,
+        worth: dict[int, float],
+    ) -> None:
         self._checkpoint, self._folder, self._identity, self._plan = checkpoint, folder, identity, plan
-        self._saved: str | None = None
+        self._writer, self._worth = writer, worth
+        self._saved: int | None = None
         self._time = time.monotonic()
+        for step, path in numbered(folder).items():
+            with suppress(OSError, ValueError):  # one that is damaged is the best of nothing
+                self._remember(step, read_description(path))
 
-    def latest(self, shapes: PyTree, part_shapes: Callable[[], PyTree]) -> Position | None:
+    def latest(self, shapes: PyTree, part_shapes: Callable[[int], PyTree]) -> Position | None:
         """How far the run is by the last checkpoint that is whole; None if there is none yet.
 
         Args:
             shapes: of the order's key and the run state.
-            part_shapes: says those of an epoch's part.
+            part_shapes: says those of an epoch's part of so many steps.
 
         Raises:
             ValueError: the checkpoint is of another run, or of a longer one; none of several is whole.
         """
         damaged: list[tuple[Path, str]] = []
-        for path in reversed(_folders(self._folder)):
+        for step, path in reversed(numbered(self._folder).items()):
             try:
-                about, arrays = read_folder(path)
-            except ValueError as error:
+                about, arrays = read_checkpoint(path)
+            except (OSError, ValueError) as error:
                 damaged.append((path, str(error)))
-                continue
-            except OSError as error:
-                damaged.append((path, f"{error.filename}: {error.strerror}"))
                 continue
             position = self._position(path, about, arrays, shapes, part_shapes)
             for each, text in damaged:
                 os.replace(each, each.with_name(f"damaged-{each.name}-{time.time_ns()}"))
                 warnings.warn(f"checkpoint: {text}. The run goes on from {path.name}, before it", stacklevel=3)
+            if damaged:
+                self._writer.reload()
+            self._saved = step
             return position
         if damaged:
             texts = "; ".join(text for _, text in damaged)
@@ -213,11 +224,11 @@ class Store:
         about: Mapping[str, Any],
         arrays: Mapping[str, Any],
         shapes: PyTree,
-        part_shapes: Callable[[], PyTree],
+        part_shapes: Callable[[int], PyTree],
     ) -> Position:
         expected: dict[str, Any] = dict(zip(("order", "run"), shapes, strict=True))
         if about["steps"]:
-            expected["part"] = part_shapes()
+            expected["part"] = part_shapes(about["steps"])
         found = {name: array for name, array in arrays.items() if name.partition("/")[0] in ("order", "run", "part")}
         self._check_same(path, about["same"])
         check_fits(f"checkpoint.path: {path}", expected, found)
@@ -234,10 +245,12 @@ class Store:
         tree, history = tree_of(expected, found), dict[str, Any]()
         for name, values in arrays.items():
             if name.startswith("history/"):
-                longer = history[name.removeprefix("history/")] = np.full(self._plan.epochs, np.nan, values.dtype)
+                longer = history[name.removeprefix("history/")] = np.full(
+                    (self._plan.epochs, *values.shape[1:]), np.nan, values.dtype
+                )
                 longer[: about["epochs"]] = values[: about["epochs"]]
-        self._saved = path.name
-        return Position(tree["order"], tree["run"], history, tree.get("part"), about["steps"])
+        place, batches = _place_of(about.get("stream"))
+        return Position(tree["order"], tree["run"], history, tree.get("part"), about["steps"], place, batches)
 
     def _check_same(self, path: Path, there: Mapping[str, str]) -> None:
         here = self._identity.same
@@ -259,7 +272,7 @@ class Store:
         """The epochs and the steps until a checkpoint is due, as far as is known."""
         checkpoint, never = self._checkpoint, np.iinfo(np.int32).max
         epochs = self._every_epochs - position.epochs % self._every_epochs if self._every_epochs else never
-        done = position.epochs * self._plan.steps + position.steps
+        done = self._steps_done(position)
         steps = checkpoint.every_steps - done % checkpoint.every_steps if checkpoint.every_steps else never
         return epochs, steps
 
@@ -272,10 +285,16 @@ class Store:
         """Whether a checkpoint may be due in the middle of an epoch."""
         return self._checkpoint.every_steps is not None or self._checkpoint.every_seconds is not None
 
+    def _steps_done(self, position: Position) -> int:
+        """In all epochs."""
+        if self._plan.steps is None:
+            return position.batches
+        return position.epochs * self._plan.steps + position.steps
+
     def save_if_due(self, before: Position, after: Position) -> None:
         """Writes a checkpoint if one is due between two positions, at the second."""
         epochs, steps = self.ahead(before)
-        done = (after.epochs - before.epochs) * self._plan.steps + after.steps - before.steps
+        done = self._steps_done(after) - self._steps_done(before)
         seconds = self._checkpoint.every_seconds
         late = seconds is not None and time.monotonic() - self._time >= seconds
         if after.epochs - before.epochs >= epochs or done >= steps or late or self._is_best(before, after):
@@ -286,75 +305,95 @@ class Store:
         name = self._checkpoint.keep_best
         if name is None or after.epochs == before.epochs:
             return False
-        values = after.history[name][: after.epochs]
-        return bool(np.isfinite(values[-1])) and bool(values[-1] == _best_of(name)(values[np.isfinite(values)]))
+        *earlier, last = (_worth(name, value) for value in after.history[name][: after.epochs])
+        return last > max(earlier, default=-np.inf)
 
     def save(self, position: Position) -> None:
-        """Writes a checkpoint, unless it is there. If that cannot be done it warns: the run is worth more."""
-        name = f"epoch-{position.epochs:06d}" + (f"-step-{position.steps:08d}" if position.steps else "")
+        """Begins to write a checkpoint, unless it is there; waits for the one before.
+
+        If one cannot be written it warns: the run is worth more.
+        """
+        step = self._steps_done(position)
         self._time = time.monotonic()
-        if name == self._saved or not (position.epochs or position.steps):  # a start is as quickly made anew
+        if step in (0, self._saved):  # a start is as quickly made anew
             return
+        self._wait()
         tree: dict[str, Any] = {"order": position.order, "run": position.run_state}
         if position.steps:
             tree["part"] = position.part
         arrays = dict(named_leaves(tree)) | {f"history/{key}": values for key, values in position.history.items()}
         last = position.epochs - 1
+        curves = {key: values for key, values in position.history.items() if values.ndim == 1}
         about = {
             "kind": "checkpoint",
             "epochs": position.epochs,
             "steps": position.steps,
-            "metrics": {key: float(values[last]) for key, values in position.history.items()} if last >= 0 else {},
+            "metrics": {key: float(values[last]) for key, values in curves.items()} if last >= 0 else {},
             "same": dict(self._identity.same),
             "program": self._identity.program,
+            "stream": _described_place(position),
             **self._identity.described,
         }
-        try:
-            write_folder(self._folder / name, about, {**arrays, **self._identity.arrays})
-        except OSError as error:
-            text = error.strerror or str(error)
-            warnings.warn(f"checkpoint: cannot write {self._folder / name}: {text}. The run goes on", stacklevel=3)
-            return
-        self._saved = name
-        self._prune()
+        self._saved = step
+        self._remember(step, about)
+        with self._told():
+            self._writer.start(step, about, {**arrays, **self._identity.arrays})
 
-    def _prune(self) -> None:
-        """Removes what is neither among the last nor the best."""
-        folders, best = _folders(self._folder), self._checkpoint.keep_best
-        kept = set(folders[-self._checkpoint.keep :])
-        if best is not None:
-            values = {path: _value(path, best) for path in folders}
-            finite = [path for path in folders if np.isfinite(values[path])]
-            kept |= {path for path in finite[::-1] if values[path] == _best_of(best)([values[each] for each in finite])}
-        for path in folders:
-            if path not in kept:
-                going = path.with_name(f".{path.name}.old")
-                with suppress(OSError):  # what is not removed now is removed the next time
-                    os.replace(path, going)
-                    shutil.rmtree(going)
+    def _remember(self, step: int, about: Mapping[str, Any]) -> None:
+        """How good the epoch was that a checkpoint ends."""
+        name = self._checkpoint.keep_best
+        if name is not None and not about["steps"]:
+            self._worth[step] = _worth(name, about["metrics"].get(name, np.nan))
+
+    def finish(self, position: Position) -> None:
+        """Writes a checkpoint, unless it is there, and waits until it is complete."""
+        self._wait()  # if the last one failed, it is tried again
+        self.save(position)
+        self._wait()
+
+    def _wait(self) -> None:
+        with self._told():
+            self._writer.wait()
+
+    @contextmanager
+    def _told(self) -> Generator[None]:
+        """Warns if a checkpoint cannot be written; the next one is then tried as if this had never been."""
+        try:
+            yield
+        except Exception as error:  # Orbax has no one word for a full disk
+            text = getattr(error, "strerror", None) or str(error).partition(" [")[0]
+            warnings.warn(f"checkpoint: cannot write to {self._folder}: {text}. The run goes on", stacklevel=4)
+            self._saved = None
+
+
+def _described_place(position: Position) -> Any:
+    """Where a stream stands, as JSON has it; None where data are in memory."""
+    if not position.batches:
+        return None
+    epoch, step, state = position.place
+    text = {"base64": base64.b64encode(state).decode()} if isinstance(state, bytes) else {"json": state}
+    try:
+        json.dumps(text)
+    except TypeError:  # a state of another kind: the batches before are read once more
+        text = {"json": None}
+    return {"batches": position.batches, "epoch": epoch, "step": step, "state": text}
+
+
+def _place_of(stream: Any) -> tuple[Place, int]:
+    """The same read back, and the batches."""
+    if stream is None:
+        return Place(), 0
+    text = stream["state"]
+    state = base64.b64decode(text["base64"]) if "base64" in text else text["json"]
+    return Place(stream["epoch"], stream["step"], state), stream["batches"]
 
 
 _LOCK = "lock"
-_NAME = re.compile(r"epoch-\d{6,}(-step-\d{8,})?")
 
 
-def _folders(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, from the first to the last."""
-    found = (each for each in folder.iterdir() if _NAME.fullmatch(each.name))
-    return sorted(found, key=lambda each: [int(number) for number in re.findall(r"\d+", each.name)])
-
-
-def _best_of(monitor: str) -> Callable[[Any], Any]:
-    return np.min if infer_mode(monitor) == "min" else np.max
-
-
-def _value(path: Path, monitor: str) -> float:
-    """The monitored value at a checkpoint that ends an epoch; NaN at others."""
-    try:
-        about = read_description(path)
-    except (ValueError, OSError):
-        return np.nan
-    return np.nan if about["steps"] else about["metrics"].get(monitor, np.nan)
+def _worth(monitor: str, value: float) -> float:
+    """More for what is better; least for what is not finite."""
+    return -np.inf if not np.isfinite(value) else -value if infer_mode(monitor) == "min" else value
 
 
 def _is_ours(folder: Path) -> bool:

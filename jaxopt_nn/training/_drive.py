@@ -28,21 +28,26 @@ from jaxopt_nn.training._epoch import (
     train_steps,
 )
 from jaxopt_nn.training._programs import as_arrays, compiled
+from jaxopt_nn.training._reader import Place
 from jaxopt_nn.training._recipe import RecipeFn, build_recipe
 from jaxopt_nn.training._run import split_key
 from jaxopt_nn.training._status import Status
 from jaxopt_nn.types import Array, Batch, Key, PyTree
 
 __all__ = [
+    "Ahead",
     "History",
     "Position",
     "Run",
     "by_epochs",
     "by_steps",
+    "goes_on",
     "part_shapes",
     "program_checksum",
+    "recorded",
     "start_run",
     "steps_per_epoch",
+    "with_missing",
 ]
 
 History = dict[str, NDArray[Any]]
@@ -68,9 +73,11 @@ class Position(NamedTuple):
     Attributes:
         order: the key of the order of the examples.
         run_state: what the run carries, after the last epoch that is done.
-        history: name to array ``[epochs]``, on the host.
+        history: name to array ``[epochs, ...]``, on the host.
         part: what is done of the next epoch; None for nothing.
         steps: the steps in ``part``.
+        place: where the stream stands that the batches come from.
+        batches: the batches of it that were trained with, in all.
     """
 
     order: Key
@@ -78,6 +85,8 @@ class Position(NamedTuple):
     history: History
     part: EpochPart | None = None
     steps: int = 0
+    place: Place = Place()
+    batches: int = 0
 
     @property
     def epochs(self) -> int:
@@ -126,18 +135,18 @@ def by_epochs(
         return lax.scan(body, run_state, jnp.arange(at_most))
 
     program, (_, metrics) = compiled(run_epochs, run.hparams, run_state, order, 0, 1, run.train, run.valid)
-    metrics = {name: jax.ShapeDtypeStruct((), shape.dtype) for name, shape in metrics.items()}
+    metrics = {name: jax.ShapeDtypeStruct(shape.shape[1:], shape.dtype) for name, shape in metrics.items()}
 
     def positions(position: Position, ahead: Ahead) -> Generator[Position]:
         count = 1
-        while _goes_on(run, position):
+        while goes_on(run, position):
             started, first = time.perf_counter(), position.epochs
             run_state, rows = program(
                 run.hparams, position.run_state, position.order, first, count, run.train, run.valid
             )
             rows = jax.device_get(rows)  # waits; Ctrl-C until here leaves the position as it is
             seconds = max(time.perf_counter() - started, 1e-6)
-            position = Position(position.order, run_state, _recorded(position.history, first, count, rows))
+            position = Position(position.order, run_state, recorded(position.history, first, count, rows))
             yield position
             within = int(count * _SECONDS_PER_CALL / seconds)
             count = max(1, min(at_most, run.epochs - position.epochs, within, ahead(position)[0]))
@@ -174,10 +183,11 @@ def by_steps(
 
     def positions(position: Position, ahead: Ahead) -> Generator[Position]:
         count = 1
-        while _goes_on(run, position):
+        while goes_on(run, position):
             epoch, part = position.epochs, position.part
             if part is None:
-                part = EpochPart(position.run_state.state, as_arrays(np.zeros(shapes.terms.shape, shapes.terms.dtype)))
+                blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes._replace(state=None))
+                part = as_arrays(blank)._replace(state=position.run_state.state)
             while (first := position.steps) < total:
                 count = max(1, min(count, total - first, ahead(position)[1]))
                 started = time.perf_counter()
@@ -190,7 +200,7 @@ def by_steps(
                     yield position
             run_state, row = end(run.hparams, position.run_state, part, epoch, run.valid)
             rows = jax.tree.map(lambda value: value[None], jax.device_get(row))
-            position = Position(position.order, run_state, _recorded(position.history, epoch, 1, rows))
+            position = Position(position.order, run_state, recorded(position.history, epoch, 1, rows))
             yield position
 
     return metrics, positions
@@ -215,11 +225,27 @@ def program_checksum(run: Run, order: Key, run_state: RunState) -> str:
     return hashlib.sha256(repr(fingerprint(program)).encode()).hexdigest()
 
 
-def _goes_on(run: Run, position: Position) -> bool:
+def goes_on(run: Run, position: Position) -> bool:
+    """Whether there is an epoch to do."""
     return position.epochs < run.epochs and int(position.run_state.status) == Status.COMPLETED
 
 
-def _recorded(history: History, first: int, count: int, rows: History) -> History:
+def with_missing(history: History, metrics: Mapping[str, Any], epochs: int) -> History:
+    """The history with all entries that the run will have, NaN for the epochs before.
+
+    Raises:
+        ValueError: an entry has another shape than it had in the checkpoint that the history comes from.
+    """
+    history = dict(history)
+    for name, shape in metrics.items():
+        values = history.setdefault(name, np.full((epochs, *shape.shape), np.nan, shape.dtype))
+        if values.shape[1:] != shape.shape:
+            before, now = list(values.shape[1:]), list(shape.shape)
+            raise ValueError(f"record: expected {name!r} to be {before}, as in the checkpoint of this run, got {now}")
+    return history
+
+
+def recorded(history: History, first: int, count: int, rows: History) -> History:
     """The history with some more epochs. A new one: what is interrupted has the old."""
     history = {name: values.copy() for name, values in history.items()}
     for name, values in rows.items():

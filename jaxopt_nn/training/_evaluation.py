@@ -12,11 +12,13 @@ from jaxopt_nn import losses
 from jaxopt_nn._dtypes import compute_dtype
 from jaxopt_nn._scale import power_of_two
 from jaxopt_nn.data._checks import is_integer
+from jaxopt_nn.metrics._in_runs import Unweighted
 from jaxopt_nn.training._batches import count_examples
 from jaxopt_nn.training._checks import check_data, check_values, examples_at_once, init_shapes
 from jaxopt_nn.training._devices import slice_rows, split_rows
 from jaxopt_nn.training._programs import compiled, is_traced_any, static_unless_number
-from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe, losses_of, model_of, per_example
+from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe, losses_of, model_of
+from jaxopt_nn.training._weighting import is_whole_set, rows_of, values_of, whole_set_value
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Array, Batch, Params, PyTree, State
 
@@ -157,36 +159,60 @@ def _predict(parts: Recipe, params: Params, model_state: State, x: PyTree) -> Py
 def evaluate_model(parts: Recipe, params: Params, model_state: State, data: Batch) -> dict[str, Array]:
     """The same for a recipe's parts; ``evaluation_batch_size`` examples at a time, each counted once."""
 
-    def per_example_values(rows: Batch) -> dict[str, Array]:
-        outputs, length = _outputs(parts, params, model_state, rows.x), count_examples(rows)
-        values = {"loss": losses_of(parts, outputs, rows.y, length)}
-        for name, function in parts.metrics.items():
-            values[name] = per_example(f"metrics[{name!r}]", function(outputs, rows.y), length)
-        return values
-
-    def means(rows: Batch, is_new: Array | None) -> tuple[dict[str, Array], Array]:
-        values = per_example_values(rows)
+    def means(outputs: PyTree, batch: Batch, is_new: Array | None) -> tuple[dict[str, Array], dict[bool, Array]]:
+        """The means, and of what they are means: the sum of weights, and, for unweighted metrics, the rows."""
+        rows = rows_of(outputs, batch)
+        values = {"loss": losses_of(parts, rows.outputs, rows.targets, rows.size)}
+        values |= {name: values_of(name, metric, rows) for name, metric in mean_metrics.items()}
         weight = jnp.ones_like(values["loss"]) if rows.weight is None else rows.weight.astype(values["loss"].dtype)
-        weight = weight if is_new is None else jnp.where(is_new, weight, 0)
-        return {name: losses.weighted_mean(value, weight) for name, value in values.items()}, jnp.sum(weight)
+        if is_new is not None:
+            is_new = is_new if rows.size == is_new.size else jnp.repeat(is_new, rows.size // is_new.size)
+            weight = jnp.where(is_new, weight, 0)
+        weights = {True: weight}
+        if any(map(is_unweighted, values)):
+            weights[False] = (weight > 0).astype(weight.dtype)
+        each = {name: losses.weighted_mean(value, weights[not is_unweighted(name)]) for name, value in values.items()}
+        return each, {weighted: jnp.sum(weight) for weighted, weight in weights.items()}
 
+    def is_unweighted(name: str) -> bool:
+        return isinstance(parts.metrics.get(name), Unweighted)
+
+    mean_metrics = {name: metric for name, metric in parts.metrics.items() if not is_whole_set(metric)}
+    has_whole_set = len(mean_metrics) < len(parts.metrics)
     if data.weight is not None:  # only their ratios count, but their sum has to be finite
         weight = data.weight.astype(compute_dtype(data.weight.dtype))
         data = data._replace(weight=weight / power_of_two(jnp.max(weight)))
     examples = count_examples(data)
     size = examples_at_once(parts, examples)
     if size == examples:
-        values, total = means(data, None)
+        outputs = _outputs(parts, params, model_state, data.x)
+        values, totals = means(outputs, data, None)
     else:
         # The last window overlaps the one before, and rows that were counted there have weight 0. So nothing is padded.
-        def window(index: Array) -> tuple[dict[str, Array], Array]:
+        def window(index: Array) -> tuple[dict[str, Array], dict[bool, Array], PyTree]:
             start = jnp.minimum(index * size, examples - size)
             rows = jax.tree.map(lambda leaf: slice_rows(leaf, start, size), data)
-            return means(rows, start + jnp.arange(size) >= index * size)
+            is_new = start + jnp.arange(size) >= index * size
+            outputs = _outputs(parts, params, model_state, rows.x)
+            return *means(outputs, rows, is_new), outputs if has_whole_set else None
 
-        each, totals = lax.map(window, jnp.arange(-(-examples // size)))
-        values, total = {name: losses.weighted_mean(mean, totals) for name, mean in each.items()}, jnp.sum(totals)
-    return {name: jnp.where(total == 0, jnp.nan, value) for name, value in values.items()}
+        each, sums, outputs = lax.map(window, jnp.arange(-(-examples // size)))
+        values = {name: losses.weighted_mean(mean, sums[not is_unweighted(name)]) for name, mean in each.items()}
+        totals = {weighted: jnp.sum(each) for weighted, each in sums.items()}
+        outputs = jax.tree.map(lambda leaf: _without_overlap(leaf, examples), outputs)
+    if has_whole_set:
+        rows = rows_of(outputs, data)
+        values |= {
+            name: whole_set_value(name, each, rows) for name, each in parts.metrics.items() if is_whole_set(each)
+        }
+    return {name: jnp.where(totals[True] == 0, jnp.nan, value) for name, value in values.items()}
+
+
+def _without_overlap(windows: Array, examples: int) -> Array:
+    """Windows ``[count, size, ...]``, of which the last overlaps the one before, as ``[examples, ...]``."""
+    count, size = windows.shape[:2]
+    before = windows[:-1].reshape(-1, *windows.shape[2:])
+    return jnp.concatenate([before, windows[-1, count * size - examples :]])
 
 
 def _outputs(parts: Recipe, params: Params, model_state: State, x: PyTree) -> PyTree:

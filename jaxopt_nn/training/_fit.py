@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -23,33 +23,22 @@ from jaxopt_nn.training._drive import (
     program_checksum,
     start_run,
     steps_per_epoch,
+    with_missing,
 )
-from jaxopt_nn.training._epoch import RunKeys, RunState, weights_of
+from jaxopt_nn.training._epoch import EpochPart, RunKeys, RunState, weights_of
 from jaxopt_nn.training._folders import encode, fingerprints
 from jaxopt_nn.training._programs import as_arrays, compiled, is_traced_any, static_unless_number
 from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe
+from jaxopt_nn.training._records import EpochEnd
 from jaxopt_nn.training._run import RunResult, check_run_key, finish
 from jaxopt_nn.training._save import features_of, key_type, versions
 from jaxopt_nn.training._signals import deferred_signals
 from jaxopt_nn.training._status import Status
+from jaxopt_nn.training._stream import Source, batches_in_all, by_chunks, describe, open_source, room_for
 from jaxopt_nn.trees import named_leaves
-from jaxopt_nn.types import Batch, Key, PyTree, Static, TrainState
+from jaxopt_nn.types import Batch, Key, PyTree, Static
 
 __all__ = ["EpochEnd", "fit"]
-
-
-class EpochEnd(NamedTuple):
-    """What a callback of :func:`fit` is given after each epoch.
-
-    Attributes:
-        epoch: its index, from 0.
-        metrics: its row of the history, as Python floats.
-        state: the training state after it.
-    """
-
-    epoch: int
-    metrics: dict[str, float]
-    state: TrainState
 
 
 Callback = Callable[[EpochEnd], Any]
@@ -58,13 +47,14 @@ Callback = Callable[[EpochEnd], Any]
 def fit(
     recipe: RecipeFn,
     hparams: PyTree,
-    train: Batch,
+    train: Any,
     valid: Batch | None = None,
     *,
     key: Key | RunKeys,
     callbacks: Sequence[Callback] = (),
     progress_bar: bool | None = None,
     epochs_per_call: int = 1,
+    steps_per_call: int | None = None,
     checkpoint: Checkpoint | None = None,
     init_from: PyTree = None,
 ) -> RunResult:
@@ -74,7 +64,10 @@ def fit(
         recipe: a function from hyperparameters to a :class:`Recipe`. A second ``fit`` of an equal recipe compiles
             nothing, also with other numbers in ``hparams``. Global variables that the recipe reads are read anew.
         hparams: any pytree. Strings, functions and bools need no ``Static`` around them here.
-        train, valid: data sets.
+        train, valid: data sets. For data larger than memory ``train`` is an iterable of batches, such as a PyTorch
+            ``DataLoader``; a function ``epoch -> iterable``; or a :class:`~jaxopt_nn.data.Stream`, as
+            :func:`~jaxopt_nn.data.stream_blocks` makes one. Its batches have the recipe's ``batch_size``; those of
+            fewer examples are padded or left out, as ``last_batch`` says. ``shuffle`` is not read.
         key: a PRNG key, or :class:`RunKeys`.
         callbacks: each is called with an :class:`EpochEnd` after each epoch. It returns None, or whether to end the
             run.
@@ -82,6 +75,8 @@ def fit(
         epochs_per_call: the most epochs in one call of the program. Calls are kept below about two seconds, so that
             Ctrl-C works. Callbacks still see each epoch, but with the state after the last epoch of the call. The
             result is the same to the bit, unless a callback ends the run.
+        steps_per_call: the steps in one call of the program, where batches are read from an iterable. They are held in
+            memory three times: trained with, ready, and being read. None for about 16 MiB of them.
         checkpoint: where and when to keep what it takes to go on, as :class:`Checkpoint` says. The same call again goes
             on where it stood, or returns the result of a run that has ended; the result has the same bits as that of
             one call. The recipe may ask for more epochs than before.
@@ -98,9 +93,10 @@ def fit(
             if the checkpoint is of another run, or damaged; if ``init_from`` is of another model. All of these before
             anything is compiled, and with the path.
         OSError: the checkpoint's folder cannot be written to, or another process uses it.
-        ImportError: if ``progress_bar`` is True and tqdm is missing.
-        Exception: what a callback raises. It has the result of the epochs before as its attribute ``result``, and the
-            checkpoint is written.
+        ImportError: if ``progress_bar`` is True and tqdm is missing, or for a checkpoint Orbax.
+        Exception: what a callback raises, or the source of batches, such as a ``ValueError`` if it ends early or one
+            of its batches has another shape. It has the result of the epochs before as its attribute ``result``, and
+            the checkpoint is written.
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxopt_nn import layers, losses, optimizers, training
@@ -119,32 +115,43 @@ def fit(
     _check_callbacks(callbacks)
     if checkpoint is not None:
         check_checkpoint(checkpoint)
+    if steps_per_call is not None:
+        check_positive_int("steps_per_call", steps_per_call)
     start = weights_of(init_from)
-    if is_traced_any((hparams, train, valid, key, start)):
+    known: Any = train if isinstance(train, (Batch, list)) else None
+    if is_traced_any((hparams, known, valid, key, start)):
         raise _traced_error()
     check_run_key(key)
     parts = build_recipe(recipe, hparams)
-    train, valid = check_run_arguments(parts, train, valid)
+    source = None if isinstance(train, Batch) else open_source(train, parts, steps_per_call)
+    example: Batch = train if source is None else source.example
+    train, valid = check_run_arguments(parts, example, valid)
     run = Run(recipe, static_unless_number(hparams), train, valid, parts.epochs)
     arguments = (run.hparams, key, train, as_arrays(start))
     begin, shapes = compiled(start_run(recipe), *arguments)
-    with _store(checkpoint, run, parts, arguments, shapes) as store:
-        position = None if store is None else store.latest(shapes, lambda: part_shapes(run, *shapes))
+    with _store(checkpoint, run, parts, arguments, shapes, source) as store:
+
+        def shapes_of_part(steps: int) -> EpochPart:
+            return part_shapes(run, *shapes) if source is None else room_for(steps, run, source, shapes[1])
+
+        position = None if store is None else store.latest(shapes, shapes_of_part)
         order, run_state = begin(*arguments) if position is None else position[:2]
         if is_traced_any(run_state):
             raise _traced_error()
         seconds = None if checkpoint is None else checkpoint.every_seconds
-        if (store is not None and store.within_epochs) or (position is not None and position.steps):
+        if source is not None:
+            metrics, positions = by_chunks(run, source, run_state, math.inf if seconds is None else seconds)
+        elif (store is not None and store.within_epochs) or (position is not None and position.steps):
             metrics, positions = by_steps(run, order, run_state, math.inf if seconds is None else seconds)
         else:
             metrics, positions = by_epochs(run, order, run_state, min(epochs_per_call, parts.epochs))
         if store is not None:
-            store.check_monitor(sorted(metrics))
-        if position is None:
-            blank = {name: np.full(parts.epochs, np.nan, shape.dtype) for name, shape in metrics.items()}
-            position = Position(order, run_state, blank)
+            store.check_monitor(sorted(name for name, shape in metrics.items() if not shape.shape))
+        history = {} if position is None else position.history
+        history = with_missing(history, metrics, parts.epochs)
+        position = Position(order, run_state, history) if position is None else position._replace(history=history)
         with (
-            _open_progress_bar(progress_bar, position.epochs, run.epochs, count_examples(train)) as show,
+            _open_progress_bar(progress_bar, position, run, source) as show,
             _signals(store) as signals,
         ):
             interrupted = False
@@ -154,10 +161,13 @@ def fit(
                     if store is not None:
                         store.save_if_due(before, after)
                     for epoch in range(before.epochs, after.epochs):
-                        row = {name: float(values[epoch]) for name, values in after.history.items()}
-                        show(row)
-                        end = EpochEnd(epoch, row, after.run_state.state)
+                        row = {name: float(values[epoch]) for name, values in after.history.items() if values.ndim == 1}
+                        arrays = {name: values[epoch] for name, values in after.history.items() if values.ndim > 1}
+                        show(epoch + 1 if source is None else after.batches, row)
+                        end = EpochEnd(epoch, row, after.run_state.state, arrays)
                         interrupted |= any([_asks_to_stop(callback, end) for callback in callbacks])
+                    if source is not None and before.epochs == after.epochs:
+                        show(after.batches, {})
                     interrupted |= bool(signals)
                     if interrupted:
                         break
@@ -168,19 +178,24 @@ def fit(
                 raise
             finally:
                 if store is not None:
-                    store.save(position)
+                    store.finish(position)
             return _result(position, interrupted=interrupted)
 
 
 def _store(
-    checkpoint: Checkpoint | None, run: Run, parts: Recipe, arguments: tuple[Any, ...], shapes: tuple[Any, ...]
+    checkpoint: Checkpoint | None,
+    run: Run,
+    parts: Recipe,
+    arguments: tuple[Any, ...],
+    shapes: tuple[Any, ...],
+    source: Source | None,
 ) -> AbstractContextManager[Store | None]:
     """The folder of the checkpoint, for this run alone."""
     if checkpoint is None:
         return nullcontext()
     hparams, key, train, start = arguments
     arrays: dict[str, Any] = {}
-    data = fingerprints(train)
+    data = fingerprints(train) if source is None else {"stream": describe(source)}
     described = {
         "hparams": encode("hparams", hparams, arrays, opaque=True),
         "key": encode("key", key._asdict() if isinstance(key, RunKeys) else key, arrays),
@@ -195,7 +210,7 @@ def _store(
     same |= {f"train/{path}": mark for path, mark in data.items()}
     same |= fingerprints({"key": key, "valid": run.valid, "init_from": start})
     identity = Identity(same, program_checksum(run, *shapes), described, arrays)
-    return opened(checkpoint, identity, Plan(run.epochs, steps_per_epoch(run)))
+    return opened(checkpoint, identity, Plan(run.epochs, steps_per_epoch(run) if source is None else None))
 
 
 def _text(leaf: Any) -> str:
@@ -271,28 +286,40 @@ def _traced_error() -> TypeError:
 
 @contextmanager
 def _open_progress_bar(
-    wanted: bool | None, done: int, epochs: int, examples: int
-) -> Generator[Callable[[dict[str, float]], None]]:
-    """A function that shows one more epoch of so many examples."""
+    wanted: bool | None, position: Position, run: Run, source: Source | None
+) -> Generator[Callable[[int, dict[str, Any]], None]]:
+    """A function that shows how many epochs, or batches of a stream, are done, and new metrics."""
+    done, total = (position.epochs, run.epochs) if source is None else (position.batches, batches_in_all(source, run))
+    examples = count_examples(run.train)  # of an epoch, or a batch
     bar_class = None if wanted is False else _import_tqdm(required=wanted is True)
     if bar_class is None:
-        yield lambda metrics: None
+        yield lambda done, metrics: None
         return
-    shown = {"train_loss": "train", "valid_loss": "valid", "valid_accuracy": "accuracy"}
     layout = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}"  # fits 80 columns
     # At None tqdm looks for a terminal. A notebook is none, but somebody looks.
     disable = None if wanted is None and "ipykernel" not in sys.modules else False
-    with bar_class(initial=done, total=epochs, bar_format=layout, disable=disable) as bar:
+    with bar_class(initial=done, total=total, bar_format=layout, disable=disable) as bar:
+        values: dict[str, str] = {}
 
-        def show(metrics: dict[str, float]) -> None:
+        def show(now: int, metrics: dict[str, Any]) -> None:
             if bar.disable:
                 return
-            rate = (bar.n + 1 - done) * examples / max(bar.format_dict["elapsed"], 1e-6)
-            values = [f"{label} {metrics[name]:.3f}" for name, label in shown.items() if name in metrics]
-            bar.set_postfix_str(", ".join([*values, f"{bar.format_sizeof(rate)}/s"]), refresh=False)
-            bar.update()
+            rate = (now - done) * examples / max(bar.format_dict["elapsed"], 1e-6)
+            for name, label in _shown(metrics).items():
+                if name not in values or math.isfinite(metrics[name]):  # not each epoch is validated
+                    values[name] = f"{label} {metrics[name]:.3f}"
+            bar.set_postfix_str(", ".join([*values.values(), f"{bar.format_sizeof(rate)}/s"]), refresh=False)
+            bar.update(now - bar.n)
 
         yield show
+
+
+def _shown(metrics: dict[str, float]) -> dict[str, str]:
+    """What the bar shows, with labels: the losses, and accuracy or else another metric, for which there is room."""
+    own = [name for name in metrics if name.startswith("valid_") and name != "valid_loss"]
+    own = sorted(own, key=lambda name: name != "valid_accuracy")[:1]
+    labels = {"train_loss": "train", "valid_loss": "valid"} | {name: name.removeprefix("valid_") for name in own}
+    return {name: label for name, label in labels.items() if name in metrics}
 
 
 def _import_tqdm(*, required: bool) -> Any:

@@ -28,6 +28,7 @@ from jaxopt_nn.types import PyTree, Static
 
 __all__ = [
     "check_fits",
+    "checksum_of_file",
     "decode",
     "encode",
     "fingerprints",
@@ -35,6 +36,7 @@ __all__ = [
     "read_description",
     "read_folder",
     "tree_of",
+    "write_description",
     "write_folder",
 ]
 
@@ -57,11 +59,7 @@ def write_folder(path: Path, about: Mapping[str, Any], arrays: Mapping[str, Any]
     try:
         beside.mkdir()
         write_arrays(beside / _ARRAYS, arrays)
-        content = {"format": _FORMAT, **about, "arrays": _checksum_of_file(beside / _ARRAYS)}
-        with open(beside / _ABOUT, "w", encoding="utf-8") as file:
-            json.dump({"checksum": _checksum(content), **content}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        write_description(beside, {**about, "arrays": checksum_of_file(beside / _ARRAYS)})
         _sync(beside)
         if path.exists():
             os.replace(path, old)
@@ -83,9 +81,18 @@ def read_folder(path: Path) -> tuple[dict[str, Any], Arrays]:
         ValueError: it is damaged, or of a later version of this library.
     """
     about = read_description(path)
-    if _checksum_of_file(path / _ARRAYS) != about["arrays"]:
+    if checksum_of_file(path / _ARRAYS) != about["arrays"]:
         raise ValueError(f"{path / _ARRAYS}: damaged: its checksum is another")
     return about, read_arrays(path / _ARRAYS)
+
+
+def write_description(path: Path, about: Mapping[str, Any]) -> None:
+    """Writes the description alone, with its checksum."""
+    content = {"format": _FORMAT, **about}
+    with open(path / _ABOUT, "w", encoding="utf-8") as file:
+        json.dump({"checksum": _checksum(content), **content}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -105,7 +112,7 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether it looks like what :func:`write_folder` writes."""
+    """Whether it has a description, and so looks like a saved model or a checkpoint."""
     return (path / _ABOUT).is_file()
 
 
@@ -207,7 +214,8 @@ def _checksum(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _checksum_of_file(path: Path) -> str:
+def checksum_of_file(path: Path) -> str:
+    """Of all its bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxopt_nn.training._fit import EpochEnd
+    from jaxopt_nn.training._records import EpochEnd
 
 __all__ = ["log_csv", "log_json_lines", "log_mlflow", "log_tensorboard"]
 

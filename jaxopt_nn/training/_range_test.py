@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn._arguments import check_number, check_positive_int
-from jaxopt_nn.training._batches import EpochOrder, count_examples, count_steps, epoch_order, take_batch
+from jaxopt_nn.training._augmentation import training_batch
+from jaxopt_nn.training._batches import EpochOrder, count_examples, count_steps, order_of_steps
 from jaxopt_nn.training._checks import check_run_arguments
 from jaxopt_nn.training._epoch import RunKeys, init_run_state, make_recipe_step
 from jaxopt_nn.training._programs import compiled, is_traced_any
@@ -28,7 +28,8 @@ class RangeTest(NamedTuple):
         learning_rate: ``[steps]``.
         loss: ``[steps]`` the loss of each step's batch, without penalty; NaN after the run has diverged.
         smooth_loss: ``[steps]`` its debiased moving average.
-        suggestion: a tenth of the rate at which the smooth loss is least. A starting point for a sweep, not an optimum.
+        suggestion: a tenth of the rate at which the smooth loss is least; NaN if no loss is finite. A starting point
+            for a sweep, not an optimum.
     """
 
     learning_rate: Array
@@ -92,7 +93,8 @@ def learning_rate_range_test(
     def program(key: Key | RunKeys, rates: Array, train: Batch) -> RangeTest:
         losses = _losses(recipe, split_key(key), rates, train)
         smooth = _smooth(losses)
-        return RangeTest(rates, losses, smooth, rates[jnp.nanargmin(smooth)] / 10)
+        best = rates[jnp.nanargmin(smooth)]
+        return RangeTest(rates, losses, smooth, jnp.where(jnp.isnan(smooth).all(), jnp.nan, best / 10))
 
     if is_traced_any((key, train)):
         return program(key, rates, train)
@@ -102,21 +104,17 @@ def learning_rate_range_test(
 def _losses(recipe: Callable[[Any], Recipe], keys: RunKeys, rates: Array, train: Batch) -> Array:
     parts = build_recipe(recipe, rates[0])
     examples = count_examples(train)
-    epochs = -(-len(rates) // count_steps(examples, parts.batch_size, parts.last_batch))
-
-    def order(epoch: Array) -> EpochOrder:
-        key = jax.random.fold_in(keys.order, epoch)
-        return epoch_order(key, examples, parts.batch_size, parts.last_batch, parts.shuffle)
-
-    orders = jax.tree.map(
-        lambda leaf: leaf.reshape(-1, leaf.shape[-1])[: len(rates)], lax.map(order, jnp.arange(epochs))
-    )
+    steps_per_epoch = count_steps(examples, parts.batch_size, parts.last_batch)
+    orders = order_of_steps(keys.order, examples, parts.batch_size, parts.last_batch, parts.shuffle, len(rates))
     start = init_run_state(parts, keys, train)
 
     def body(state: TrainState, step: tuple[Array, EpochOrder]) -> tuple[TrainState, Array]:
         rate, indices = step
         # The state of an optimizer does not depend on its rate: each step is of a recipe of its own.
-        state, metrics = make_recipe_step(build_recipe(recipe, rate), start)(state, take_batch(train, *indices))
+        parts = build_recipe(recipe, rate)
+        epoch = 0 if parts.augment is None else state.step // steps_per_epoch
+        batch = training_batch(parts.augment, train, indices, state.key, epoch)
+        state, metrics = make_recipe_step(parts, start)(state, batch)
         return state, jnp.where(metrics["applied"], metrics["data_loss"], jnp.nan)
 
     return lax.scan(body, start.state, (rates, orders))[1]

@@ -10,14 +10,18 @@ import optax
 
 from jaxopt_nn import metrics
 from jaxopt_nn._arguments import check_choice, check_number, check_positive_int, shown
+from jaxopt_nn.augment import Augment
+from jaxopt_nn.augment._batches import check_augment
 from jaxopt_nn.layers import as_layer
 from jaxopt_nn.optimizers import Plateau
+from jaxopt_nn.training._loss_scale import DynamicLossScale, check_loss_scale
+from jaxopt_nn.training._records import Record, check_record
 from jaxopt_nn.training._step import check_optimizer
 from jaxopt_nn.training._stopping import EarlyStopping, infer_mode, resolve_mode
 from jaxopt_nn.trees import takes
 from jaxopt_nn.types import Array, ArrayLike, Batch, Layer, Params, PyTree, Static, TrainState
 
-__all__ = ["Recipe", "RecipeFn", "build_recipe", "check_recipe", "losses_of", "model_of", "penalty_of", "per_example"]
+__all__ = ["Recipe", "RecipeFn", "build_recipe", "check_recipe", "losses_of", "model_of", "penalty_of"]
 
 
 class Recipe(NamedTuple):
@@ -33,7 +37,9 @@ class Recipe(NamedTuple):
         optimizer: any optimizer of the optax protocol.
         penalty: ``params -> scalar``, added to the mean loss, as in :mod:`jaxopt_nn.penalties`; None for none.
         metrics: name to ``(outputs, targets) -> [N]``, as in :mod:`jaxopt_nn.metrics`; evaluated on the validation set
-            after each epoch, and recorded as ``valid_<name>``; any name but ``loss``.
+            after each epoch, and recorded as ``valid_<name>``; any name but ``loss``. They are means weighted by
+            example. :func:`jaxopt_nn.metrics.whole_set` makes one of all examples at once, such as an area under a
+            curve, :func:`jaxopt_nn.metrics.unweighted` one without weights.
         batch_size: examples in a step; all N are batch gradient descent, 1 is stochastic gradient descent.
         epochs: passes over the data, at the most.
         last_batch: what happens to examples that do not fill a batch: ``"pad"`` (the batch is filled up with rows of
@@ -48,7 +54,17 @@ class Recipe(NamedTuple):
             whole batch.
         nonfinite_limit: after so many steps in a row whose loss or gradient is not finite, the run ends; fewer are
             skipped. 1 ends it at the first. May be traced.
+        valid_every: validate after every so many epochs, a divisor of ``epochs``. Of the others ``valid_<name>`` is
+            NaN, and what monitors it (early stopping, plateau) does not count them.
+        train_metrics: whether the metrics are recorded of the training batches too, as ``train_<name>``: like
+            ``train_loss`` with the parameters of each step, and dropout. Those of a whole set are not.
         evaluation_batch_size: the most examples that are evaluated at once, to bound the memory. None for 1,024.
+        augment: ``(batch, keys) -> batch``, as in :mod:`jaxopt_nn.augment`: changes each batch of training before the
+            step, and nothing in evaluation. It keeps shape and dtype of the features; targets may become others.
+        loss_scale: for a model that computes in float16: a number, which may be traced, or a
+            :class:`DynamicLossScale`, as in :func:`make_step`. None does not scale.
+        record: name to :class:`Record`, or to a function of an :class:`EpochEnd`: what else the history keeps. What
+            :mod:`jaxopt_nn.monitor` makes are such records.
     """
 
     model: Layer | Callable[[Any], Any]
@@ -65,7 +81,12 @@ class Recipe(NamedTuple):
     plateau_monitor: str = "valid_loss"
     micro_batches: int = 1
     nonfinite_limit: ArrayLike = 1
+    valid_every: int = 1
+    train_metrics: bool = False
     evaluation_batch_size: int | None = None
+    augment: Augment | None = None
+    loss_scale: ArrayLike | DynamicLossScale | None = None
+    record: Mapping[str, Record | Callable[..., Any]] = {}
 
 
 RecipeFn = Callable[[Any], Recipe]
@@ -115,15 +136,24 @@ def _check_hparams(hparams: PyTree) -> None:
 
 
 def _check_parts(parts: Recipe) -> None:
-    for name in ("batch_size", "epochs", "micro_batches"):
+    for name in ("batch_size", "epochs", "micro_batches", "valid_every"):
         check_positive_int(name, getattr(parts, name))
+    if parts.epochs % parts.valid_every:
+        raise ValueError(
+            f"valid_every: expected a divisor of the {parts.epochs} epochs, so that the last is validated, "
+            f"got {parts.valid_every}"
+        )
     if parts.evaluation_batch_size is not None:
         check_positive_int("evaluation_batch_size", parts.evaluation_batch_size)
     check_number("nonfinite_limit", parts.nonfinite_limit, 1, whole=True)
+    check_loss_scale(parts.loss_scale)
     check_choice("last_batch", parts.last_batch, "pad", "drop")
-    if not isinstance(parts.shuffle, (bool, np.bool_)):
-        raise TypeError(f"shuffle: expected True or False, got {parts.shuffle!r}")
+    for name in ("shuffle", "train_metrics"):
+        if not isinstance(getattr(parts, name), (bool, np.bool_)):
+            raise TypeError(f"{name}: expected True or False, got {getattr(parts, name)!r}")
     check_optimizer("optimizer", parts.optimizer)
+    if parts.augment is not None:
+        check_augment("augment", parts.augment)
     _check_function("loss", parts.loss, "(outputs, targets) -> [N], as losses.mean_squared_error", 2)
     if parts.loss in (metrics.accuracy, metrics.binary_accuracy, metrics.top_k_accuracy):
         raise TypeError(f"loss: expected a loss, got the metric {parts.loss.__name__}, whose gradient is 0")
@@ -140,6 +170,7 @@ def _check_parts(parts: Recipe) -> None:
     if "loss" in parts.metrics:
         raise ValueError("metrics: expected another name than 'loss', which is the recipe's loss")
     _check_monitors(parts)
+    check_record(parts.record)
     model_of(parts)
 
 
@@ -151,6 +182,12 @@ def _check_monitors(parts: Recipe) -> None:
         resolve_mode(stopping)
         check_number("early_stopping.patience", stopping.patience, 1, whole=True)
         check_number("early_stopping.min_delta", stopping.min_delta, 0)
+        start = stopping.start_from_epoch
+        check_number("early_stopping.start_from_epoch", start, 0, whole=True)
+        if isinstance(start, int) and start >= parts.epochs:
+            raise ValueError(
+                f"early_stopping.start_from_epoch: expected less than the {parts.epochs} epochs, got {start}"
+            )
     if plateau is not None:
         _check_type("plateau", plateau, Plateau, "optimizers.reduce_on_plateau(patience=5)")
         _check_type("plateau_monitor", monitor, str, '"valid_loss"')
@@ -183,16 +220,10 @@ def losses_of(parts: Recipe, outputs: Any, targets: Any, examples: int) -> Array
         raise TypeError("loss: expected a function in jax.numpy, got one in NumPy, which has no gradient") from error
     if not jnp.issubdtype(values.dtype, jnp.floating):
         raise TypeError(f"loss: expected floats, which have a gradient, got {values.dtype}")
-    return per_example("loss", values, examples)
-
-
-def per_example(name: str, values: Any, examples: int) -> Array:
-    """The values of a loss or metric, checked: one float for each example."""
-    values = jnp.asarray(values)
     if values.shape != (examples,):
         hint = "; average over the axes behind the first" if values.ndim > 1 else ""
-        raise ValueError(f"{name}: expected one number an example, [{examples}], got {list(values.shape)}{hint}")
-    return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(jnp.float32)
+        raise ValueError(f"loss: expected one number an example, [{examples}], got {list(values.shape)}{hint}")
+    return values
 
 
 def penalty_of(parts: Recipe, params: Params) -> Array | None:

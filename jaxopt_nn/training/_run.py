@@ -10,6 +10,7 @@ from jax import lax
 from jaxopt_nn._arguments import check_key
 from jaxopt_nn.optimizers import evaluation_params
 from jaxopt_nn.training._checks import check_run_arguments
+from jaxopt_nn.training._describe import describe
 from jaxopt_nn.training._devices import varying_axes
 from jaxopt_nn.training._epoch import EpochMetrics, RunKeys, RunState, init_run_state, train_epoch, weights_of
 from jaxopt_nn.training._programs import compiled, is_traced_any, static_unless_number
@@ -33,12 +34,14 @@ class RunResult(NamedTuple):
             be far worse than either (accuracy 0.56 instead of 0.95 in one case). Then make new ones with
             :func:`~jaxopt_nn.training.update_batch_statistics`, or use a normalization without statistics.
         history: name to array ``[epochs]``, NaN for epochs that were not run: ``train_loss`` (the mean over the epoch's
-            examples, each with the parameters of its step, without penalty), ``gradient_norm`` (the mean over the steps
-            of the global L2 norm), ``penalty`` (likewise, if there is one), ``learning_rate`` (of the last step, if the
-            optimizer records it), ``valid_loss`` and ``valid_<metric>`` (if there is a validation set).
+            examples, each with the parameters of its step, without penalty), ``train_<metric>`` (likewise, with
+            ``train_metrics=True``), ``gradient_norm`` (the mean over the steps of the global L2 norm), ``penalty``
+            (likewise, if there is one), ``learning_rate`` (of the last step, if the optimizer records it),
+            ``valid_loss`` and ``valid_<metric>`` (if there is a validation set; NaN for epochs that were not
+            validated). A metric that is an array makes an array ``[epochs, ...]``.
         epochs: int32 scalar, the number of epochs that were begun.
         best_epoch: int32 scalar, the epoch (from 0) that ``params`` come from; without early stopping the last one; −1
-            if no epoch was finite.
+            if no epoch was finite, or early stopping looked at none.
         status: int32 scalar, a :class:`~jaxopt_nn.training.Status`.
         first_bad_step: int32 scalar, the step (from 0) that ended the run because its loss or gradient was not finite:
             the first of ``nonfinite_limit`` in a row; −1 if there was none. Skipped steps are not counted.
@@ -56,6 +59,14 @@ class RunResult(NamedTuple):
     first_bad_step: Array
     skipped_steps: Array
     state: TrainState
+
+    def __repr__(self) -> str:
+        """How the run ended; the numbers are in the fields."""
+        run = (self.status, self.epochs, self.best_epoch, self.first_bad_step, self.skipped_steps, self.history)
+        text = describe(*run)
+        if text is None:  # a tree of something else, such as shapes
+            return f"RunResult({', '.join(f'{name}={value!r}' for name, value in self._asdict().items())})"
+        return f"<RunResult: {text}>"
 
 
 def make_run(recipe: RecipeFn) -> Run:

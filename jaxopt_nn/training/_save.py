@@ -25,6 +25,7 @@ from jaxopt_nn.training._folders import (
     tree_of,
     write_folder,
 )
+from jaxopt_nn.training._orbax import read_checkpoint
 from jaxopt_nn.training._programs import as_arrays, is_traced_any, static_unless_number
 from jaxopt_nn.training._recipe import RecipeFn, build_recipe
 from jaxopt_nn.training._run import RunResult, check_run_key, finish, split_key
@@ -164,14 +165,15 @@ def load(path: str | os.PathLike[str], recipe: RecipeFn, hparams: PyTree = None)
         OSError: there is no such folder.
     """
     folder = Path(path)
-    if not is_folder(folder):
-        if (folder / "lock").exists():
-            raise ValueError(f"path: expected one of training.checkpoints({str(path)!r}), got the folder of them all")
+    if is_folder(folder):
+        about, arrays = (read_checkpoint if read_description(folder)["kind"] == "checkpoint" else read_folder)(folder)
+    elif (folder / "lock").exists():
+        raise ValueError(f"path: expected one of training.checkpoints({str(path)!r}), got the folder of them all")
+    else:
         raise FileNotFoundError(
             f"path: expected a folder that training.save wrote, or that of one checkpoint, as training.checkpoints "
             f"names them, got {path}, which is none"
         )
-    about, arrays = read_folder(folder)
     if hparams is None:
         hparams = decode("hparams", about["hparams"], arrays)
     key = decode("key", about["key"], arrays)

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn._arguments import check_key
-from jaxopt_nn.training._batches import count_examples, epoch_order, take_batch
+from jaxopt_nn.training._augmentation import training_batch
+from jaxopt_nn.training._batches import count_examples, epoch_order
 from jaxopt_nn.training._checks import check_data
 from jaxopt_nn.training._evaluation import checked_variables, run_program
-from jaxopt_nn.training._recipe import RecipeFn, build_recipe, model_of
-from jaxopt_nn.types import Array, Batch, Key, Layer, Params, PyTree, State
+from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe, model_of
+from jaxopt_nn.training._weighting import example_weight
+from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State
 
 __all__ = ["update_batch_statistics"]
 
@@ -21,7 +23,8 @@ def update_batch_statistics(recipe: RecipeFn, hparams: PyTree, trained: Any, tra
 
     An average of weights (:func:`~jaxopt_nn.optimizers.weight_ema`, ``weight_average``, ``schedule_free``) comes with
     statistics of the weights that were trained, and can be useless with them. Here one epoch of batches goes through
-    the model as in training, with dropout, and each running statistic becomes the mean of what the batches say.
+    the model as in training, augmented and with dropout, and each running statistic becomes the mean of what the
+    batches say.
 
     Args:
         recipe, hparams: what it was trained with: the model and the batch size.
@@ -60,35 +63,43 @@ def update_batch_statistics(recipe: RecipeFn, hparams: PyTree, trained: Any, tra
 
     def program(hparams: PyTree, variables: tuple[Params, State], train: Batch, key: Key) -> State:
         parts = build_recipe(recipe, hparams)
-        return _statistics(model_of(parts), batch_size, variables, train, key)
+        return _statistics(parts, batch_size, variables, train, key)
 
     return trained._replace(model_state=run_program(program, hparams, variables, train, key))
 
 
-def _statistics(model: Layer, batch_size: int, variables: tuple[Params, State], train: Batch, key: Key) -> State:
-    params, old = variables
+def _statistics(parts: Recipe, batch_size: int, variables: tuple[Params, State], train: Batch, key: Key) -> State:
+    model, (params, old) = model_of(parts), variables
     order_key, noise_key = jax.random.split(key)
     rows, _ = epoch_order(order_key, count_examples(train), batch_size, "drop", True)
 
-    def after(state: State, batch: Batch, key: Key) -> State:
-        return model.apply(params, state, batch.x, train=True, key=key, weight=batch.weight)[1]
+    leaves, treedef = jax.tree.flatten(old)
+    follows_data = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
+    zeros = [jnp.zeros_like(leaf) for leaf, is_float in zip(leaves, follows_data, strict=True) if is_float]
 
-    def body(sums: tuple[State, State], step: tuple[Array, Array]) -> tuple[tuple[State, State], None]:
+    def body(sums: tuple[list[Array], list[Array]], step: tuple[Array, Array]) -> tuple[Any, None]:
         index, indices = step
-        batch, key = take_batch(train, indices, None), jax.random.fold_in(noise_key, index)
-        zeros, ones = jax.tree.map(jnp.zeros_like, old), jax.tree.map(jnp.ones_like, old)
-        return jax.tree.map(jnp.add, sums, (after(zeros, batch, key), after(ones, batch, key))), None
+        batch = training_batch(parts.augment, train, (indices, None), noise_key, 0)
+        key = jax.random.fold_in(noise_key, index)
 
-    zeros = jax.tree.map(jnp.zeros_like, old)
-    (from_zero, from_one), _ = lax.scan(body, (zeros, zeros), (jnp.arange(len(rows)), rows))
+        def after(floats: list[Array]) -> list[Array]:
+            rest = iter(floats)
+            filled = [next(rest) if is_float else leaf for leaf, is_float in zip(leaves, follows_data, strict=True)]
+            state = treedef.unflatten(filled)
+            new = model.apply(params, state, batch.x, train=True, key=key, weight=example_weight(batch.weight))[1]
+            return [leaf for leaf, is_float in zip(jax.tree.leaves(new), follows_data, strict=True) if is_float]
 
-    def mean(old: Array, from_zero: Array, from_one: Array) -> Array:
-        # A batch turns the statistic s into (1 - m)·s + m·b, with a momentum that only the layer knows. From s = 0 and
-        # s = 1 both m and b can be told.
-        if not jnp.issubdtype(old.dtype, jnp.floating):
-            return old
-        momentum = 1 - (from_one - from_zero) / len(rows)
+        return jax.tree.map(jnp.add, sums, jax.jvp(after, (zeros,), ([jnp.ones_like(leaf) for leaf in zeros],))), None
+
+    (from_zero, slopes), _ = lax.scan(body, (zeros, zeros), (jnp.arange(len(rows)), rows))
+
+    def mean(old: Array, from_zero: Array, slope: Array) -> Array:
+        # A batch turns the statistic s into (1 - m)·s + m·b, with a momentum that only the layer knows: the value at
+        # s = 0 and the derivative tell m and b, however large b is.
+        momentum = 1 - slope / len(rows)
         follows = momentum > 1e-6
         return jnp.where(follows, from_zero / (len(rows) * jnp.where(follows, momentum, 1)), old).astype(old.dtype)
 
-    return jax.tree.map(mean, old, from_zero, from_one)
+    sums = iter(zip(from_zero, slopes, strict=True))
+    means = [mean(leaf, *next(sums)) if is_float else leaf for leaf, is_float in zip(leaves, follows_data, strict=True)]
+    return treedef.unflatten(means)

@@ -1,7 +1,8 @@
 """One training step, one gradient and one update, for a model and a loop of your own."""
 
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +14,39 @@ from jaxopt_nn._arguments import check_key, check_number, check_positive_int, pl
 from jaxopt_nn._dtypes import compute_dtype, promote
 from jaxopt_nn.optimizers import frozen_paths
 from jaxopt_nn.training._accumulation import accumulate
+from jaxopt_nn.training._loss_scale import (
+    DynamicLossScale,
+    check_loss_scale,
+    init_loss_scale,
+    scale_of,
+    scaled_value_and_grad,
+    update_scale,
+)
+from jaxopt_nn.training._records import StepEnd
 from jaxopt_nn.trees import check_same_structure, named_leaves, takes
 from jaxopt_nn.types import Array, ArrayLike, Batch, Key, LossFn, NotFinite, Params, PyTree, State, TrainState
 
-__all__ = ["Step", "check_optimizer", "cond", "init_state", "make_step"]
+__all__ = [
+    "Observer",
+    "Step",
+    "check_optimizer",
+    "cond",
+    "gradient_fn",
+    "init_state",
+    "make_observed_step",
+    "make_step",
+    "update",
+]
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
 
 def init_state(
-    params: Params, optimizer: optax.GradientTransformation, key: Key, model_state: State = None
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    key: Key,
+    model_state: State = None,
+    loss_scale: ArrayLike | DynamicLossScale | None = None,
 ) -> TrainState:
     """The state before the first step.
 
@@ -31,20 +55,23 @@ def init_state(
         optimizer: any optimizer of the optax protocol.
         key: the noise key: step t uses ``fold_in(key, t)``.
         model_state: what the model carries but does not train; an empty dictionary by default.
+        loss_scale: that of :func:`make_step`; only a dynamic one is carried.
 
     Returns:
         The state. It holds copies, so a step that donates it does not destroy ``params`` and ``key``.
     """
     check_key("key", key)
     check_optimizer("optimizer", optimizer)
+    check_loss_scale(loss_scale)
     for path, leaf in named_leaves(params):
         plain_array(f"params[{path}]", leaf)
     params = jax.tree.map(_without_weak_type, params)
     model_state = {} if model_state is None else jax.tree.map(_without_weak_type, model_state)
     opt_state = jax.tree.map(_without_weak_type, optimizer.init(params))
     notfinite = NotFinite(jnp.int32(0), jnp.int32(0), jnp.asarray(True))
+    state = TrainState(jnp.int32(0), params, model_state, opt_state, key, notfinite, init_loss_scale(loss_scale))
     # An optimizer's state may hold the parameters themselves, and a buffer can be donated only once.
-    return jax.tree.map(_copy, TrainState(jnp.int32(0), params, model_state, opt_state, key, notfinite))
+    return jax.tree.map(_copy, state)
 
 
 def make_step(
@@ -53,6 +80,7 @@ def make_step(
     *,
     micro_batches: int = 1,
     nonfinite_limit: ArrayLike | None = None,
+    loss_scale: ArrayLike | DynamicLossScale | None = None,
 ) -> Step:
     """The training step of a loss and an optimizer.
 
@@ -70,6 +98,9 @@ def make_step(
         nonfinite_limit: None takes each step, whatever it computes. With an integer >= 1, which may be traced, a step
             whose loss or gradient is not finite changes no bit of parameters, moments, counters and model state, and
             ``state.notfinite`` counts it. After so many such steps in a row, no further step is taken.
+        loss_scale: a number > 0, which may be traced, by which the loss is multiplied before it is differentiated; the
+            gradient is divided by it. So small gradients do not vanish where a model computes in float16. A
+            :class:`DynamicLossScale` finds it, and needs a ``nonfinite_limit``. None does not scale.
 
     Returns:
         ``step(state, batch) -> (state, metrics)``, a pure function. The new state has the tree, shapes and dtypes of
@@ -94,43 +125,99 @@ def make_step(
     >>> state.params["w"].tolist(), float(metrics["loss"])
     ([0.10000000149011612, 0.10000000149011612], 1.0)
     """
+    inner = make_observed_step(loss_fn, optimizer, micro_batches, nonfinite_limit, loss_scale, None)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        state, metrics, _ = inner(state, batch)
+        return state, metrics
+
+    return step
+
+
+class Observer(NamedTuple):
+    """What is computed of a step beside it.
+
+    Attributes:
+        observe: of a step that was taken, inside of the branch that takes it.
+        skipped: the same tree, for a step that was not taken.
+    """
+
+    observe: Callable[[StepEnd], PyTree]
+    skipped: PyTree
+
+
+def make_observed_step(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    micro_batches: int,
+    nonfinite_limit: ArrayLike | None,
+    loss_scale: ArrayLike | DynamicLossScale | None,
+    observer: Observer | None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array], PyTree]]:
+    """As :func:`make_step`; the step also returns what the observer says, or None without one."""
     check_positive_int("micro_batches", micro_batches)
     check_optimizer("optimizer", optimizer)
     if not callable(loss_fn) or not takes(loss_fn, None, None, None, None):
         raise TypeError(f"loss_fn: expected a function (params, model_state, batch, key), got {shown(loss_fn)}")
     if nonfinite_limit is not None:
         check_number("nonfinite_limit", nonfinite_limit, 1, whole=True)
+    check_loss_scale(loss_scale)
+    dynamic = loss_scale if isinstance(loss_scale, DynamicLossScale) else None
+    if dynamic is not None and nonfinite_limit is None:
+        raise ValueError("nonfinite_limit: expected an integer >= 1, as a dynamic loss scale skips steps, got None")
     reserved = {"loss", "gradient_norm"} | (set() if nonfinite_limit is None else {"applied"})
-    compute_gradient = _gradient_fn(_checked(loss_fn, reserved), micro_batches)
+    compute_gradient = gradient_fn(_checked(loss_fn, reserved), micro_batches, loss_scale)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array], PyTree]:
         if not isinstance(state, TrainState):
             raise TypeError(f"state: expected a TrainState, as init_state makes one, got {shown(state)}")
         (loss, (model_state, metrics)), gradient = compute_gradient(state.params, state, batch)
         metrics = {**metrics, "loss": loss, "gradient_norm": _global_norm(gradient)}
 
-        def updated() -> TrainState:
-            params, opt_state = _update(optimizer, compute_gradient, state, batch, loss, gradient)
-            new = TrainState(state.step + 1, params, model_state, opt_state, state.key, state.notfinite)
+        def updated() -> tuple[TrainState, PyTree]:
+            params, opt_state, added = update(optimizer, compute_gradient, state, batch, loss, gradient)
+            new = state._replace(step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state)
             check_same_structure("state", state, new)
-            return new
+            if observer is None:
+                return new, None
+            in_full = functools.partial(_with_zeros_for_frozen, state)
+
+            def loss_and_gradient(params: Params) -> tuple[Array, Params]:
+                (loss, _), gradient = compute_gradient(params, state, batch)
+                return loss, in_full(gradient)
+
+            end = StepEnd(
+                state.step, batch, loss, state.params, model_state, in_full(gradient), added, loss_and_gradient
+            )
+            return new, observer.observe(end)
 
         if nonfinite_limit is None:
-            return updated(), metrics
+            new, observed = updated()
+            return new, metrics, observed
         if state.notfinite is None:
             raise ValueError("state.notfinite: expected the counters that init_state makes, got None")
         finite = jnp.isfinite(loss) & jnp.isfinite(metrics["gradient_norm"])
         active = state.notfinite.notfinite_count < jnp.asarray(nonfinite_limit)
-        applied, bad = active & finite, (active & ~finite).astype(jnp.int32)
+        applied, skipped = active & finite, (active & ~finite).astype(jnp.int32)
+        counted, loss_scale_after = skipped, state.loss_scale
+        if dynamic is not None and loss_scale_after is not None:
+            counted = jnp.where(jnp.isfinite(loss) & (loss_scale_after.scale > 1), 0, skipped)
+            changed = update_scale(dynamic, loss_scale_after, finite)
+            loss_scale_after = jax.tree.map(lambda new, old: jnp.where(active, new, old), changed, loss_scale_after)
         notfinite = NotFinite(
-            jnp.where(applied, 0, state.notfinite.notfinite_count + bad),
-            state.notfinite.total_notfinite + bad,
+            jnp.where(applied, 0, state.notfinite.notfinite_count + counted),
+            state.notfinite.total_notfinite + skipped,
             jnp.where(active, finite, state.notfinite.last_finite),
         )
         # The update is inside of the branch, so that it can write over the old state. A select between the two finished
         # states would copy the old one first. Under vmap the branch becomes a select.
-        state_after = cond(applied, updated, lambda: state)
-        return state_after._replace(notfinite=notfinite), {**metrics, "applied": applied}
+        nothing = None if observer is None else observer.skipped
+        state_after, observed = cond(applied, updated, lambda: (state, nothing))
+        return (
+            state_after._replace(notfinite=notfinite, loss_scale=loss_scale_after),
+            {**metrics, "applied": applied},
+            observed,
+        )
 
     return step
 
@@ -172,7 +259,9 @@ def _checked(loss_fn: LossFn, reserved: set[str]) -> LossFn:
     return checked
 
 
-def _gradient_fn(loss_fn: LossFn, micro_batches: int) -> Callable[[Params, TrainState, Batch], Any]:
+def gradient_fn(
+    loss_fn: LossFn, micro_batches: int, loss_scale: ArrayLike | DynamicLossScale | None
+) -> Callable[[Params, TrainState, Batch], Any]:
     """``(params, state, batch) -> ((loss, (model_state, metrics)), gradient)``, the gradient of trained leaves only."""
 
     def compute_gradient(params: Params, state: TrainState, batch: Batch) -> Any:
@@ -181,26 +270,28 @@ def _gradient_fn(loss_fn: LossFn, micro_batches: int) -> Callable[[Params, Train
         def loss_of(trained: list[Array], model_state: State, batch: Batch, key: Key) -> Any:
             return loss_fn(assemble(trained), model_state, batch, key)
 
-        gradient_of = accumulate(jax.value_and_grad(loss_of, has_aux=True), micro_batches)
+        scale = scale_of(loss_scale, state)
+        of_one_part = (
+            jax.value_and_grad(loss_of, has_aux=True) if scale is None else scaled_value_and_grad(loss_of, scale)
+        )
+        gradient_of = accumulate(of_one_part, micro_batches)
         return gradient_of(trained, state.model_state, batch, jax.random.fold_in(state.key, state.step))
 
     return compute_gradient
 
 
-def _update(
+def update(
     optimizer: optax.GradientTransformation,
     compute_gradient: Callable[[Params, TrainState, Batch], Any],
     state: TrainState,
     batch: Batch,
     loss: Array,
     trained_gradient: list[Array],
-) -> tuple[Params, PyTree]:
-    """The parameters and the optimizer's state after its update."""
+) -> tuple[Params, PyTree, PyTree]:
+    """The parameters and the optimizer's state after its update, and what it added to the parameters."""
     frozen = frozen_paths(state.opt_state)
     assemble = _split_trained(state.params, frozen)[1]
-
-    def with_zeros_for_frozen(gradient: list[Array]) -> PyTree:
-        return _split_trained(jax.tree.map(jnp.zeros_like, state.params), frozen)[1](gradient)
+    with_zeros_for_frozen = functools.partial(_with_zeros_for_frozen, state)
 
     def value_fn(params: Params, grad_fn: object = None) -> Array:
         # optax's line searches raise for an extra argument that value_fn does not take, so it takes grad_fn.
@@ -217,7 +308,12 @@ def _update(
         value_fn=value_fn,
         grad_fn=lambda params: with_zeros_for_frozen(compute_gradient(params, state, batch)[1]),
     )
-    return assemble(_split_trained(optax.apply_updates(state.params, updates), frozen)[0]), opt_state
+    return assemble(_split_trained(optax.apply_updates(state.params, updates), frozen)[0]), opt_state, updates
+
+
+def _with_zeros_for_frozen(state: TrainState, gradient: list[Array]) -> PyTree:
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    return _split_trained(zeros, frozen_paths(state.opt_state))[1](gradient)
 
 
 def _split_trained(params: Params, frozen: frozenset[str]) -> tuple[list[Array], Callable[[list[Array]], Params]]:

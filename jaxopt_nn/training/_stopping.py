@@ -37,6 +37,10 @@ class EarlyStopping(NamedTuple):
             other name, ``mode`` must be given.
         patience: epochs without improvement to wait for, >= 1; may be traced.
         min_delta: the least change that counts as an improvement, >= 0; may be traced.
+        start_from_epoch: the first epoch, from 0, that is looked at; those before neither count nor can be the best.
+            May be traced. If the run ends before it, the last weights are returned, and ``best_epoch`` is −1.
+
+    With ``Recipe(valid_every=n)`` only epochs that were validated are looked at, so ``patience`` counts validations.
 
     Differs from keras.callbacks.EarlyStopping: best weights are always restored. flax.training.early_stopping stops one
     epoch later for the same ``patience``.
@@ -46,6 +50,7 @@ class EarlyStopping(NamedTuple):
     mode: Mode | None = None
     patience: ArrayLike = 10
     min_delta: ArrayLike = 0.0
+    start_from_epoch: ArrayLike = 0
 
 
 class Best(NamedTuple):
@@ -101,4 +106,8 @@ def update_best(stopping: EarlyStopping, best: Best, value: Array, epoch: Array,
     improved = Best(params, state, value, jnp.asarray(epoch, jnp.int32), jnp.int32(0))
     improved = cast_to_varying(improved, varying_axes(better))
     not_improved = best._replace(bad_epochs=best.bad_epochs + 1)
-    return jax.lax.cond(better, lambda: improved, lambda: not_improved)  # a branch: no kernel for each leaf
+    after = jax.lax.cond(better, lambda: improved, lambda: not_improved)  # a branch: no kernel for each leaf
+    start = stopping.start_from_epoch
+    if isinstance(start, int) and start == 0:
+        return after
+    return jax.lax.cond(epoch >= jnp.asarray(start), lambda: after, lambda: best)

@@ -46,6 +46,8 @@ NAN, INF = np.nan, np.inf
         (EarlyStopping(patience=3), [NAN, NAN, 2, 3, 1], (5, 4)),
         (EarlyStopping(patience=2), [INF, INF, 0], (2, -1)),  # nor is infinity
         (EarlyStopping(patience=9), [3, 2, 1], (3, 2)),
+        (EarlyStopping(patience=2, start_from_epoch=2), [0, 0, 3, 2, 4, 4, 4], (6, 3)),  # a lucky start does not count
+        (EarlyStopping(patience=1, start_from_epoch=jnp.int32(9)), [3, 4, 5], (3, -1)),
     ],
 )
 def test_rule(stopping, values, expected):

@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec
 from jaxopt_nn._jaxprs.equations import Call, Cond, Scan, ShardMap, While, inner_programs, opened, programs_in
 from jaxopt_nn.types import Array
 
-__all__ = ["Policy", "Site", "bind", "is_jax_code", "place_of", "run", "sites"]
+__all__ = ["Policy", "Site", "bind", "is_jax_code", "place_of", "run", "sites", "source_of"]
 
 Lanes = tuple[Any, ...]
 
@@ -370,6 +370,11 @@ def _stop_site(equation: Any) -> Site:
     caller = next((path for path in callers if not _MACHINERY.search(path)), "")
     place, path = place_of(equation)
     return Site("stop_gradient", "", place, caller if _IN_JAX.search(caller) else path)
+
+
+def source_of(fun: Any) -> str:
+    """The whole path of the file that a traced function is in; empty if it is not known."""
+    return _source(fun)[2]
 
 
 def _source(fun: Any) -> tuple[str, str, str]:

@@ -85,7 +85,10 @@ def repeat(block: Layer | Callable[[Any], Any], n: int, *, unroll: int = 1, rema
     def scanned(stacked: Any, x: Any, weight: Array | None, train: bool) -> tuple[Any, State]:
         def body(x: Any, own: Any) -> tuple[Any, State]:
             own_params, own_state, own_key = own
-            y, new_state = at_path(name, layer.apply, own_params, own_state, x, train=train, key=own_key, weight=weight)
+            with jax.named_scope(name):
+                y, new_state = at_path(
+                    name, layer.apply, own_params, own_state, x, train=train, key=own_key, weight=weight
+                )
             at_path(name, _check_same, x, y)
             return y, new_state
 

@@ -123,7 +123,10 @@ def eval_mode(layer: Layer | Callable[[Any], Any]) -> Layer:
         del train, key
         return inner.apply(params, state, x, train=False, key=None, weight=weight)[0], state
 
-    return inner._replace(apply=apply)
+    wiring = inner.wiring
+    if wiring is not None:  # what goes through a model layer by layer has to see the same
+        wiring = wiring._replace(nodes=tuple(node._replace(layer=eval_mode(node.layer)) for node in wiring.nodes))
+    return inner._replace(apply=apply, wiring=wiring)
 
 
 def concatenate(arrays: Sequence[Array]) -> Array:

@@ -13,7 +13,7 @@ import jax
 from jaxopt_nn._arguments import UnusableValueError, check_bool, check_key, shown
 from jaxopt_nn.layers._combinators.closures import check_no_weights
 from jaxopt_nn.trees import named_leaves, takes
-from jaxopt_nn.types import Array, Key, Layer, Params, PyTree, State
+from jaxopt_nn.types import ApplyFn, Array, Key, Layer, Params, PyTree, State
 
 __all__ = [
     "Node",
@@ -22,6 +22,7 @@ __all__ = [
     "at_path",
     "bind",
     "collect",
+    "evaluate",
     "gather",
     "layer_of_wiring",
     "numbered_names",
@@ -155,13 +156,35 @@ def layer_of_wiring(wiring: Wiring, name: str) -> Layer:
         check_bool("train", train)
         if key is not None:
             check_key("key", key)
-        values = bind(wiring, x)
-        new_state = dict(state)
-        keys = [None] * len(nodes) if key is None else jax.random.split(key, len(nodes))
-        for node, own_key in zip(nodes, keys, strict=True):
+        return evaluate(wiring, _apply_of, params, state, x, train=train, key=key, weight=weight)
+
+    return Layer(init, apply, name, wiring)
+
+
+def _apply_of(node: Node) -> ApplyFn:
+    return node.layer.apply
+
+
+def evaluate(
+    wiring: Wiring,
+    apply_of: Callable[[Node], ApplyFn],
+    params: Params,
+    state: State,
+    x: PyTree,
+    *,
+    train: bool,
+    key: Key | None,
+    weight: Array | None,
+) -> tuple[PyTree, State]:
+    """Evaluates a wiring once, each node by what ``apply_of`` says: ``node.layer.apply``, or what equals it."""
+    nodes, values = wiring.nodes, bind(wiring, x)
+    new_state = dict(state)
+    keys = [None] * len(nodes) if key is None else jax.random.split(key, len(nodes))
+    for node, own_key in zip(nodes, keys, strict=True):
+        with jax.named_scope(node.name):  # the names of operations begin with the path of their layer
             values[node.name], own_state = at_path(
                 node.name,
-                node.layer.apply,
+                apply_of(node),
                 params.get(node.owner, {}),
                 new_state.get(node.owner, {}),
                 gather(values, node.inputs),
@@ -169,11 +192,9 @@ def layer_of_wiring(wiring: Wiring, name: str) -> Layer:
                 key=own_key,
                 weight=weight,
             )
-            if node.owner in state:
-                new_state[node.owner] = own_state
-        return collect(wiring, values), new_state
-
-    return Layer(init, apply, name, wiring)
+        if node.owner in state:
+            new_state[node.owner] = own_state
+    return collect(wiring, values), new_state
 
 
 def bind(wiring: Wiring, x: PyTree) -> dict[str, PyTree]:

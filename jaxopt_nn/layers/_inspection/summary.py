@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxopt_nn._jaxprs.flops import count_flops
-from jaxopt_nn.layers._combinators.wiring import as_layer, at_path, bind, collect, gather, shapes_of
+from jaxopt_nn.layers._combinators.wiring import as_layer, at_path, bind, collect, gather, output_shape, shapes_of
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Layer, Params, PyTree, State
 
 __all__ = ["Description", "Row", "describe", "summary"]
 
 _WIDTH = 100
-_HEADINGS = ("layer", "output", "parameters", "state", "bytes", "FLOPs")
+_HEADINGS = ("layer", "output", "in", "parameters", "state", "kept in", "bytes", "FLOPs")
 
 
 class Row(NamedTuple):
@@ -29,6 +29,8 @@ class Row(NamedTuple):
         bytes: of parameters and state.
         flops: floating-point operations of one forward pass, in evaluation, over the batch.
         times: how often it is repeated by a ``repeat``; the numbers are of all repetitions.
+        kept: the dtypes of its parameters and state, such as ``("bfloat16", "float32")``; that of the output is in
+            ``output``.
     """
 
     path: str
@@ -39,6 +41,7 @@ class Row(NamedTuple):
     bytes: int
     flops: int
     times: int
+    kept: tuple[str, ...]
 
 
 class Description(NamedTuple):
@@ -66,10 +69,9 @@ class Description(NamedTuple):
         cells: list[tuple[str, ...]] = [_HEADINGS]
         for row in self.rows:
             path = row.path if row.times == 1 else f"{row.path} (x{row.times})"
-            numbers = f"{row.parameters:,}", f"{row.state:,}", _scaled(row.bytes, "B"), _scaled(row.flops)
-            cells.append((path, _shapes(row.output), *numbers))
-        totals = f"{self.parameters:,}", f"{self.state:,}", _scaled(self.bytes, "B"), _scaled(self.flops)
-        cells.append(("total", _shapes(self.output), *totals))
+            cells.append(_cells(path, row, row.kept))
+        kept = tuple(dict.fromkeys(dtype for row in self.rows for dtype in row.kept))
+        cells.append(_cells("total", self, kept))
         return _table(cells) + "\nFLOPs: one forward pass over this batch, in evaluation, counted; 2 a multiply-add"
 
 
@@ -98,13 +100,15 @@ def describe(model: Any, x: PyTree) -> Description:
     params, state = jax.eval_shape(layer.init, jax.random.key(0), shapes)
     names = ("input",) if layer.wiring is None else layer.wiring.inputs
     sources = (("input",),) if isinstance(names, str) else tuple((name,) for name in names)
-    rows, output, leaving = _walk(layer, params, state, shapes, layer.name, "", sources, 1, True)
+    rows, _, leaving = _walk(layer, params, state, shapes, layer.name, "", sources, 1, True)
     total = {name: sum(getattr(row, name) for row in rows) for name in ("parameters", "state", "bytes", "flops")}
+    # A model in another precision has outputs in that of its inputs, and its last layer in that of its arithmetic.
+    output = output_shape(layer, params, state, shapes)
     return Description(tuple(rows), output, leaving, **total)
 
 
 def summary(model: Any, x: PyTree) -> None:
-    """Prints the table of a model: path, output shape, parameters, state, bytes and FLOPs of each layer, and totals.
+    """Prints the table of a model: what each layer puts out and keeps, in which dtype, its bytes and FLOPs; and totals.
 
     Args:
         model: a layer, or a plain function of an array.
@@ -116,13 +120,13 @@ def summary(model: Any, x: PyTree) -> None:
     >>> import jax
     >>> from jaxopt_nn.layers import dense, serial
     >>> summary(serial(dense(8), jax.nn.relu, dense(2)), jax.ShapeDtypeStruct((32, 5), "float32"))
-    layer    output   parameters  state  bytes  FLOPs
-    -------------------------------------------------
-    dense_0  [32, 8]          48      0  192 B  2.8 k
-    relu_0   [32, 8]           0      0    0 B    256
-    dense_1  [32, 2]          18      0   72 B  1.1 k
-    -------------------------------------------------
-    total    [32, 2]          66      0  264 B  4.2 k
+    layer    output    in  parameters  state  kept in  bytes  FLOPs
+    ---------------------------------------------------------------
+    dense_0  [32, 8]  f32          48      0      f32  192 B  2.8 k
+    relu_0   [32, 8]  f32           0      0             0 B    256
+    dense_1  [32, 2]  f32          18      0      f32   72 B  1.1 k
+    ---------------------------------------------------------------
+    total    [32, 2]  f32          66      0      f32  264 B  4.2 k
     FLOPs: one forward pass over this batch, in evaluation, counted; 2 a multiply-add
     """
     print(describe(model, x))
@@ -151,7 +155,9 @@ def _walk(
         numbers = [times * sum(math.prod(leaf.shape) for leaf in leaves) for leaves in own]
         size = times * sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaves in own for leaf in leaves)
         fed = tuple(dict.fromkeys(source for group in sources for source in group))
-        return [Row(path or name, fed, y, numbers[0], numbers[1], size, times * flops, times)], y, (path or name,)
+        kept = tuple(dict.fromkeys(leaf.dtype.name for leaves in own for leaf in leaves))
+        row = Row(path or name, fed, y, numbers[0], numbers[1], size, times * flops, times, kept)
+        return [row], y, (path or name,)
     if wiring.times is not None:
         params, state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (params, state))
         times *= wiring.times
@@ -178,6 +184,21 @@ def _walk(
         rows += inner
     last = (wiring.outputs,) if isinstance(wiring.outputs, str) else wiring.outputs
     return rows, collect(wiring, values), tuple(dict.fromkeys(source for name in last for source in origins[name]))
+
+
+def _cells(path: str, row: Row | Description, kept: Sequence[str]) -> tuple[str, ...]:
+    dtypes = dict.fromkeys(_short(leaf.dtype) for leaf in jax.tree.leaves(row.output))
+    numbers = f"{row.parameters:,}", f"{row.state:,}", ", ".join(map(_short, kept))
+    return path, _shapes(row.output), ", ".join(dtypes), *numbers, _scaled(row.bytes, "B"), _scaled(row.flops)
+
+
+def _short(dtype: Any) -> str:
+    """``f32``, ``bf16``, ``i32``, as JAX prints them."""
+    name = str(dtype)
+    for long, short in (("bfloat", "bf"), ("float", "f"), ("complex", "c"), ("uint", "u"), ("int", "i")):
+        if name.startswith(long):
+            return name.replace(long, short)
+    return name
 
 
 def _table(cells: Sequence[tuple[str, ...]]) -> str:

@@ -1,4 +1,4 @@
-"""An optimizer's state stored in low precision: bfloat16 moments in half the memory."""
+"""Low precision: an optimizer's state stored in bfloat16, and parameters of bfloat16 that go on learning."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -8,13 +8,16 @@ import jax.numpy as jnp
 import optax
 
 from jaxopt_nn._arguments import check_key
-from jaxopt_nn._dtypes import cast
+from jaxopt_nn._dtypes import cast, compute_dtype
+from jaxopt_nn.optimizers._numerics.numbers import next_count
 from jaxopt_nn.optimizers._numerics.transform import transform_extra
+from jaxopt_nn.optimizers._wrappers.in_float32 import in_float32
 from jaxopt_nn.optimizers._wrappers.inside import as_optimizer
+from jaxopt_nn.optimizers._wrappers.second_weights import require_params
 from jaxopt_nn.trees import named_leaves, select
 from jaxopt_nn.types import Array, Key, Params, PyTree
 
-__all__ = ["StoredState", "stochastic_round", "store_state"]
+__all__ = ["RoundedState", "StoredState", "round_stochastically", "stochastic_round", "store_state"]
 
 
 class StoredState(NamedTuple):
@@ -97,6 +100,89 @@ def store_state(
         return updates, StoredState(state.count + 1, state.key, drift, stored)
 
     return transform_extra(init, update)
+
+
+class RoundedState(NamedTuple):
+    """State of :func:`round_stochastically`.
+
+    Attributes:
+        count: int32 scalar, the number of updates done.
+        key: the key for rounding.
+        inner: the optimizer's state.
+    """
+
+    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    key: Key
+    inner: PyTree
+
+
+def round_stochastically(optimizer: optax.GradientTransformation, *, key: Key) -> optax.GradientTransformationExtraArgs:
+    """Lets an optimizer train bfloat16 parameters, which are rounded up or down at random, right in the mean.
+
+    ``θ ← round(θ + u)``, with ``E[round(x)] = x``. A bfloat16 has 8 bits, so an update of less than 1/512 of a
+    parameter is lost by rounding to the nearest, and training with a small learning rate stands still. Here such an
+    update moves the parameter by a whole step, now and then. The optimizer sees parameters and gradients in float32, as
+    in :func:`in_float32`. Leaves of float32 or float64 are not rounded.
+
+    Args:
+        optimizer: any optimizer of the optax protocol. Put this around all other wrappers.
+        key: a PRNG key. Update t uses ``fold_in(key, t)``.
+
+    Returns:
+        The optimizer. Its updates, in bfloat16, lead exactly to the rounded parameters, if they change none by more
+        than half; larger ones are rounded once more, to the nearest.
+
+    Raises:
+        TypeError: at ``init``, a parameter is float16 or another short dtype than bfloat16; ``optimizer`` is none;
+            ``key`` is no PRNG key.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxopt_nn import optimizers
+        >>> params = jnp.ones(10_000, jnp.bfloat16)
+        >>> optimizer = round_stochastically(optimizers.sgd(1e-3), key=jax.random.key(0))
+        >>> updates, _ = optimizer.update(params, optimizer.init(params), params)
+        >>> after = optax.apply_updates(params, updates)  # to the nearest, all were 1
+        >>> after.dtype.name, sorted(set(after.tolist())), bool(abs(after.astype(jnp.float32).mean() - 0.999) < 1e-4)
+        ('bfloat16', [0.99609375, 1.0], True)
+
+    References:
+        Zamirai et al., Revisiting bfloat16 training, 2020, section 4.
+    """
+    inner = in_float32(as_optimizer("optimizer", optimizer))
+    check_key("key", key)
+
+    def init(params: Params) -> RoundedState:
+        for path, leaf in named_leaves(params):
+            dtype = jnp.result_type(leaf)
+            if dtype != jnp.bfloat16 and jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
+                raise TypeError(f"params[{path}]: expected bfloat16, to be rounded stochastically, got {dtype}")
+        return RoundedState(jnp.zeros((), jnp.int32), jnp.array(key, copy=True), inner.init(params))
+
+    def update(
+        updates: PyTree, state: RoundedState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, RoundedState]:
+        params = require_params("stochastic rounding", params)
+        exact = jax.tree.map(lambda leaf: leaf.astype(compute_dtype(leaf)), updates)
+        exact, inner_state = inner.update(exact, state.inner, params, **extra)
+        now = jax.random.fold_in(state.key, state.count)
+        leaves, treedef = jax.tree.flatten(params)
+        rounded = [
+            _step_to(jax.random.fold_in(now, index), leaf, update)
+            for index, (leaf, update) in enumerate(zip(leaves, jax.tree.leaves(exact), strict=True))
+        ]
+        return treedef.unflatten(rounded), RoundedState(next_count(state.count), state.key, inner_state)
+
+    return transform_extra(init, update)
+
+
+def _step_to(key: Key, leaf: Array, update: Array) -> Array:
+    """The update that leads to the rounded sum."""
+    if leaf.dtype != jnp.bfloat16:
+        return update.astype(leaf.dtype)
+    wide = leaf.astype(update.dtype)
+    target = stochastic_round(key, wide + update, leaf.dtype)
+    return (target.astype(wide.dtype) - wide).astype(leaf.dtype)
 
 
 def stochastic_round(key: Key, x: Array, dtype: Any) -> Array:
