@@ -8,6 +8,7 @@ from benchmarks.work import (
     Checkpointing,
     Compiling,
     FirstResult,
+    Hypergradient,
     LargeUpdate,
     Streaming,
     Training,
@@ -119,11 +120,29 @@ CASES = {
         {"torch": 1.0, "flax-scan": 12.0, "ours-stepwise": 0.95, "ours-eigen": None},
         roofline=True,
     ),
+    "5-augmented": Case(
+        "5 with random flips and crops of the training images",
+        "steps",
+        Training("fashion", (), 64, 1, 1e-3, examples=6_400, augmented=True),
+        {"ours-unaugmented": 0.8},
+    ),
     "6": Case(
         "1 with dropout 0.2 after both hidden layers",
         "steps",
         _DIGITS._replace(drop_rate=0.2),
         {"ours-without": 0.85},
+    ),
+    "7": Case(
+        "1 with batch normalization, and with monitor.watch() at every step",
+        "steps",
+        _DIGITS._replace(batch_norm=True, watch=1),
+        {"ours-unwatched": 0.95, "ours-watched-10": None},
+    ),
+    "7-fashion": Case(
+        "2 with monitor.watch() at every step",
+        "steps",
+        _FASHION._replace(watch=1),
+        {"ours-unwatched": 0.95, "ours-watched-10": None},
     ),
     "8-run": Case(
         "compiling the run of 1, tracing included",
@@ -177,6 +196,12 @@ CASES = {
         Update(((2500, 1000),) * 20, 20),
         {"ours-loop": None, "optax": 1.0, "optax-loop": None, "torch": None},
         roofline=True,
+    ),
+    "12": Case(
+        "hypergradient of 1,000 per-step rates: the validation loss of a run like 1, by every one of them",
+        "steps",
+        Hypergradient(_DIGITS._replace(epochs=25, examples=1280)),
+        {"ours-run": 0.25, "ours-forward": None},
     ),
     "13-digits": Case(
         "fit of 1 with a checkpoint after each epoch",
@@ -258,6 +283,10 @@ def _little(work: Work) -> Work:
         little = _little(work.training)
         assert isinstance(little, Training)
         return Checkpointing(little)
+    if isinstance(work, Hypergradient):
+        little = _little(work.training)
+        assert isinstance(little, Training)
+        return Hypergradient(little)
     if isinstance(work, FirstResult):
         program = "cold" if work.program == "cached" else work.program  # the same process
         return FirstResult(program, little=True)

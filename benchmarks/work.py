@@ -10,6 +10,7 @@ __all__ = [
     "Checkpointing",
     "Compiling",
     "FirstResult",
+    "Hypergradient",
     "LargeUpdate",
     "Streaming",
     "Training",
@@ -36,8 +37,11 @@ class Training(NamedTuple):
         together: lanes of one device of a CPU that are trained at a time, the next ones after them; None for all. Fewer
             fit its caches.
         eigen: whether ours is compiled with the matrix products of Eigen in place of YNNPACK's, XLA's default for CPUs.
+        batch_norm: whether each hidden layer has a batch normalization.
+        watch: 0, or the cadence in steps at which ours records the flow of gradients (``monitor.watch``).
         validation: whether ours validates after each epoch, and keeps the best weights, within the time that is taken;
             peers never do.
+        augmented: whether ours flips and crops its images at random; peers never do.
     """
 
     dataset: str
@@ -53,6 +57,9 @@ class Training(NamedTuple):
     together: int | None = None
     eigen: bool = False
     validation: bool = True
+    augmented: bool = False
+    batch_norm: bool = False
+    watch: int = 0
 
 
 class Update(NamedTuple):
@@ -117,6 +124,16 @@ class Checkpointing(NamedTuple):
     training: Training
 
 
+class Hypergradient(NamedTuple):
+    """The validation loss after a training run, differentiated by the learning rate of each of its steps.
+
+    Attributes:
+        training: the run.
+    """
+
+    training: Training
+
+
 class FirstResult(NamedTuple):
     """The training of row 1 with an evaluation after it, as a person meets it.
 
@@ -140,7 +157,7 @@ class Streaming(NamedTuple):
     training: Training
 
 
-Work = Training | Update | LargeUpdate | Compiling | Checking | Checkpointing | FirstResult | Streaming
+Work = Training | Update | LargeUpdate | Compiling | Checking | Checkpointing | Hypergradient | FirstResult | Streaming
 
 
 class Case(NamedTuple):

@@ -16,6 +16,7 @@ from benchmarks.checkpoints import CHECKPOINTS
 from benchmarks.checks import CHECKING
 from benchmarks.compile_time import COMPILING
 from benchmarks.first_result import FIRST_RESULT
+from benchmarks.hypergradients import HYPERGRADIENTS
 from benchmarks.large_updates import LARGE_UPDATES
 from benchmarks.machine import rates
 from benchmarks.points import POINTS
@@ -28,6 +29,7 @@ from benchmarks.work import (
     Checkpointing,
     Compiling,
     FirstResult,
+    Hypergradient,
     LargeUpdate,
     Streaming,
     Training,
@@ -44,6 +46,7 @@ SIDES: dict[type, dict[str, Callable[[Any], Any]]] = {
     Checking: CHECKING,
     Checkpointing: CHECKPOINTS,
     FirstResult: FIRST_RESULT,
+    Hypergradient: HYPERGRADIENTS,
     Streaming: STREAMING,
 }
 

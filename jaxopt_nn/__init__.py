@@ -8,10 +8,12 @@ stands beside them: a gradient is compared with evidence.
 """
 
 from jaxopt_nn import (
+    augment,
     checking,
     data,
     estimators,
     initializers,
+    interop,
     layers,
     losses,
     metrics,
@@ -27,10 +29,12 @@ from jaxopt_nn import (
 )
 
 __all__ = [
+    "augment",
     "checking",
     "data",
     "estimators",
     "initializers",
+    "interop",
     "layers",
     "losses",
     "metrics",

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import optax
 import pytest
+from matplotlib.figure import Figure
 
-from jaxopt_nn import plots, schedules
+from jaxopt_nn import plots, schedules, sweeps
 
 NAN = np.nan
 
@@ -132,3 +133,78 @@ def test_missing_matplotlib_names_the_extra(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"jaxopt-nn\[plots\]"):
         plots.plot_history({"train_loss": [1.0]})
+
+
+def swept(space, value, mode="min"):
+    """A sweep whose trials have these values, and histories of three epochs that end there."""
+    records = [
+        sweeps.Record(trial, "COMPLETED", None, {"loss": v}, {"loss": v + np.array([2.0, 1.0, 0.0])}, 0.1)
+        for trial in space
+        for v in [float(value(**trial))]
+    ]
+    return sweeps.Sweep(tuple(records), "loss", mode, False)
+
+
+SWEPT = swept(
+    sweeps.grid(rate=[0.01, 0.1, 1.0], kind=["a", "b"], seed=range(2)),
+    lambda rate, kind, seed: abs(np.log10(rate) + 1) + 0.5 * (kind == "b") + 0.1 * seed + 1,
+)
+
+
+def test_each_plot_of_a_sweep_takes_and_returns_axes():
+    figure = Figure(figsize=(12, 8))
+    for ax, draw in zip(
+        figure.subplots(2, 3).ravel(),
+        [
+            lambda ax: plots.plot_heat_map(SWEPT, "rate", "kind", ax=ax),
+            lambda ax: plots.plot_curves(SWEPT, ax=ax),
+            lambda ax: plots.plot_isolation(SWEPT, "kind", ax=ax),
+            lambda ax: plots.plot_slice(SWEPT, "rate", ax=ax),
+            lambda ax: plots.plot_parallel_coordinates(SWEPT, ax=ax),
+            lambda ax: plots.plot_slice(SWEPT, "kind", ax=ax),
+        ],
+        strict=True,
+    ):
+        assert draw(ax) is ax
+    assert plots.plot_slice(SWEPT, "rate").figure is not figure
+    for wrong in (
+        lambda: plots.plot_slice(SWEPT, "rat"),
+        lambda: plots.plot_heat_map(SWEPT, "rate", "rat"),
+        lambda: plots.plot_parallel_coordinates(SWEPT, ["rat"]),
+    ):
+        with pytest.raises(
+            ValueError, match=r"^sweep: expected a hyperparameter, one of \['rate', 'kind'\], got 'rat'"
+        ):
+            wrong()
+    with pytest.raises(TypeError, match=r"^sweep: expected what sweeps.sweep returns, got a list"):
+        plots.plot_curves([])
+    with pytest.raises(TypeError, match=r"^ax: expected matplotlib Axes, got 3"):
+        plots.plot_slice(SWEPT, "rate", ax=3)
+    with pytest.raises(ValueError, match=r"^metric: expected one of the histories' \['loss'\], got 'accuracy'"):
+        plots.plot_curves(SWEPT, "accuracy")
+
+
+def test_what_the_plots_of_a_sweep_show():
+    cells = plots.plot_heat_map(SWEPT, "rate", "kind").images[0].get_array()
+    np.testing.assert_allclose(cells, [[2.05, 1.05, 2.05], [2.55, 1.55, 2.55]])
+    ax = plots.plot_curves(SWEPT, best=2)
+    assert [line.get_label() for line in ax.lines] == ["kind a", "kind b"]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [3.05, 2.05, 1.05])
+    ax = plots.plot_isolation(SWEPT, "rate")
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [2.05, 1.05, 2.05])
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0.01", "0.1", "1"]
+    ax = plots.plot_isolation(SWEPT, "rate", fixed={"kind": "b"})
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [2.55, 1.55, 2.55])
+    ax = plots.plot_parallel_coordinates(SWEPT)
+    best = next(line for line in ax.lines if line.get_label() == "best")
+    np.testing.assert_allclose(best.get_ydata(), [0.5, 0.0, 0.0])
+
+
+def test_a_value_that_explodes_flattens_no_other():
+    rates = np.geomspace(1e-4, 1.0, 20).tolist()
+    values = swept(sweeps.grid(rate=rates), lambda rate: 1e9 if rate == 1 else 1 + rate)
+    ax = plots.plot_slice(values, "rate")
+    assert ax.get_xscale() == "log" and ax.get_ylim()[1] < 2
+    assert "far worse" in ax.get_legend_handles_labels()[1]
+    found = plots.plot_heat_map(values, "rate", "rate").collections[0]
+    assert found.norm.vmax < 2

@@ -20,7 +20,8 @@ PACKAGE = ROOT / "jaxopt_nn"
 # itself it may import what it likes. `jaxopt_nn/__init__.py` may import every part, and no part may import it.
 BASE = {"types", "trees", "_arguments", "_dtypes", "_jaxprs", "_ops", "_safetensors", "_scale"}
 LEAVES = {
-    "checking", "data", "initializers", "layers", "losses", "metrics", "optimizers", "penalties", "plots", "schedules"
+    "augment", "checking", "data", "initializers", "layers", "losses", "metrics", "optimizers", "penalties", "plots",
+    "schedules",
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
@@ -35,9 +36,10 @@ ALLOWED: dict[str, set[str]] = {
     "layers": BASE | {"initializers"},
     "optimizers": BASE | {"schedules"},
     "training": BASE | LEAVES,
-    "sweeps": BASE | {"plots", "training"},
+    "sweeps": BASE | {"optimizers", "plots", "training"},
     "monitor": BASE | {"training"},
     "estimators": BASE | LEAVES | {"training"},
+    "interop": BASE | {"layers"},
 }
 
 

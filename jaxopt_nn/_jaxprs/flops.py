@@ -1,4 +1,4 @@
-"""Floating-point operations of a program, counted from its equations."""
+"""Floating-point operations of a program and the bytes that they read and write, counted from its equations."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxopt_nn import _ops
 from jaxopt_nn._jaxprs.equations import opened, programs_in
 
-__all__ = ["count_flops"]
+__all__ = ["count_bytes", "count_flops"]
 
 # What moves numbers and computes none.
 _MOVES = frozenset((
@@ -37,6 +37,38 @@ def count_flops(fn: Callable[..., Any], *args: Any) -> tuple[int, Any]:
     with _ops.plain_forms():
         program, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
     return _of_jaxpr(program.jaxpr), shapes
+
+
+def count_bytes(fn: Callable[..., Any], *args: Any) -> int:
+    """The bytes that the operations of ``fn(*args)`` read and write; nothing is computed.
+
+    Operands and results of matrix products, convolutions, reductions, sorts, gathers and scatters; every iteration of a
+    ``scan`` counts. What is computed number by number is taken to be fused with these. Arguments that are read for
+    nothing else are not counted.
+
+    >>> count_bytes(lambda x, w: jnp.tanh(x @ w), jnp.ones((8, 5)), jnp.ones((5, 3)))  # 4·(40 + 15 + 24)
+    316
+    """
+    with _ops.plain_forms():
+        return _bytes_of_jaxpr(jax.make_jaxpr(fn)(*args).jaxpr)
+
+
+_THROUGH_MEMORY = ("dot_general", "conv_general", "reduce", "cum", "arg", "sort", "gather", "scatter", "select_and")
+
+
+def _bytes_of_jaxpr(jaxpr: Any) -> int:
+    return sum(map(_bytes_of_equation, jaxpr.eqns))
+
+
+def _bytes_of_equation(equation: Any) -> int:
+    name, params = equation.primitive.name, equation.params
+    if name != "reduce_precision" and name.startswith(_THROUGH_MEMORY):
+        values = [*equation.invars, *equation.outvars]
+        return sum(_size(value) * value.aval.dtype.itemsize for value in values)
+    counts = [_bytes_of_jaxpr(opened(program)) for program in programs_in(params)]
+    if name == "cond":
+        return max(counts)
+    return params.get("length", 1) * sum(counts) if name == "scan" else sum(counts)
 
 
 def _of_jaxpr(jaxpr: Any) -> int:

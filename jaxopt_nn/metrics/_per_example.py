@@ -83,7 +83,7 @@ def top_k_accuracy(outputs: ArrayLike, labels: ArrayLike, *, k: int = 5) -> Arra
 def _ranked(
     outputs: ArrayLike, labels: ArrayLike, before: Callable[[Array, Array], Array]
 ) -> tuple[Array, Array, Array]:
-    """The outputs; how many rank above that of the true class, of equal ones those ``before`` it; where that is known."""
+    """The outputs; how many rank above that of the true class, with equal ones ``before`` it; where that is known."""
     o = jnp.asarray(plain_array("outputs", outputs))
     if o.ndim < 2 or o.shape[-1] < 2:
         hint = "; for one output and two classes use binary_accuracy, with threshold=0.5 if it is a probability"

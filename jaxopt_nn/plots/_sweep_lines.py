@@ -32,8 +32,8 @@ def plot_curves(sweep: Any, metric: str | None = None, *, best: int = 5, ax: Any
         TypeError, ValueError: it is no sweep, or its histories have no such metric.
     """
     check_positive_int("best", best)
-    metric = metric or sweep.objective
     found = configurations_of(sweep)[:best]
+    metric = metric or str(sweep.objective)
     ax = axes_or_new(ax)
     varied = [name for name in found[0].hparams if len({repr(each.hparams.get(name)) for each in found}) > 1]
     lowest, highest = np.inf, -np.inf

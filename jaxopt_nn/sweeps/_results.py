@@ -137,7 +137,7 @@ class Sweep(NamedTuple):
             fixed: hyperparameters to hold at one value.
 
         Returns:
-            One :class:`Isolated` a value; numbers in order.
+            One :class:`Isolated` a value: numbers in order, anything else the best first.
 
         Raises:
             ValueError: there is no such hyperparameter, or no configuration with these values.

@@ -32,7 +32,8 @@ class Checkpoint(NamedTuple):
     """Where and when :func:`fit` keeps what it takes to go on; the same call again goes on where it stood.
 
     A checkpoint is written when any of the cadences says so, at the end of the run, and when Ctrl-C or SIGTERM ends it.
-    None of the three is the same as ``every_epochs=1``.
+    None of the three is the same as ``every_epochs=1``. Orbax writes it while the run goes on; it waits for the one
+    before.
 
     Attributes:
         path: a folder of its own, new or of the same run.
@@ -40,7 +41,8 @@ class Checkpoint(NamedTuple):
         every_steps: after so many steps, in the middle of an epoch too.
         every_seconds: after so many seconds, in the middle of an epoch too.
         keep: how many of the last checkpoints stay; 2 or more, so that there is one before one that is damaged.
-        keep_best: the name of a history entry, such as ``"valid_loss"``: an epoch that is the best so far is kept too.
+        keep_best: the name of a history entry, such as ``"valid_loss"``: an epoch that is the best so far is kept too;
+            of equal ones the first.
     """
 
     path: str | os.PathLike[str]

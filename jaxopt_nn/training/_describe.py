@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from jaxopt_nn.training._status import Status
 
@@ -21,12 +22,12 @@ def describe(status: Any, epochs: Any, best_epoch: Any, first_bad_step: Any, ski
     >>> describe(np.int32(1), np.int32(3), np.int32(1), np.int32(-1), np.int32(0), history)
     'stopped early at epoch 3 of 4, at its best (epoch 2) validation accuracy 0.90'
     """
-    leaves = jax.tree.leaves((status, epochs, best_epoch, first_bad_step, skipped, history))
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if not isinstance(history, dict):
+        return None
+    fields = [status, epochs, best_epoch, first_bad_step, skipped, *history.values()]
+    if any(isinstance(field, Tracer) for field in fields):
         return "traced, its values are not known yet"
-    if not isinstance(history, dict) or not all(
-        isinstance(leaf, (jax.Array, np.ndarray, np.generic)) for leaf in leaves
-    ):
+    if not all(isinstance(field, (jax.Array, np.ndarray, np.generic)) for field in fields):
         return None
     try:
         status, epochs, best_epoch, first_bad_step, skipped = (

@@ -8,7 +8,7 @@ import jax
 
 from jaxopt_nn import _ops
 from jaxopt_nn._jaxprs.equations import opened, programs_in
-from jaxopt_nn._jaxprs.flops import count_flops
+from jaxopt_nn._jaxprs.flops import count_bytes, count_flops
 
 __all__ = ["Explanation", "explain"]
 
@@ -19,7 +19,11 @@ class Explanation(NamedTuple):
     Attributes:
         flops: floating-point operations of one call, with every iteration of a loop counted; a run that stops early
             does fewer. A multiply-add counts as two, and each number of any other result as one.
-        parameters: numbers in the ``params`` that it returns; 0 if it returns none. Under ``vmap``, those of all lanes.
+        bytes_moved: what matrix products, convolutions, reductions, gathers and scatters read and write, counted in the
+            same way; what is computed number by number is taken to be fused with them. FLOPs a byte tell whether the
+            arithmetic or the memory bounds the speed.
+        parameters: numbers in the ``params`` that it returns, as of a result or a state; 0 if it returns none. Under
+            ``vmap``, those of all lanes.
         argument_bytes, result_bytes: of its arguments and of its result, on one device.
         temporary_bytes: of intermediate values.
         device_bytes: the memory of one device, or of the host if programs run there; None if the device does not say.
@@ -29,6 +33,7 @@ class Explanation(NamedTuple):
     """
 
     flops: int
+    bytes_moved: int
     parameters: int
     argument_bytes: int
     result_bytes: int
@@ -67,6 +72,7 @@ class Explanation(NamedTuple):
         device = "unknown" if self.device_bytes is None else _bytes(self.device_bytes)
         rows = [
             ("FLOPs", _number(self.flops)),
+            ("bytes moved", f"{_bytes(self.bytes_moved)}, {self.flops / max(self.bytes_moved, 1):.1f} FLOPs a byte"),
             ("parameters", f"{self.parameters:,}"),
             ("memory", f"{_bytes(self.peak_bytes)} of {device}" + ("" if self.fits else ": DOES NOT FIT")),
             ("  arguments", _bytes(self.argument_bytes)),
@@ -94,6 +100,7 @@ def explain(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
 
     Raises:
         TypeError: ``run`` is no function, or arguments that ``jax.jit`` does not take.
+        MemoryError: the compiler refuses the program, since the device has not enough memory for it.
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxopt_nn import layers, losses, optimizers, training
@@ -113,13 +120,19 @@ def explain(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
     traced = jitted.trace(*args, **kwargs)
     lowered = traced.lower()
     traced_at = time.perf_counter()
-    compiled = lowered.compile()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise MemoryError(f"the program does not fit the device: {str(error).splitlines()[0]}") from error
     ended = time.perf_counter()
     flops, shapes = count_flops(lambda args, kwargs: run(*args, **kwargs), args, kwargs)
     memory = compiled.memory_analysis()
     return Explanation(
         flops=flops,
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(getattr(shapes, "params", None))),
+        bytes_moved=count_bytes(lambda args, kwargs: run(*args, **kwargs), args, kwargs),
+        parameters=_parameters(shapes),
         argument_bytes=memory.argument_size_in_bytes,
         result_bytes=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
@@ -129,6 +142,12 @@ def explain(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
         trace_seconds=traced_at - started,
         compile_seconds=ended - traced_at,
     )
+
+
+def _parameters(shapes: Any) -> int:
+    """The numbers in the ``params`` of what is returned, alone or, as a step does, in a tuple."""
+    nodes = jax.tree.leaves(shapes, is_leaf=lambda node: hasattr(node, "params"))
+    return sum(leaf.size for node in nodes[:1] for leaf in jax.tree.leaves(getattr(node, "params", None)))
 
 
 def _equations(jaxpr: Any) -> int:

@@ -93,7 +93,7 @@ def fit(
             if the checkpoint is of another run, or damaged; if ``init_from`` is of another model. All of these before
             anything is compiled, and with the path.
         OSError: the checkpoint's folder cannot be written to, or another process uses it.
-        ImportError: if ``progress_bar`` is True and tqdm is missing.
+        ImportError: if ``progress_bar`` is True and tqdm is missing, or for a checkpoint Orbax.
         Exception: what a callback raises, or the source of batches, such as a ``ValueError`` if it ends early or one
             of its batches has another shape. It has the result of the epochs before as its attribute ``result``, and
             the checkpoint is written.
@@ -295,7 +295,6 @@ def _open_progress_bar(
     if bar_class is None:
         yield lambda done, metrics: None
         return
-    shown = {"train_loss": "train", "valid_loss": "valid", "valid_accuracy": "accuracy"}
     layout = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}"  # fits 80 columns
     # At None tqdm looks for a terminal. A notebook is none, but somebody looks.
     disable = None if wanted is None and "ipykernel" not in sys.modules else False
@@ -306,13 +305,21 @@ def _open_progress_bar(
             if bar.disable:
                 return
             rate = (now - done) * examples / max(bar.format_dict["elapsed"], 1e-6)
-            for name, label in shown.items():
-                if name in metrics and (name not in values or math.isfinite(metrics[name])):  # not each is validated
+            for name, label in _shown(metrics).items():
+                if name not in values or math.isfinite(metrics[name]):  # not each epoch is validated
                     values[name] = f"{label} {metrics[name]:.3f}"
             bar.set_postfix_str(", ".join([*values.values(), f"{bar.format_sizeof(rate)}/s"]), refresh=False)
             bar.update(now - bar.n)
 
         yield show
+
+
+def _shown(metrics: dict[str, float]) -> dict[str, str]:
+    """What the bar shows, with labels: the losses, and accuracy or else another metric, for which there is room."""
+    own = [name for name in metrics if name.startswith("valid_") and name != "valid_loss"]
+    own = sorted(own, key=lambda name: name != "valid_accuracy")[:1]
+    labels = {"train_loss": "train", "valid_loss": "valid"} | {name: name.removeprefix("valid_") for name in own}
+    return {name: label for name, label in labels.items() if name in metrics}
 
 
 def _import_tqdm(*, required: bool) -> Any:

@@ -16,6 +16,7 @@ from jax import lax
 
 from jaxopt_nn._arguments import check_bool, check_choice, check_positive_int, plain_array, shown
 from jaxopt_nn._dtypes import compute_dtype, promote
+from jaxopt_nn._ops import any_over_vmapped_axis
 from jaxopt_nn.layers import Place, places
 from jaxopt_nn.trees import check_same_structure, map_with_path, named_leaves, takes
 from jaxopt_nn.types import Array, Batch, Layer, Params, PyTree, State, TrainState
@@ -334,8 +335,10 @@ def _add(entries: dict[str, Array], name: str, new: dict[str, Array]) -> None:
 
 
 def _if_due(one: Record, index: Any, due: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
-    """The index is the same in all lanes of a ``vmap``, so this stays a branch there."""
-    return due() if one.every == 1 else lax.cond(index % one.every == 0, due, otherwise)
+    """A branch, under ``vmap`` too: there the index is the same in all lanes, though JAX may not know that it is."""
+    if one.every == 1:
+        return due()
+    return lax.cond(any_over_vmapped_axis(index % one.every == 0), due, otherwise)
 
 
 def _with_row(one: Record, before: Recorded, index: Array, row: Array) -> Recorded:

@@ -22,7 +22,8 @@ from jaxopt_nn.checking._jaxpr.origin import Origin, is_finite, search
 from jaxopt_nn.layers import apply_with_outputs, places
 from jaxopt_nn.optimizers import evaluation_params, frozen_paths
 from jaxopt_nn.training._accumulation import split_batch
-from jaxopt_nn.training._batches import count_examples, epoch_order, take_batch
+from jaxopt_nn.training._augmentation import training_batch
+from jaxopt_nn.training._batches import count_examples, epoch_order
 from jaxopt_nn.training._checks import check_run_arguments
 from jaxopt_nn.training._drive import Position, Run, by_epochs, part_shapes, start_run, steps_per_epoch, with_missing
 from jaxopt_nn.training._epoch import (
@@ -345,7 +346,8 @@ class _Again:
         parts = build_recipe(self.run.recipe, hparams)
         key = jax.random.fold_in(order, epoch)
         rows = epoch_order(key, count_examples(train), parts.batch_size, parts.last_batch, parts.shuffle)
-        batch = take_batch(train, *jax.tree.map(lambda leaf: leaf[index], rows))
+        indices = jax.tree.map(lambda leaf: leaf[index], rows)
+        batch = training_batch(parts.augment, train, indices, state.key, epoch)
         look, outputs = _look_at(parts, run_state, state, batch), _outputs(parts, state, batch)
         trees = (outputs, look.gradient, look.updates, look.params, look.model_state)
         return batch, (look.loss, *({path: _spread(leaf) for path, leaf in _floats(tree)} for tree in trees))

@@ -27,8 +27,8 @@ def snapshot_ensemble(
     """Trains one model after another, each from the weights of the one before: an ensemble for the price of one run.
 
     A cycle is a run of the recipe, with a new optimizer state, so the schedule of the learning rate begins anew. Let it
-    fall to 0 over the epochs of the recipe, as :func:`jaxopt_nn.schedules.cosine_decay` does: each cycle ends in a minimum,
-    and the large rate at the beginning of the next leaves it.
+    fall to 0 over the epochs of the recipe, as :func:`jaxopt_nn.schedules.cosine_decay` does: each cycle ends in a
+    minimum, and the large rate at the beginning of the next leaves it.
 
     Args:
         recipe, hparams, train, valid: as of a run. ``epochs`` are those of one cycle.

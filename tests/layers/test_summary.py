@@ -96,7 +96,7 @@ def test_the_table_prints_and_fits(capsys):
         layers.summary(shown, X)
         lines = capsys.readouterr().out.splitlines()
         assert max(map(len, lines)) <= 100
-        assert lines[0].split() == ["layer", "output", "parameters", "state", "bytes", "FLOPs"]
+        assert lines[0].split() == ["layer", "output", "in", "parameters", "state", "kept", "in", "bytes", "FLOPs"]
         assert "(x5)" in lines[4] and " 360 " in lines[4] and "[32, 8]" in lines[4]
         assert lines[-2].startswith("total") and " 433 " in lines[-2]
         assert lines[-1].startswith("FLOPs: one forward pass")

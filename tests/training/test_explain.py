@@ -35,6 +35,25 @@ def test_a_run_of_lanes_is_explained_and_not_run():
     assert one.result_bytes < lanes.result_bytes and one.equations > 0 and one.instructions > 0
 
 
+def test_bytes_and_the_parameters_of_a_step():
+    def loss_fn(params, model_state, batch, key):
+        return jnp.sum(jnp.square(batch.x @ params["kernel"])), (model_state, {})
+
+    optimizer = optimizers.sgd(0.1)
+    state = training.init_state({"kernel": jnp.ones((8, 4))}, optimizer, jax.random.key(0))
+    cost = training.explain(training.make_step(loss_fn, optimizer), state, TRAIN)
+    assert cost.parameters == 32
+    # x, kernel and outputs of the product, both factors and result of its gradient, and sums of 64 x 4 and 8 x 4.
+    products = 2 * (64 * 8 + 8 * 4 + 64 * 4)
+    assert 4 * products < cost.bytes_moved <= 4 * (products + 64 * 4 + 1 + 32 + 1)
+    assert "FLOPs a byte" in str(cost)
+
+    def loop(x):
+        return jax.lax.scan(lambda carry, _: (carry @ x, None), x, None, length=10)[0]
+
+    assert training.explain(loop, jnp.ones((8, 8))).bytes_moved == 10 * 4 * 3 * 64
+
+
 def test_what_does_not_fit_is_refused_in_one_sentence():
     huge = jax.ShapeDtypeStruct((1 << 45,), jnp.float32)
     cost = training.explain(lambda x: x[0], huge)

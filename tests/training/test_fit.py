@@ -1,6 +1,7 @@
 """What the host sees of a run: the bar, the callbacks, Ctrl-C."""
 
 import builtins
+import functools
 import re
 import sys
 import time
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_nn import training
+from jaxopt_nn import metrics, training
 
 
 def test_callbacks_see_each_epoch(problem):
@@ -69,6 +70,13 @@ def test_progress_bar_counts_epochs_and_shows_the_loss(problem, capsys, monkeypa
     shown = capsys.readouterr().err
     assert "6/6 |" in shown and "accuracy 0." in shown and re.search(r", [\d.]+[kM]?/s", shown)
     assert max(len(line) for line in re.split("[\r\n]", shown)) <= 80
+
+
+def test_progress_bar_shows_the_metric_there_is(problem, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    recipe = problem.recipe(metrics={"top_2": functools.partial(metrics.top_k_accuracy, k=2)}, epochs=1)
+    training.fit(recipe, problem.hparams, problem.train, problem.valid, key=problem.key, progress_bar=True)
+    assert re.search(r"train \d\.\d+, valid \d\.\d+, top_2 \d\.\d+, [\d.]+[kM]?/s", capsys.readouterr().err)
 
 
 def test_no_bar_where_none_is_wanted_or_nobody_looks(problem, capsys):

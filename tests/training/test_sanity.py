@@ -3,10 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_nn import layers, losses, optimizers, training
+from jaxopt_nn import data, layers, losses, optimizers, training
 from jaxopt_nn.training import _sanity_data
 from jaxopt_nn.types import Batch
-from tests.training.setups import SETUPS, all_setups, mlp, parts
+from tests.training.setups import SETUPS, all_setups, mlp
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -71,7 +71,7 @@ def test_each_fault_is_found_by_its_check(fault):
     np.testing.assert_equal(findings[fault].figure, report.figures[fault])
 
 
-def test_several_faults_at_once_and_none():
+def test_several_faults_at_once():  # the example of sanity_check has a healthy set-up but for one
     several = {"model": layers.serial(mixing, lambda x: 0 * x, mlp(4, 3), jax.nn.softmax)}
     twice = Batch(np.concatenate([X * 1000, CLASSES[:, None]], 1, dtype=np.float32), CLASSES)
     findings, report = found(twice, Batch(twice.x[:20], CLASSES[:20]), **several, optimizer=optimizers.sgd(0.0))
@@ -79,12 +79,6 @@ def test_several_faults_at_once_and_none():
     assert "20 of 20 validation rows (100.0%) are in the training set" in findings["duplicates"].sentence
     assert "feature 5 is the target itself" in findings["leak"].sentence
     assert not report.ok and str(report).count("\n- ") == len(findings)
-    findings, report = found()
-    assert findings == {} and report.ok and report.skipped == {}
-
-
-def shuffled(y):
-    return np.random.default_rng(1).permutation(y)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +89,7 @@ def test_targets_that_depend_on_features_and_shuffled_ones(y):
         assert _sanity_data.relation(X, y) is None
         return
     assert _sanity_data.relation(X, y).text == "" and _sanity_data.relation(X, y).figure > 8
-    assert "shuffled" in _sanity_data.relation(X, shuffled(y)).text
+    assert "shuffled" in _sanity_data.relation(X, np.random.default_rng(1).permutation(y)).text
 
 
 def test_shuffled_targets_are_seen_nearly_always():
@@ -103,11 +97,11 @@ def test_shuffled_targets_are_seen_nearly_always():
         _sanity_data.relation(X[:150], np.random.default_rng(seed).permutation(CLASSES[:150])).text == ""
         for seed in range(60)
     ]
-    assert sum(silent) <= 3
+    assert sum(silent) <= 1
 
 
 def test_a_copy_of_the_target_is_a_leak_and_a_good_feature_is_none():
-    iris, _ = parts("iris", scaled=False)
+    iris = data.load_iris()
     setosa = (np.asarray(iris.y) == 0).astype(int)
     assert _sanity_data.leak(np.asarray(iris.x), setosa).text == ""  # one threshold tells it
     for copy, y in (

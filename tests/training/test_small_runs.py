@@ -1,4 +1,4 @@
-"""Small functions over a run: the learning rate range test, and running statistics anew."""
+"""Small functions over a run: the learning rate range test, running statistics anew, snapshot ensembles."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxopt_nn import layers, losses, optimizers, training
+from jaxopt_nn import layers, losses, optimizers, schedules, training
 from jaxopt_nn.types import Batch
 
 RNG = np.random.default_rng(0)
@@ -80,6 +80,45 @@ def test_statistics_anew_are_those_of_the_weights():
     assert abs(result.model_state["batch_norm_0"]["mean"] - hidden.mean(0)).max() > 0.01  # it was of other weights
     again = training.update_batch_statistics(normalized, 0.3, updated, TRAIN, key=KEY)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), again.model_state, updated.model_state)
+
+
+def test_statistics_of_features_that_are_large_are_exact_too():
+    far = TRAIN._replace(x=X * np.array([1e4, 1e-3, 1e7], "f") + np.array([1e6, 0.0, 1e8], "f"))
+    recipe = lambda rate: linear(rate, model=layers.serial(layers.batch_norm(), layers.dense(1)))  # noqa: E731
+    result = training.make_run(recipe)(KEY, 0.1, far)
+    statistics = training.update_batch_statistics(recipe, 0.1, result, far, key=KEY).model_state["batch_norm_0"]
+    order = np.asarray(jax.random.permutation(jax.random.split(KEY)[0], 48)).reshape(3, 16)
+    exact = np.float64(far.x)[order]
+    np.testing.assert_allclose(statistics["mean"], exact.mean(1).mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(statistics["var"], exact.var(1, ddof=1).mean(0), rtol=1e-4)
+
+
+def test_a_range_test_without_a_finite_loss_suggests_nothing():
+    infinite = lambda rate: linear(rate, loss=lambda outputs, targets: outputs[:, 0] * jnp.inf)  # noqa: E731
+    test = training.learning_rate_range_test(infinite, TRAIN, key=KEY, steps=3)
+    assert np.isnan(test.loss).all() and np.isnan(test.suggestion)
+
+
+def test_snapshots_are_runs_one_after_another():
+    def recipe(rate):
+        return linear(
+            rate,
+            model=layers.serial(layers.batch_norm(), layers.dropout(0.2), layers.dense(1)),
+            optimizer=optimizers.weight_average(optimizers.sgd(schedules.cosine_decay(rate, 6)), start=3),
+            epochs=2,
+        )
+
+    keys = training.RunKeys(*jax.random.split(KEY, 3))
+    members = training.snapshot_ensemble(recipe, 0.1, TRAIN, key=keys, cycles=2)
+    weights, run = None, training.make_run(recipe)
+    for index in range(2):
+        order, noise = (jax.random.fold_in(key, index) for key in (keys.order, keys.noise))
+        weights = run(training.RunKeys(keys.init, order, noise), 0.1, TRAIN, None, weights)
+        for a, b in zip(jax.tree.leaves(members.params), jax.tree.leaves(weights.params), strict=True):
+            np.testing.assert_allclose(a[index], b, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(members.history["train_loss"][index], weights.history["train_loss"], rtol=1e-5)
+    with pytest.raises(ValueError, match=r"^cycles: expected"):
+        training.snapshot_ensemble(recipe, 0.1, TRAIN, key=keys, cycles=0)
 
 
 def test_a_model_without_statistics_keeps_its_state():
