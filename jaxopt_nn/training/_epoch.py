@@ -504,8 +504,7 @@ def recipe_loss(parts: Recipe, index: Array | None = None) -> LossFn:
         params: Params, model_state: State, batch: Batch, key: Key
     ) -> tuple[Array, tuple[State, dict[str, Array]]]:
         weight = example_weight(batch.weight)
-        model = model_of(parts)
-        options: dict[str, Any] = {"train": True, "key": key, "weight": weight}
+        model, options = model_of(parts), dict[str, Any](train=True, key=key, weight=weight)
         values: dict[str, Array] = {}
         if of_layers and index is not None:
             outputs, model_state, by_path = apply_with_outputs(model, params, model_state, batch.x, **options)

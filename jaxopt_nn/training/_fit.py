@@ -125,7 +125,7 @@ def fit(
     check_run_key(key)
     parts = build_recipe(recipe, hparams)
     source = None if isinstance(train, Batch) else open_source(train, parts, steps_per_call)
-    example: Batch = train if source is None else source.example
+    example = cast("Batch", train) if source is None else source.example
     train, valid = check_run_arguments(parts, example, valid)
     run = Run(recipe, static_unless_number(hparams), train, valid, parts.epochs)
     arguments = (run.hparams, key, train, as_arrays(start))
