@@ -8,7 +8,7 @@ needs anyway.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,23 +25,23 @@ from jaxopt_nn.optimizers import (
     evaluation_params,
     scale_learning_rate,
 )
+from jaxopt_nn.training._augmentation import augmented, training_batch
 from jaxopt_nn.training._batches import EpochOrder, count_examples, epoch_order, take_batch
 from jaxopt_nn.training._devices import cast_to_varying, varying_axes
 from jaxopt_nn.training._evaluation import evaluate_model
 from jaxopt_nn.training._recipe import Recipe, losses_of, model_of, penalty_of
-from jaxopt_nn.training._records import (
-    EpochEnd,
+from jaxopt_nn.training._recording import (
     Recorded,
     epoch_values,
     finished,
     layer_values,
     layer_vectors,
     nothing_recorded,
-    records_of,
     step_values,
     with_layers,
     with_step,
 )
+from jaxopt_nn.training._records import EpochEnd, records_of
 from jaxopt_nn.training._status import Status
 from jaxopt_nn.training._step import Observer, Step, init_state, make_observed_step
 from jaxopt_nn.training._stopping import Best, init_best, update_best
@@ -229,7 +229,7 @@ def train_epoch(
 def _train_epoch(
     parts: Recipe, run_state: RunState, order_key: Key, epoch: Array, train: Batch, valid: Batch | None
 ) -> tuple[RunState, EpochMetrics]:
-    step, order = _step_of_epoch(parts, run_state, train), _order(parts, order_key, epoch, train)
+    step, order = _step_of_epoch(parts, run_state, train, epoch), _order(parts, order_key, epoch, train)
     recorded = _nothing_recorded_yet(parts, run_state, order, train)
     index = None if recorded is None else jnp.arange(len(order[0]))
     (state, recorded), terms = lax.scan(step, (run_state.state, recorded), (order, index))
@@ -240,7 +240,7 @@ Progress = tuple[TrainState, dict[str, Recorded] | None]
 
 
 def _step_of_epoch(
-    parts: Recipe, run_state: RunState, train: Batch
+    parts: Recipe, run_state: RunState, train: Batch, epoch: Array
 ) -> Callable[[Progress, tuple[EpochOrder, Array | None]], tuple[Progress, Array]]:
     """The body of an epoch's loop: from the rows of a batch to the next state, and what the step adds to the means.
 
@@ -250,7 +250,8 @@ def _step_of_epoch(
 
     def body(progress: Progress, inputs: tuple[EpochOrder, Array | None]) -> tuple[Progress, Array]:
         indices, index = inputs
-        return step(progress, take_batch(train, *indices), index)
+        batch = training_batch(parts.augment, train, indices, run_state.state.key, epoch)
+        return step(progress, batch, index)
 
     return body
 
@@ -325,7 +326,8 @@ def _nothing_recorded_yet(
     """The same for an epoch over data in memory."""
     if not records_of(parts.record, "step", "layer"):
         return None
-    batch = take_batch(train, *jax.tree.map(lambda leaf: leaf[0], order))
+    first = jax.tree.map(lambda leaf: leaf[0], order)
+    batch = training_batch(parts.augment, train, first, run_state.state.key, 0)
     return _nothing_recorded(parts, run_state, batch, order[0].shape[0])
 
 
@@ -338,6 +340,7 @@ def start_epoch(parts: Recipe, run_state: RunState, order_key: Key, train: Batch
 
 def start_chunks(parts: Recipe, run_state: RunState, batch: Batch, steps: int) -> EpochPart:
     """The same for an epoch of so many steps, of batches like this one."""
+    batch = augmented(parts.augment, batch, run_state.state.key, 0, jnp.arange(count_examples(batch)))
     recorded = _nothing_recorded(parts, run_state, batch, steps)
     index = None if recorded is None else jnp.int32(0)
     step, progress = _batch_step(parts, run_state), (run_state.state, recorded)
@@ -356,7 +359,7 @@ def train_steps(
     train: Batch,
 ) -> EpochPart:
     """The steps ``first`` to ``first + count`` of an epoch; all of them and :func:`end_epoch` are the epoch."""
-    step, order = _step_of_epoch(parts, run_state, train), _order(parts, order_key, epoch, train)
+    step, order = _step_of_epoch(parts, run_state, train, epoch), _order(parts, order_key, epoch, train)
     if part.recorded is not None:
         new = _nothing_recorded_yet(parts, run_state, order, train)
         part = part._replace(recorded=jax.tree.map(lambda *pair: jnp.where(first == 0, *pair), new, part.recorded))
@@ -374,12 +377,21 @@ def train_chunk(
 ) -> EpochPart:
     """The steps ``first`` to ``first + count`` of an epoch, with the batches from ``skip`` on of arrays of batches."""
     step = _batch_step(parts, run_state)
+
+    def batch_of(chunk_index: Array | int, place: Array | int) -> Batch:
+        batch = jax.tree.map(lambda leaf: leaf[chunk_index], chunk)
+        if parts.augment is None:
+            return batch
+        # An example of a stream is known by its place in the epoch.
+        rows = place * parts.batch_size + jnp.arange(count_examples(batch))
+        return augmented(parts.augment, batch, run_state.state.key, run_state.epochs, rows)
+
     if part.recorded is not None:
-        new = _nothing_recorded(parts, run_state, jax.tree.map(lambda leaf: leaf[0], chunk), part.terms.shape[0])
+        new = _nothing_recorded(parts, run_state, batch_of(0, 0), part.terms.shape[0])
         part = part._replace(recorded=jax.tree.map(lambda *pair: jnp.where(first == 0, *pair), new, part.recorded))
 
     def body(index: Array, part: EpochPart) -> EpochPart:
-        batch = jax.tree.map(lambda leaf: leaf[skip + index], chunk)
+        batch = batch_of(skip + index, first + index)
         (state, recorded), terms = step((part.state, part.recorded), batch, first + index)
         return EpochPart(state, part.terms.at[first + index].set(terms), recorded)
 
@@ -457,7 +469,7 @@ def _record_entries(
     everything = metrics | entries
     scalars: dict[str, Any] = {name: value for name, value in everything.items() if value.ndim == 0}
     arrays = {name: value for name, value in everything.items() if value.ndim}
-    of_epoch = epoch_values(parts.record, EpochEnd(epoch, scalars, state, arrays))
+    of_epoch = epoch_values(parts.record, EpochEnd(cast(Any, epoch), scalars, state, arrays))
     for names, others in ((entries.keys(), metrics.keys()), (of_epoch.keys(), everything.keys())):
         if twice := sorted(names & others):
             raise ValueError(f"record: expected names that the history does not have, got {twice}")
@@ -492,7 +504,8 @@ def recipe_loss(parts: Recipe, index: Array | None = None) -> LossFn:
         params: Params, model_state: State, batch: Batch, key: Key
     ) -> tuple[Array, tuple[State, dict[str, Array]]]:
         weight = example_weight(batch.weight)
-        model, options = model_of(parts), {"train": True, "key": key, "weight": weight}
+        model = model_of(parts)
+        options: dict[str, Any] = {"train": True, "key": key, "weight": weight}
         values: dict[str, Array] = {}
         if of_layers and index is not None:
             outputs, model_state, by_path = apply_with_outputs(model, params, model_state, batch.x, **options)
