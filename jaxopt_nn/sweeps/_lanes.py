@@ -24,10 +24,11 @@ from jaxopt_nn._safetensors import impl_of, is_key
 from jaxopt_nn.sweeps._plan import Group
 from jaxopt_nn.sweeps._space import Space
 from jaxopt_nn.training import Recipe, RunKeys, RunResult, Status
-from jaxopt_nn.training._epoch import RunState, init_run_state, train_epoch
+from jaxopt_nn.training._epoch import train_epoch
 from jaxopt_nn.training._programs import as_arrays
 from jaxopt_nn.training._recipe import build_recipe
 from jaxopt_nn.training._run import finish
+from jaxopt_nn.training._run_state import RunState, init_run_state
 from jaxopt_nn.types import Array, Key, PyTree, Static
 
 __all__ = [

@@ -25,12 +25,13 @@ from jaxopt_nn.training._drive import (
     steps_per_epoch,
     with_missing,
 )
-from jaxopt_nn.training._epoch import EpochPart, RunKeys, RunState, weights_of
+from jaxopt_nn.training._epoch import EpochPart
 from jaxopt_nn.training._folders import encode, fingerprints
 from jaxopt_nn.training._programs import as_arrays, compiled, is_traced_any, static_unless_number
 from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe
 from jaxopt_nn.training._records import EpochEnd
 from jaxopt_nn.training._run import RunResult, check_run_key, finish
+from jaxopt_nn.training._run_state import RunKeys, RunState, weights_of
 from jaxopt_nn.training._save import features_of, key_type, versions
 from jaxopt_nn.training._signals import deferred_signals
 from jaxopt_nn.training._status import Status

@@ -15,11 +15,12 @@ import numpy as np
 from jaxopt_nn.data._streams import Stream
 from jaxopt_nn.data._streams import stream as make_stream
 from jaxopt_nn.training._drive import Ahead, Position, Run, goes_on, recorded
-from jaxopt_nn.training._epoch import EpochMetrics, EpochPart, RunState, end_epoch, start_chunks, train_chunk
+from jaxopt_nn.training._epoch import EpochPart, end_epoch, start_chunks, train_chunk
 from jaxopt_nn.training._programs import as_arrays, compiled
 from jaxopt_nn.training._reader import Form, Place, form_of, open_stream, prefetched, read, read_chunks
 from jaxopt_nn.training._recipe import Recipe, build_recipe
 from jaxopt_nn.training._records import records_of
+from jaxopt_nn.training._run_state import EpochMetrics, RunState
 from jaxopt_nn.types import Array, Batch, PyTree
 
 __all__ = ["Source", "batches_in_all", "by_chunks", "describe", "open_source", "room_for"]
