@@ -89,7 +89,7 @@ def test_survivors_go_on_from_their_state_and_the_table_says_who_ended_when(tmp_
         "NONFINITE_TRAINING"
     }
     table = pruned.table()
-    assert sorted(table[table.status == "PRUNED"].epochs) == [1] * 6 + [3] * 2
+    assert sorted(table[table.status == "PRUNED"].recorded_epochs) == [1] * 6 + [3] * 2
     for a, b in zip(whole.records, pruned.records, strict=True):
         done = int(b.metrics["epochs"])
         np.testing.assert_array_equal(a.history["train_loss"][:done], b.history["train_loss"][:done])
