@@ -1,5 +1,6 @@
 """Tuning by gradient descent on the hyperparameters."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -104,7 +105,7 @@ def descend(
 
     state = compiled(begin, floats)[0](floats)
     program = compiled(update, *state, key, train, valid)[0]
-    values: list[float] = []
+    value, values = math.nan, list[float]()
     visited: list[list[Any]] = []
     for _ in range(updates + 1):
         value, finite, current, *state = program(*state, key, train, valid)

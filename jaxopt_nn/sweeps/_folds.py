@@ -16,6 +16,7 @@ from jaxopt_nn.training import Recipe, RunKeys, RunResult, make_run
 from jaxopt_nn.training._batches import count_examples
 from jaxopt_nn.training._checks import check_data, check_run_arguments
 from jaxopt_nn.training._devices import take_rows
+from jaxopt_nn.training._programs import static_unless_number
 from jaxopt_nn.training._recipe import build_recipe, model_of
 from jaxopt_nn.types import Batch, Key, PyTree
 
@@ -97,7 +98,8 @@ def cross_validate(
         init, noise = jax.random.split(key)
         keys = RunKeys(init, jax.random.wrap_key_data(order, impl=implementation), noise)
         train, valid = (_of_fold(data, rows, weights, fold) for rows, weights in parts)
-        return make_run(lambda hparams: _looking_up(recipe(hparams), data))(keys, rest, train, valid)
+        of_fold = make_run(lambda hparams: _looking_up(recipe(hparams), data))
+        return of_fold(keys, static_unless_number(rest), train, valid)
 
     # What the store compares, and error messages name, is the recipe.
     run.__wrapped__ = recipe  # pyright: ignore[reportFunctionMemberAccess]

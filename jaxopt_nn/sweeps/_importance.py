@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ def fanova(records: Sequence[Record], objective: str, mode: str, repeats: Sequen
     """Name to share, largest first; the shares add up to 1."""
     try:
         import optuna
-        import sklearn  # noqa: F401, Optuna grows the forest with it
+
+        import_module("sklearn")  # Optuna grows the forest with it
     except ImportError as error:
         raise ImportError(
             "the importance of hyperparameters needs Optuna and scikit-learn: pip install 'jaxopt-nn[optuna]'"

@@ -8,7 +8,7 @@ needs anyway.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -30,19 +30,18 @@ from jaxopt_nn.training._batches import EpochOrder, count_examples, epoch_order,
 from jaxopt_nn.training._devices import cast_to_varying, varying_axes
 from jaxopt_nn.training._evaluation import evaluate_model
 from jaxopt_nn.training._recipe import Recipe, losses_of, model_of, penalty_of
-from jaxopt_nn.training._records import (
-    EpochEnd,
+from jaxopt_nn.training._recording import (
     Recorded,
     epoch_values,
     finished,
     layer_values,
     layer_vectors,
     nothing_recorded,
-    records_of,
     step_values,
     with_layers,
     with_step,
 )
+from jaxopt_nn.training._records import EpochEnd, records_of
 from jaxopt_nn.training._status import Status
 from jaxopt_nn.training._step import Observer, Step, init_state, make_observed_step
 from jaxopt_nn.training._stopping import Best, init_best, update_best
@@ -470,7 +469,7 @@ def _record_entries(
     everything = metrics | entries
     scalars: dict[str, Any] = {name: value for name, value in everything.items() if value.ndim == 0}
     arrays = {name: value for name, value in everything.items() if value.ndim}
-    of_epoch = epoch_values(parts.record, EpochEnd(epoch, scalars, state, arrays))
+    of_epoch = epoch_values(parts.record, EpochEnd(cast(Any, epoch), scalars, state, arrays))
     for names, others in ((entries.keys(), metrics.keys()), (of_epoch.keys(), everything.keys())):
         if twice := sorted(names & others):
             raise ValueError(f"record: expected names that the history does not have, got {twice}")
@@ -505,7 +504,7 @@ def recipe_loss(parts: Recipe, index: Array | None = None) -> LossFn:
         params: Params, model_state: State, batch: Batch, key: Key
     ) -> tuple[Array, tuple[State, dict[str, Array]]]:
         weight = example_weight(batch.weight)
-        model, options = model_of(parts), {"train": True, "key": key, "weight": weight}
+        model, options = model_of(parts), dict[str, Any](train=True, key=key, weight=weight)
         values: dict[str, Array] = {}
         if of_layers and index is not None:
             outputs, model_state, by_path = apply_with_outputs(model, params, model_state, batch.x, **options)

@@ -6,7 +6,7 @@ own, which changes nothing in the steps.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -42,7 +42,7 @@ from jaxopt_nn.training._run import RunResult, check_run_key
 from jaxopt_nn.training._status import Status
 from jaxopt_nn.training._step import gradient_fn, update
 from jaxopt_nn.trees import named_leaves
-from jaxopt_nn.types import Array, Batch, Key, PyTree, TrainState
+from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State, TrainState
 
 __all__ = ["Failure", "Replay", "Spread", "replay"]
 
@@ -57,7 +57,7 @@ _STAGES = {
 
 
 class Spread(NamedTuple):
-    """How the numbers of an array are spread, at each of some steps: arrays ``[steps]``.
+    """How the numbers of an array are spread, at each of some steps: arrays ``[steps]`` of NumPy.
 
     Attributes:
         mean, deviation: of those that are finite.
@@ -65,10 +65,10 @@ class Spread(NamedTuple):
         nonfinite: how many are NaN or infinite.
     """
 
-    mean: NDArray[Any]
-    deviation: NDArray[Any]
-    largest: NDArray[Any]
-    nonfinite: NDArray[Any]
+    mean: Any
+    deviation: Any
+    largest: Any
+    nonfinite: Any
 
 
 class Failure(NamedTuple):
@@ -368,8 +368,9 @@ def _outputs(parts: Recipe, state: TrainState, batch: Batch) -> dict[str, PyTree
     model, key = model_of(parts), jax.random.fold_in(state.key, state.step)
 
     def outputs(model_state: PyTree, batch: Batch, key: Key) -> tuple[PyTree, dict[str, PyTree]]:
-        options = {"train": True, "key": key, "weight": batch.weight}
-        _, model_state, each = apply_with_outputs(model, state.params, model_state, batch.x, **options)
+        _, model_state, each = apply_with_outputs(
+            model, state.params, model_state, batch.x, train=True, key=key, weight=batch.weight
+        )
         return model_state, {path: values for path, (_, values) in each.items()}
 
     if parts.micro_batches == 1:
@@ -400,7 +401,10 @@ def _spread(values: Array) -> Spread:
 
 def _failure(parts: Recipe, window: _Window, epoch: int, batch: int) -> Failure:
     """What was not finite in the last step of the window."""
-    look: Callable[..., Any] = lambda state, batch: _look_at(parts, window.run_state, state, batch)  # noqa: E731
+
+    def look(state: TrainState, batch: Batch) -> _Look:
+        return _look_at(parts, window.run_state, state, batch)
+
     # jax.tree knows a tuple's fields in their order, so the first leaf that is not finite is of the first stage.
     paths, origin = search(look, window.before, window.batch)
     if not paths:
@@ -418,8 +422,12 @@ def _validation_failure(
     parts: Recipe, state: TrainState, valid: Batch | None, epoch: int, batch: int, window: _Window
 ) -> Failure:
     weights = evaluation_params(state.opt_state, state.params)
-    values: Callable[..., Any] = lambda *variables: evaluate_model(parts, *variables, valid)["loss"]  # noqa: E731
-    _, origin = search(values, weights, state.model_state)
+
+    def loss(params: Params, model_state: State) -> Array:
+        assert valid is not None
+        return evaluate_model(parts, params, model_state, valid)["loss"]
+
+    _, origin = search(loss, weights, state.model_state)
     return Failure(epoch, batch, "validation", (), _layer(origin, window.spreads[-1][1]), origin)
 
 
