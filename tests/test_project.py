@@ -235,7 +235,7 @@ def test_each_public_name_has_one_path() -> None:
 
 
 def test_lowest_pins_are_the_lower_bounds() -> None:
-    assert pins("lowest") == requirements("checkpoint", "data", "plots", "progress", "sweep", "tensorboard")
+    assert pins("lowest") == requirements("checkpoint", "data", "images", "plots", "progress", "sweep", "tensorboard")
 
 
 def test_pins_cover_what_is_required_and_agree() -> None:
