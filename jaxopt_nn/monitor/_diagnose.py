@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxopt_nn.monitor._evidence import Evidence, first, last
+from jaxopt_nn.monitor._evidence import Evidence, first, last, of_finite
 from jaxopt_nn.training import Status
 
 __all__ = ["Diagnosis", "Finding", "diagnose"]
@@ -65,15 +65,15 @@ def diagnose(result: Any) -> Diagnosis:
     vanishing            the first layers' gradient is a thousandth of the last ones'; outputs shrink 1000-fold
     first layer starved  the first layer alone changes a hundredth as much as the others
     rate too low         updates below 2e-5 of the parameters, and the loss falls and is still high
-    labels shuffled      the training loss falls, and the validation loss was never below what training began with
+    labels shuffled      the training loss falls, and the validation loss was never better than guessing
     overfitting          the validation loss has risen again, and the training loss has not
     plateau              the loss has stopped high, and the steps have become negligible
     underfitting         the loss has stopped high, at training and validation, with steps of the usual size
     ===================  ==============================================================================================
 
-    A loss is high if it is above half of that of who sees no features, or of that of the first epoch. Data that cannot
-    be predicted any better look like underfitting. What follows from a finding is left out: with dead units no gradient
-    vanishes by itself.
+    A loss is high if it is above half of that of guessing (``target/entropy`` or ``target/variance``), or where that
+    was not recorded of that of the first epoch. Data that cannot be predicted any better look like underfitting. What
+    follows from a finding is left out: behind dead units every gradient vanishes.
 
     Args:
         result: of a run with ``record=monitor.watch()``, or its history. With less in it less is looked for.
@@ -83,7 +83,7 @@ def diagnose(result: Any) -> Diagnosis:
 
     Raises:
         TypeError: it is neither a result nor a history.
-        ValueError: it is of several lanes, or without any finished epoch and status.
+        ValueError: it is of several lanes.
 
     >>> history = {"train_loss": [2.0, 1.0, 0.5, 0.2, 0.1], "valid_loss": [1.5, 0.9, 1.0, 1.6, 2.5]}
     >>> diagnose(history).names
@@ -127,8 +127,7 @@ class _Facts(NamedTuple):
 
     def ratio(self, when: Callable[[Any], float]) -> float:
         """The median of update over parameter, of kernels; NaN if it was not recorded."""
-        ratios = [when(values) for values in self.evidence.leaves("ratio").values()]
-        return float(np.nanmedian(ratios)) if np.isfinite(ratios).any() else np.nan
+        return of_finite(np.median, [when(values) for values in self.evidence.leaves("ratio").values()])
 
     @property
     def chance(self) -> float:
@@ -194,14 +193,14 @@ def _exploding(facts: _Facts) -> Finding | None:
 
 def _rate_too_high(facts: _Facts) -> Finding | None:
     ratio, alpha = facts.ratio(first), first(facts.evidence.curve("step_length"))
-    begin, worst = first(facts.train), float(np.nanmax(facts.train, initial=-np.inf))
+    begin, worst = first(facts.train), of_finite(np.max, facts.train)
     found: list[str] = []
     if facts.status == Status.NONFINITE_TRAINING and facts.bad_step != 0:
         found.append(f"the loss is not finite from step {facts.bad_step} on")
     if ratio > 0.3 or (ratio > 0.1 and facts.is_high):
         found.append(f"an update is {ratio:.2g} of the parameters (1e-3 is usual)")
     if len(facts.train) > 2 and begin > 0 and (last(facts.train) > 1.1 * begin or worst > 2 * begin):
-        found.append(f"the loss has grown from {begin:.3g} to {max(worst, last(facts.train)):.3g}")
+        found.append(f"the loss has grown from {begin:.3g} to {worst:.3g}")
     if alpha > 1 and facts.is_high:
         found.append(f"a step ends behind the minimum along its direction, α = {alpha:.2g}, where the loss is no less")
     if not found:
@@ -273,13 +272,11 @@ def _vanishing(facts: _Facts) -> Finding | None:
 
 
 def _starved(facts: _Facts) -> Finding | None:
-    ratios = {
-        path: float(np.nanmedian(values)) for path, values in facts.evidence.leaves("ratio").items() if len(values)
-    }
+    ratios = {path: of_finite(np.median, values) for path, values in facts.evidence.leaves("ratio").items()}
     if len(ratios) < 2:
         return None
     (path, own), *others = ratios.items()
-    usual = float(np.median([value for _, value in others]))
+    usual = of_finite(np.median, [value for _, value in others])
     if not own < 0.01 * usual:
         return None
     text = f"an update of {path} is {own:.1g} of it, those of the other layers {usual:.1g}"
@@ -303,8 +300,8 @@ def _rate_too_low(facts: _Facts) -> Finding | None:
 def _labels_shuffled(facts: _Facts) -> Finding | None:
     if len(facts.valid) < 3 or not np.isfinite(facts.valid).any():
         return None
-    end, best = last(facts.train), float(np.nanmin(facts.valid))
-    begin = float(np.nanmin([first(facts.train), facts.chance]))
+    end, best = last(facts.train), of_finite(np.min, facts.valid)
+    begin = of_finite(np.min, [first(facts.train), facts.chance])
     if not (end < 0.9 * begin and best > 0.97 * begin):
         return None
     text = f"training took the loss to {end:.3g}, and the validation loss is {best:.3g} at its best, "
@@ -319,7 +316,7 @@ def _labels_shuffled(facts: _Facts) -> Finding | None:
 def _overfitting(facts: _Facts) -> Finding | None:
     if len(facts.valid) < 4 or not np.isfinite(facts.valid).any():
         return None
-    best, end = float(np.nanmin(facts.valid)), last(facts.valid)
+    best, end = of_finite(np.min, facts.valid), last(facts.valid)
     at, train, begin = int(np.nanargmin(facts.valid)), last(facts.train), max(first(facts.train), first(facts.valid))
     risen = (end - best) / max(begin - best, 1e-12)
     if not (risen > 0.2 and train < 0.6 * end and train <= facts.train[at]):

@@ -1,13 +1,13 @@
 """What a run's history says, in the figures that a diagnosis goes by."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Evidence"]
+__all__ = ["Evidence", "first", "last", "of_finite"]
 
 Floats = NDArray[np.float64]
 _NO_KERNEL = ("bias", "scale", "beta", "gamma", "b", "offset")
@@ -72,23 +72,25 @@ class Evidence:
         natural = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)]
         layer, _, block = path.partition("[")
         while layer:
-            values = self._history.get(f"activation/{layer}/position")
-            if values is not None:
-                return int(np.nanmin(values)), int(block.rstrip("]") or 0), natural
+            place = first(self._history.get(f"activation/{layer}/position", np.zeros(0)))
+            if np.isfinite(place):
+                return int(place), int(block.rstrip("]") or 0), natural
             layer = layer.rpartition("/")[0]
         return -1, 0, natural
 
 
-def last(values: Floats) -> float:
-    """The last finite one; NaN if there is none."""
-    finite = values[np.isfinite(values)]
-    return float(finite[-1]) if len(finite) else np.nan
+def of_finite(reduce: Callable[[Floats], Any], values: Any) -> float:
+    """A figure of the finite values; NaN if there are none."""
+    array = np.asarray(values, np.float64)
+    finite = array[np.isfinite(array)]
+    return float(reduce(finite)) if len(finite) else np.nan
 
 
 def first(values: Floats) -> float:
     """The first finite one; NaN if there is none."""
-    finite = values[np.isfinite(values)]
-    return float(finite[0]) if len(finite) else np.nan
+    return of_finite(lambda finite: finite[0], values)
 
 
-__all__ += ["first", "last"]
+def last(values: Floats) -> float:
+    """The last finite one; NaN if there is none."""
+    return of_finite(lambda finite: finite[-1], values)

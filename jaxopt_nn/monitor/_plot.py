@@ -38,7 +38,7 @@ def plot(result: Any, *, title: str = "") -> Any:
         raise ImportError("plots need matplotlib: pip install 'jaxopt-nn[plots]'") from error
     evidence = Evidence(getattr(result, "history", result))
     losses = {name: evidence.curve(f"{name}_loss") for name in ("train", "valid")}
-    dead = {f"{path} dead": curve for path, curve in evidence.layers("dead").items() if _kills(path)}
+    dead = {f"{path} dead": curve for path, curve in evidence.layers("dead").items() if _kills(path, curve)}
     units = dead | {f"{path} saturated": curve for path, curve in evidence.layers("saturated").items()}
     panels = {
         "loss": (losses, "log"),
@@ -78,9 +78,9 @@ def plot(result: Any, *, title: str = "") -> Any:
     return figure
 
 
-def _kills(path: str) -> bool:
-    """Whether zeros of a layer are its own: dropout makes some too."""
-    return "dropout" not in path
+def _kills(path: str, curve: Any) -> bool:
+    """Whether a layer has dead units of its own: dropout makes zeros too."""
+    return "dropout" not in path and bool((curve > 0).any())
 
 
 def _decorate(ax: Any, name: str) -> None:

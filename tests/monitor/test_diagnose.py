@@ -1,9 +1,11 @@
 """Diagnoses: of networks built to have one thing wrong with them, of healthy ones, and of histories by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from jaxopt_nn import monitor
+from jaxopt_nn import monitor, training
 from studies.sick_nets import HEALTHY, ILLNESSES, diagnosed
 
 
@@ -63,6 +65,14 @@ STAYS = [1.4, 1.39, 1.38, 1.38, 1.38, 1.38]
 )  # fmt: skip
 def test_histories_by_hand(changes, names):
     assert monitor.diagnose(_history(**changes)).names == names
+
+
+@pytest.mark.parametrize(("step", "name"), [(0, "exploding"), (7, "rate too high")])
+def test_a_run_that_is_not_finite(step, name):
+    history = {key: np.full(6, np.nan) for key in _history()}
+    result = SimpleNamespace(history=history, status=training.Status.NONFINITE_TRAINING, first_bad_step=step)
+    assert monitor.diagnose(result).names == (name,)
+    assert monitor.plot({**history, "train_loss": [1.0] + [np.nan] * 5}).axes
 
 
 def test_what_was_not_recorded_is_said():
