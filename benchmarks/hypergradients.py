@@ -45,7 +45,11 @@ def _side(work: Hypergradient, *, kind: str) -> Round:
 
     def run(rates: Any, key: Any, train: Any, valid: Any) -> Any:
         del valid
-        return training.make_run(recipe)(key, {"rate": lambda count: rates[count]}, train)
+
+        def scheduled(rates: Any) -> training.Recipe:
+            return recipe({"rate": lambda count: rates[count]})
+
+        return training.make_run(scheduled)(key, rates, train)
 
     function = {"gradient": jax.value_and_grad(loss), "forward": loss, "run": run}[kind]
     arguments = (rates, jax.random.key(0), Batch(x, y), Batch(vx, vy))

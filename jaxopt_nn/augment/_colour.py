@@ -82,8 +82,8 @@ def adjust_saturation(image: Array, factor: ArrayLike) -> Array:
 
     Differs from dm_pix, which multiplies the S of HSV; this is torchvision's.
 
-    >>> adjust_saturation(jnp.array([[[1.0, 0.0, 0.0]]]), 0.0).round(3).tolist()
-    [[[0.2989..., 0.2989..., 0.2989...]]]
+    >>> bool(jnp.allclose(adjust_saturation(jnp.array([[[1.0, 0.0, 0.0]]]), 0.0), 0.2989))
+    True
     """
     check_rgb(image)
     x = as_floats(image)
@@ -173,8 +173,9 @@ def equalize(image: Array) -> Array:
     Args:
         image: ``[height, width, channels]``, in [0, 1] or uint8; it is rounded to 256 levels.
 
-    >>> equalize(jnp.array([[[10], [11]]], jnp.uint8)).ravel().tolist()
-    [0, 255]
+    >>> image = (100 + jnp.arange(1024) // 16).astype(jnp.uint8).reshape(32, 32, 1)
+    >>> int(equalize(image).min()), int(equalize(image).max())
+    (0, 255)
     """
     check_image(image)
     levels = _levels(image).astype(jnp.int32)

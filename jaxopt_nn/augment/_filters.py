@@ -24,8 +24,7 @@ def gaussian_blur(image: Array, sigma: ArrayLike, *, radius: int = 3) -> Array:
     Raises:
         ValueError: the image has another rank, or is too small for the radius.
 
-    >>> image = jnp.zeros((5, 5, 1)).at[2, 2].set(1.0)
-    >>> bool(jnp.isclose(gaussian_blur(image, 0.8, radius=2).sum(), 1.0))
+    >>> bool(jnp.allclose(gaussian_blur(jnp.ones((5, 5, 1)), 0.8, radius=2), 1.0))
     True
     """
     check_image(image)

@@ -32,7 +32,7 @@ def mixup(alpha: ArrayLike = 0.2, *, num_classes: int | None = None) -> Augment:
 
     Raises:
         TypeError: from that function, if labels are integers without ``num_classes``, or no integers with it.
-        ValueError: from that function, if a label is out of range.
+        ValueError: from that function, if a label is out of range, or the batch has one example.
 
     References:
         Zhang et al., "mixup: beyond empirical risk minimization", 2018, equation 1.
@@ -48,7 +48,7 @@ def mixup(alpha: ArrayLike = 0.2, *, num_classes: int | None = None) -> Augment:
     def augment(batch: Batch, keys: Key) -> Batch:
         for path, leaf in named_leaves(batch.x):
             check_numbers(f"x[{path}]" if path else "x", leaf)
-        share = jnp.where(_has_partner(batch), _shares(keys, alpha), 1)
+        share = jnp.where(_has_partner("mixup", batch), _shares(keys, alpha), 1)
         x = jax.tree.map(lambda leaf: like(leaf, _mixed(share, as_floats(leaf))), batch.x)
         return batch._replace(x=x, y=_targets("mixup", batch.y, num_classes, share))
 
@@ -88,7 +88,7 @@ def cutmix(alpha: ArrayLike = 1.0, *, num_classes: int | None = None) -> Augment
         own = jax.vmap(lambda key: jax.random.split(key))(keys)
         share = _shares(own[:, 0], alpha)
         inside = jax.vmap(lambda key, share: _box(key, share, batch.x.shape[1:]))(own[:, 1], share)
-        inside &= _has_partner(batch)[:, None, None, None]
+        inside &= _has_partner("cutmix", batch)[:, None, None, None]
         share = 1 - jnp.mean(inside, (1, 2, 3), dtype=jnp.float32)
         x = jnp.where(inside, jnp.roll(batch.x, -1, 0), batch.x)
         return batch._replace(x=x, y=_targets("cutmix", batch.y, num_classes, share))
@@ -107,9 +107,11 @@ def _shares(keys: Key, alpha: ArrayLike) -> Array:
     return jax.vmap(lambda key: jax.random.beta(key, a, a))(keys)
 
 
-def _has_partner(batch: Batch) -> Array:
+def _has_partner(name: str, batch: Batch) -> Array:
     """Whether the next example counts, in all of its outputs if each has a weight."""
     examples = len(jax.tree.leaves(batch.x)[0])
+    if examples < 2:
+        raise ValueError(f"{name}: expected batches of at least 2 examples, got {examples}")
     if batch.weight is None:
         return jnp.ones(examples, bool)
     return jnp.roll(jnp.all(batch.weight.reshape(examples, -1) > 0, 1), -1)

@@ -93,7 +93,7 @@ def _decorate(ax: Any, name: str) -> None:
         ax.set_ylim(min(low, -1.05), max(high, 1.05))
         for value in (-1, 0, 1):
             ax.axhline(value, color="0.6", linewidth=1, linestyle=":")
-        ax.set_yticks([-1, 0, 1], ["−1 too short", "0 minimum", "1 too long"])
+        ax.set_yticks([-1, 0, 1], ["−1 hardly moved", "0 minimum", "1 too long"])
 
 
 def _legend(ax: Any) -> None:

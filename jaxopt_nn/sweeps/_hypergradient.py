@@ -18,11 +18,12 @@ from jaxopt_nn.training import Recipe, RunKeys
 from jaxopt_nn.training._augmentation import training_batch
 from jaxopt_nn.training._batches import count_examples, count_steps, order_of_steps
 from jaxopt_nn.training._checks import check_run_arguments
-from jaxopt_nn.training._epoch import init_run_state, make_recipe_step
 from jaxopt_nn.training._evaluation import evaluate_model
 from jaxopt_nn.training._programs import compiled, is_traced_any
 from jaxopt_nn.training._recipe import build_recipe
+from jaxopt_nn.training._recipe_step import make_recipe_step
 from jaxopt_nn.training._run import check_run_key, finish, split_key
+from jaxopt_nn.training._run_state import init_run_state
 from jaxopt_nn.types import Array, Batch, Key, PyTree, TrainState
 
 __all__ = ["Hypergradient", "check_arguments", "float_leaves", "hypergradient", "validation_loss"]

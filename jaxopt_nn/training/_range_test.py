@@ -10,10 +10,11 @@ from jaxopt_nn._arguments import check_number, check_positive_int
 from jaxopt_nn.training._augmentation import training_batch
 from jaxopt_nn.training._batches import EpochOrder, count_examples, count_steps, order_of_steps
 from jaxopt_nn.training._checks import check_run_arguments
-from jaxopt_nn.training._epoch import RunKeys, init_run_state, make_recipe_step
 from jaxopt_nn.training._programs import compiled, is_traced_any
 from jaxopt_nn.training._recipe import Recipe, build_recipe
+from jaxopt_nn.training._recipe_step import make_recipe_step
 from jaxopt_nn.training._run import check_run_key, split_key
+from jaxopt_nn.training._run_state import RunKeys, init_run_state
 from jaxopt_nn.types import Array, Batch, Key, TrainState
 
 __all__ = ["RangeTest", "learning_rate_range_test"]

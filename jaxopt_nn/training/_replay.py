@@ -26,19 +26,13 @@ from jaxopt_nn.training._augmentation import training_batch
 from jaxopt_nn.training._batches import count_examples, epoch_order
 from jaxopt_nn.training._checks import check_run_arguments
 from jaxopt_nn.training._drive import Position, Run, by_epochs, part_shapes, start_run, steps_per_epoch, with_missing
-from jaxopt_nn.training._epoch import (
-    EpochPart,
-    RunKeys,
-    RunState,
-    recipe_loss,
-    recipe_optimizer,
-    train_steps,
-    weights_of,
-)
+from jaxopt_nn.training._epoch import EpochPart, train_steps
 from jaxopt_nn.training._evaluation import evaluate_model
 from jaxopt_nn.training._programs import as_arrays, compiled, is_traced_any, static_unless_number
 from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe, model_of
+from jaxopt_nn.training._recipe_step import recipe_loss, recipe_optimizer
 from jaxopt_nn.training._run import RunResult, check_run_key
+from jaxopt_nn.training._run_state import RunKeys, RunState, weights_of
 from jaxopt_nn.training._status import Status
 from jaxopt_nn.training._step import gradient_fn, update
 from jaxopt_nn.trees import named_leaves

@@ -15,11 +15,12 @@ from jax import lax
 from jaxopt_nn import checking, losses
 from jaxopt_nn.losses._targets import activation_before
 from jaxopt_nn.training._checks import check_run_arguments, init_shapes
-from jaxopt_nn.training._epoch import RunKeys, init_run_state, make_recipe_step
 from jaxopt_nn.training._evaluation import evaluate_model
 from jaxopt_nn.training._programs import compiled, is_traced_any, static_unless_number
 from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe, losses_of, model_of
+from jaxopt_nn.training._recipe_step import make_recipe_step
 from jaxopt_nn.training._run import check_run_key, split_key
+from jaxopt_nn.training._run_state import RunKeys, init_run_state
 from jaxopt_nn.training._sanity_data import (
     Measured,
     classes_of,

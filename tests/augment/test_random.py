@@ -200,12 +200,19 @@ def test_bad_arguments(call, error, match):
             TypeError,
             r"^x\[a\]: expected floats or uint8, got int32",
         ),
+        (
+            augment.cutmix(),
+            np.zeros((1, 8, 8, 1)),
+            ValueError,
+            "^cutmix: expected batches of at least 2 examples, got 1",
+        ),
         (augment.cutmix(), np.zeros((4, 8)), ValueError, r"^x: expected images \[N, height, width, channels\]"),
     ],
 )
 def test_bad_features(augmentation, x, error, match):
     with pytest.raises(error, match=match):
-        augmentation(Batch(x, np.zeros(4, np.float32)), KEYS)
+        rows = len(jax.tree.leaves(x)[0])
+        augmentation(Batch(x, np.zeros(rows, np.float32)), KEYS[:rows])
 
 
 def test_token_ids_can_be_masked():
