@@ -75,6 +75,10 @@ def _stored(learning_rate):
     return optimizers.store_state(optimizers.adam(learning_rate), dtypes, key=jax.random.key(0))
 
 
+def _rounded(learning_rate):
+    return optimizers.round_stochastically(optimizers.adam(learning_rate), key=jax.random.key(0))
+
+
 _lion = _with(optimizers.lion, mask=trees.every_leaf)
 _ADAM = {"learning_rate": 0.1, "b1": 0.8, "b2": 0.95, "eps": 1e-8}
 _ADAM_KERAS = _ADAM | {"eps": 1e-7}
@@ -212,7 +216,10 @@ WRAPPERS = [
     ),
 ]
 # Its state is in other dtypes than the arithmetic.
-STORED = [("store_state", _stored, {"learning_rate": 0.1})]
+STORED = [
+    ("store_state", _stored, {"learning_rate": 0.1}),
+    ("round_stochastically", _rounded, {"learning_rate": 0.1}),
+]
 # The numbers whose sign or whose bound alone counts: a step has no slope in them.
 FLAT = {_lion: {"b1", "b2"}, _sophia: {"eps"}, _scale_by_sophia: {"eps"}}
 # Where compiling is what costs, what is a part of another row is left out.

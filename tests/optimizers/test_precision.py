@@ -108,6 +108,28 @@ def test_any_optimizer_keeps_its_state_type_and_learns(make, key):
     assert bool(jnp.all(drifts < 2.0**-7)) and float(drifts[0]) > 0
 
 
+def test_bfloat16_parameters_move_by_the_mean_of_the_updates_and_float32_ones_exactly():
+    params = {"low": jnp.linspace(0.5, 2.0, 4000).astype(BF16), "wide": jnp.linspace(0.5, 2.0, 4)}
+    optimizer = optimizers.round_stochastically(optimizers.sgd(1e-3), key=KEY)
+    gradient = jax.tree.map(jnp.ones_like, params)
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = optimizer.update(gradient, state, params)
+        assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(BF16), jnp.dtype(jnp.float32)}
+        return (optax.apply_updates(params, updates), state), None
+
+    (after, _), _ = jax.jit(lambda: jax.lax.scan(step, (params, optimizer.init(params)), None, length=20))()
+    moved = after["low"].astype(jnp.float32) - params["low"].astype(jnp.float32)
+    sigma = 20**0.5 * 0.004 / 4000**0.5  # a rounding has a deviation of half a step of 2^-7 at the most
+    assert abs(float(moved.mean()) + 0.02) < 4.5 * sigma and float(moved.std()) > 1e-3
+    np.testing.assert_allclose(after["wide"], params["wide"] - 0.02, rtol=1e-5)
+    with pytest.raises(TypeError, match=r"^params\[a\]: expected bfloat16, to be rounded stochastically, got float16"):
+        optimizer.init({"a": jnp.ones(2, jnp.float16)})
+    with pytest.raises(TypeError, match=r"^key: expected a PRNG key, got 3"):
+        optimizers.round_stochastically(optimizers.sgd(1e-3), key=3)
+
+
 def test_the_same_dtype_changes_no_bit():
     gradient = jax.tree.map(jnp.sin, PARAMS)
     stored = optimizers.store_state(optimizers.adam(0.1), {"*": jnp.float32}, key=KEY)
