@@ -44,6 +44,14 @@ PEERS = {
     "ours-4-blocks": "ours, 4 blocks",
     "ours-10-epochs": "ours, 10 epochs",
     "ours-float32": "ours, moments in float32",
+    "ours-memory": "ours, without a file",
+    "ours-full": "ours, all configurations to the end",
+    "ours-ray-1": "ours, on a Ray of one worker",
+    "ours-ray-2": "ours, on a Ray of two workers",
+    "optuna-torch": "Optuna and torch, trial by trial, 40 of them",
+    "optuna-keras": "Optuna and Keras on JAX, trial by trial, 40 of them",
+    "sklearn-search": "scikit-learn's RandomizedSearchCV, two processes, 40 trials",
+    "torch-ray-tune": "Ray Tune and torch, two trials at a time, 40 of them",
     "machine": "the machine's rates",
 }
 
