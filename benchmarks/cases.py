@@ -11,6 +11,7 @@ from benchmarks.work import (
     Hypergradient,
     LargeUpdate,
     Streaming,
+    Sweep,
     Training,
     Update,
     Work,
@@ -51,6 +52,21 @@ CASES = {
         "calls",
         FirstResult("predict"),
         {"ours-jitted": None, "ours-traced-anew": None, "sklearn": None, "torch": None, "keras-jax": None},
+    ),
+    "0d": Case(
+        "600 trials on digits (learning rate x L2 x drop rate x width x optimizer x 5 seeds), 10 epochs, to the table",
+        "trials",
+        Sweep("grid"),
+        {
+            "optuna-torch": 20.0,
+            "optuna-keras": 20.0,
+            "sklearn-search": 20.0,
+            "torch-ray-tune": 20.0,
+            "ours-memory": 0.97,
+            "ours-one-device": None,
+            "ours-ray-1": None,
+            "ours-ray-2": None,
+        },
     ),
     "1": Case(
         "digits MLP 64-64-32-10, batch 32, Adam; ours with history, validation and early stopping",
@@ -120,6 +136,12 @@ CASES = {
         {"torch": 1.0, "flax-scan": 12.0, "ours-stepwise": 0.95, "ours-eigen": None},
         roofline=True,
     ),
+    "5-augmented": Case(
+        "5 with random flips and crops of the training images",
+        "steps",
+        Training("fashion", (), 64, 1, 1e-3, examples=6_400, augmented=True),
+        {"ours-unaugmented": 0.8},
+    ),
     "6": Case(
         "1 with dropout 0.2 after both hidden layers",
         "steps",
@@ -163,6 +185,18 @@ CASES = {
         "compilations",
         Compiling({"ours": "epochs-10000", "ours-10-epochs": "epochs-10"}),
         {"ours-10-epochs": 1.0},
+    ),
+    "9": Case(
+        "successive halving of 81 configurations of a 784-64-10 MLP, 5,000 images of Fashion-MNIST, up to 81 epochs",
+        "configurations",
+        Sweep("halving", "fashion", examples=5_000, batch_size=64, epochs=81, trials=81, store=False),
+        {"ours-full": 5.0},
+    ),
+    "9-frame": Case(
+        "a sweep of 1,000 lanes x 100 epochs to a data frame; goal: a second",
+        "frames",
+        Sweep("frame", epochs=100, trials=1000),
+        {},
     ),
     "10": Case(
         "gradient check of a 128-512-64-10 tanh MLP, mean loss, 99,530 parameters: the whole report, compiling apart",
@@ -284,4 +318,6 @@ def _little(work: Work) -> Work:
     if isinstance(work, FirstResult):
         program = "cold" if work.program == "cached" else work.program  # the same process
         return FirstResult(program, little=True)
+    if isinstance(work, Sweep):
+        return work._replace(dataset="digits", examples=320, epochs=3, seeds=1, trials=2)  # of one program
     return Checking((8, 8, 10), 4)

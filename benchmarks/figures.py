@@ -34,6 +34,7 @@ PEERS = {
     "ours-one-device": "ours, on one device",
     "ours-stepwise": "ours, a jitted call for each step",
     "ours-without": "ours without dropout",
+    "ours-unaugmented": "ours without augmentation",
     "ours-validation": "ours, with validation and early stopping too",
     "ours-run": "the compiled run alone",
     "ours-in-memory": "`fit` on arrays in memory",

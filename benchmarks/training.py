@@ -27,9 +27,10 @@ def ours(case: Training) -> Round:
     import jax
     import jax.numpy as jnp
 
-    from jaxopt_nn import losses, metrics, monitor, optimizers, training
+    from jaxopt_nn import augment, losses, metrics, monitor, optimizers, training
     from jaxopt_nn.types import Batch
 
+    flip_and_crop = augment.chain(augment.random_flip_left_right(), augment.random_crop(2))
     devices = _devices(case.devices)
     x, y, vx, vy = (jnp.asarray(part) for part in load(case))
     x, vx = x.astype(case.dtype), vx.astype(case.dtype)
@@ -45,6 +46,7 @@ def ours(case: Training) -> Round:
             epochs=case.epochs,
             last_batch="drop",
             early_stopping=training.EarlyStopping(patience=case.epochs) if case.validation else None,
+            augment=flip_and_crop if case.augmented else None,
             record=monitor.watch(every=case.watch) if case.watch else {},
         )
 
@@ -188,6 +190,7 @@ OURS: dict[str, Callable[[Training], Round]] = {
     "ours-one-device": lambda case: ours(case._replace(devices=1)),
     "ours-stepwise": ours_stepwise,
     "ours-without": lambda case: ours(case._replace(drop_rate=0.0)),
+    "ours-unaugmented": lambda case: ours(case._replace(augmented=False)),
     "ours-unwatched": lambda case: ours(case._replace(watch=0)),
     "ours-watched-10": lambda case: ours(case._replace(watch=10)),
     "ours-validation": lambda case: ours(case._replace(validation=True)),

@@ -13,6 +13,7 @@ __all__ = [
     "Hypergradient",
     "LargeUpdate",
     "Streaming",
+    "Sweep",
     "Training",
     "Update",
     "Work",
@@ -41,6 +42,7 @@ class Training(NamedTuple):
         watch: 0, or the cadence in steps at which ours records the flow of gradients (``monitor.watch``).
         validation: whether ours validates after each epoch, and keeps the best weights, within the time that is taken;
             peers never do.
+        augmented: whether ours flips and crops its images at random; peers never do.
     """
 
     dataset: str
@@ -56,6 +58,7 @@ class Training(NamedTuple):
     together: int | None = None
     eigen: bool = False
     validation: bool = True
+    augmented: bool = False
     batch_norm: bool = False
     watch: int = 0
 
@@ -145,6 +148,27 @@ class FirstResult(NamedTuple):
     little: bool = False
 
 
+class Sweep(NamedTuple):
+    """Many runs of small networks, from the call to the table.
+
+    Attributes:
+        program: ``"grid"``, ``"halving"`` for successive halving, ``"frame"`` for the data frame alone.
+        dataset, examples, batch_size, epochs: of each run.
+        seeds: runs of each configuration.
+        trials: at the most; None for all.
+        store: whether they are kept in a file.
+    """
+
+    program: str
+    dataset: str = "digits"
+    examples: int | None = None
+    batch_size: int = 32
+    epochs: int = 10
+    seeds: int = 5
+    trials: int | None = None
+    store: bool = True
+
+
 class Streaming(NamedTuple):
     """Training with batches that are read while it goes on.
 
@@ -155,7 +179,18 @@ class Streaming(NamedTuple):
     training: Training
 
 
-Work = Training | Update | LargeUpdate | Compiling | Checking | Checkpointing | Hypergradient | FirstResult | Streaming
+Work = (
+    Training
+    | Update
+    | LargeUpdate
+    | Compiling
+    | Checking
+    | Checkpointing
+    | Hypergradient
+    | FirstResult
+    | Streaming
+    | Sweep
+)
 
 
 class Case(NamedTuple):

@@ -21,6 +21,8 @@ from benchmarks.large_updates import LARGE_UPDATES
 from benchmarks.machine import rates
 from benchmarks.points import POINTS
 from benchmarks.streaming import STREAMING
+from benchmarks.sweeps import SWEEPS
+from benchmarks.sweeps_peers import SWEEP_PEERS
 from benchmarks.training import OURS
 from benchmarks.training_peers import PEERS
 from benchmarks.updates import UPDATES
@@ -32,6 +34,7 @@ from benchmarks.work import (
     Hypergradient,
     LargeUpdate,
     Streaming,
+    Sweep,
     Training,
     Update,
 )
@@ -48,6 +51,7 @@ SIDES: dict[type, dict[str, Callable[[Any], Any]]] = {
     FirstResult: FIRST_RESULT,
     Hypergradient: HYPERGRADIENTS,
     Streaming: STREAMING,
+    Sweep: SWEEPS | SWEEP_PEERS,
 }
 
 

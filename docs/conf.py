@@ -45,18 +45,21 @@ def write_pages() -> None:
 
 
 def draw_pictures() -> None:
-    """Draws ``api/schedules/NAME.svg`` for each schedule, and ``api/benchmarks/NAME.svg`` for each scaling curve."""
-    folder = DOCS / "api" / "schedules"
-    folder.mkdir(parents=True, exist_ok=True)
-    import_module("schedule_plots").draw(folder)
+    """Draws each schedule, each function of ``augment`` and each scaling curve of the benchmarks, below ``api``."""
+    for part, module in (("schedules", "schedule_plots"), ("augment", "augmentation_plots")):
+        folder = DOCS / "api" / part
+        folder.mkdir(parents=True, exist_ok=True)
+        import_module(module).draw(folder)
     import_module("benchmarks.plots").draw_all(DOCS / "api" / "benchmarks")
 
 
-def show_schedule(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
-    """Puts the picture of a schedule below its first line."""
-    module, _, schedule = name.rpartition(".")
-    if module == "jaxopt_nn.schedules" and (DOCS / "api" / "schedules" / f"{schedule}.svg").is_file():
-        lines[1:1] = ["", f".. image:: /api/schedules/{schedule}.svg", f"   :alt: {schedule} over 200 steps", ""]
+def show_picture(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Puts the picture of a schedule or an augmentation below its first line."""
+    module, _, function = name.rpartition(".")
+    for part, kind, title in (("schedules", "svg", "over 200 steps"), ("augment", "png", "before and after")):
+        path = f"api/{part}/{function}.{kind}"
+        if module == f"jaxopt_nn.{part}" and (DOCS / path).is_file():
+            lines[1:1] = ["", f".. image:: /{path}", f"   :alt: {function}, {title}", ""]
 
 
 def skip_fields(app: Any, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
@@ -74,4 +77,4 @@ def setup(app: Any) -> None:
     draw_pictures()
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("autodoc-process-docstring", keep_bars)
-    app.connect("autodoc-process-docstring", show_schedule)
+    app.connect("autodoc-process-docstring", show_picture)

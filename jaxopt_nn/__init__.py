@@ -8,6 +8,7 @@ stands beside them: a gradient is compared with evidence.
 """
 
 from jaxopt_nn import (
+    augment,
     checking,
     data,
     estimators,
@@ -28,6 +29,7 @@ from jaxopt_nn import (
 )
 
 __all__ = [
+    "augment",
     "checking",
     "data",
     "estimators",

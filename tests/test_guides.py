@@ -39,6 +39,8 @@ def test_links_lead_to_pages_that_are_there():
             parts = Path(link).parts
             if parts[0] == "api" or parts[:2] == ("..", "api"):  # written by docs/conf.py
                 module = DOCS.parent / "jaxopt_nn" / Path(link).stem
-                assert parts[-2] == "benchmarks" or module.is_dir() or module.with_suffix(".py").is_file(), link
+                assert (
+                    parts[-2] in ("augment", "benchmarks") or module.is_dir() or module.with_suffix(".py").is_file()
+                ), link
             else:
                 assert (path.parent / link).exists(), f"{path.name}: {link}"

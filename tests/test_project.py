@@ -20,7 +20,8 @@ PACKAGE = ROOT / "jaxopt_nn"
 # itself it may import what it likes. `jaxopt_nn/__init__.py` may import every part, and no part may import it.
 BASE = {"types", "trees", "_arguments", "_dtypes", "_jaxprs", "_ops", "_safetensors", "_scale"}
 LEAVES = {
-    "checking", "data", "initializers", "layers", "losses", "metrics", "optimizers", "penalties", "plots", "schedules"
+    "augment", "checking", "data", "initializers", "layers", "losses", "metrics", "optimizers", "penalties", "plots",
+    "schedules",
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
@@ -234,7 +235,7 @@ def test_each_public_name_has_one_path() -> None:
 
 
 def test_lowest_pins_are_the_lower_bounds() -> None:
-    assert pins("lowest") == requirements("checkpoint", "data", "plots", "progress", "sweep", "tensorboard")
+    assert pins("lowest") == requirements("checkpoint", "data", "images", "plots", "progress", "sweep", "tensorboard")
 
 
 def test_pins_cover_what_is_required_and_agree() -> None:
@@ -260,7 +261,7 @@ def test_the_supported_pythons_are_named_alike() -> None:
 def test_each_extra_is_used() -> None:
     """What an extra installs is imported, or looked for by name, somewhere in the package."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    modules = {"dm-haiku": "haiku", "orbax-checkpoint": "orbax", "scikit-learn": "sklearn"}
+    modules = {"dm-haiku": "haiku", "orbax-checkpoint": "orbax", "scikit-learn": "sklearn", "pillow": "PIL"}
     text = "\n".join(file.read_text() for file in PACKAGE.rglob("*.py"))
     used = {name for names in re.findall(r'(?:import|from) (\w+)|"(\w+)[.\w]*"', text) for name in names}
     for extra in set(project["optional-dependencies"]) - {"peers", "test", "docs", "dev"}:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxopt_nn import _ops
 from jaxopt_nn._jaxprs.equations import opened, programs_in
 
-__all__ = ["count_bytes", "count_flops"]
+__all__ = ["count_bytes", "count_flops", "flops_of"]
 
 # What moves numbers and computes none.
 _MOVES = frozenset((
@@ -36,7 +36,12 @@ def count_flops(fn: Callable[..., Any], *args: Any) -> tuple[int, Any]:
     """
     with _ops.plain_forms():
         program, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
-    return _of_jaxpr(program.jaxpr), shapes
+    return flops_of(program), shapes
+
+
+def flops_of(program: Any) -> int:
+    """The same of a closed jaxpr: of the forms that it holds."""
+    return _of_jaxpr(program.jaxpr)
 
 
 def count_bytes(fn: Callable[..., Any], *args: Any) -> int:

@@ -10,10 +10,12 @@ Import from ``jaxopt_nn.data``, not from the modules within it.
 
 from jaxopt_nn.data._arrays import class_weights, from_arrays
 from jaxopt_nn.data._bundled import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
+from jaxopt_nn.data._channels import fit_channel_scaler
 from jaxopt_nn.data._checks import check_batch
 from jaxopt_nn.data._fashion_mnist import load_fashion_mnist
 from jaxopt_nn.data._fitted import FittedTable, fit_table, inverse_table, inverse_target, transform_table
 from jaxopt_nn.data._idx import read_idx
+from jaxopt_nn.data._images import ImageData, ImageFiles, find_images, load_images, stream_images
 from jaxopt_nn.data._scaling import (
     Scaler,
     fit_minmax_scaler,
@@ -30,10 +32,14 @@ from jaxopt_nn.data._targets import mask_missing
 __all__ = [
     "CsvData",
     "FittedTable",
+    "ImageData",
+    "ImageFiles",
     "Scaler",
     "Stream",
     "check_batch",
     "class_weights",
+    "find_images",
+    "fit_channel_scaler",
     "fit_minmax_scaler",
     "fit_robust_scaler",
     "fit_standard_scaler",
@@ -48,6 +54,7 @@ __all__ = [
     "load_diabetes",
     "load_digits",
     "load_fashion_mnist",
+    "load_images",
     "load_iris",
     "load_wine",
     "mask_missing",
@@ -55,6 +62,7 @@ __all__ = [
     "split",
     "stream",
     "stream_blocks",
+    "stream_images",
     "transform",
     "transform_table",
 ]

@@ -15,7 +15,7 @@ from jaxopt_nn._arguments import check_choice, check_key, check_number, check_po
 from jaxopt_nn.data._checks import check_concrete, is_integer, num_examples
 from jaxopt_nn.types import Batch, Key
 
-__all__ = ["Stratify", "kfold", "split"]
+__all__ = ["Stratify", "kfold", "permutation", "split"]
 
 Stratify = bool | Literal["auto"]
 
@@ -55,7 +55,7 @@ def split(key: Key, batch: Batch, fractions: Sequence[float], *, stratify: Strat
             raise ValueError(
                 f"fractions[{i}]: part {i} of {len(parts)} would be empty: {fraction:g} of {rows} examples is 0 rows"
             )
-    labels, order = _labels(batch, stratify), _permutation(key, rows)
+    labels, order = _labels(batch, stratify), permutation(key, rows)
     part_of = _assign(sizes, None if labels is None else labels[order])
     return tuple(_take(batch, order[part_of == i]) for i in range(len(sizes)))
 
@@ -87,7 +87,7 @@ def kfold(key: Key, batch: Batch, k: int, *, stratify: Stratify = "auto") -> Ite
     check_positive_int("k", k, high=rows)
     if k < 2:
         raise ValueError(f"k: expected at least 2 folds, got {k}")
-    labels, order = _labels(batch, stratify), _permutation(key, rows)
+    labels, order = _labels(batch, stratify), permutation(key, rows)
     part_of = np.empty(rows, np.int64)
     # Sorted by class, every k-th row: that spreads each class, and all rows, evenly.
     part_of[slice(None) if labels is None else np.argsort(labels[order], kind="stable")] = np.arange(rows) % k
@@ -135,11 +135,12 @@ def _assign(sizes: NDArray[np.int64], labels: NDArray[Any] | None) -> NDArray[np
     return part_of
 
 
-def _permutation(key: Key, rows: int) -> NDArray[np.int64]:
+def permutation(key: Key, rows: int, *more: int) -> NDArray[np.int64]:
+    """The order of rows that a key, and more numbers, determine."""
     # NumPy promises the streams of SeedSequence and of bit generators for ever, unlike those of Generator.permutation;
     # jax.random.permutation would compile a program for every number of rows.
     words = np.asarray(jax.random.key_data(key)).ravel()
-    bits = np.random.Philox(np.random.SeedSequence([int(word) for word in words])).random_raw(rows)
+    bits = np.random.Philox(np.random.SeedSequence([*map(int, words), *more])).random_raw(rows)
     return np.argsort(bits, kind="stable")
 
 

@@ -146,11 +146,12 @@ class _Estimator(BaseEstimator):
     def _outputs(self, X: Any) -> Any:
         """The model's outputs ``[N, outputs]``, a NumPy array."""
         check_is_fitted(self)
-        x = validate_data(self, X, reset=False, dtype=_dtype())
+        x: Any = validate_data(self, X, reset=False, dtype=_dtype())
         variables, layer = (self.result_.params, self.result_.model_state), self._make_model()
 
         def apply(variables: Any, x: Any) -> Any:
-            return layer.apply(*variables, x)[0]
+            params, model_state = variables
+            return layer.apply(params, model_state, x)[0]
 
         padded = np.concatenate([x, np.zeros((-len(x) % _ROWS, x.shape[1]), x.dtype)])
         parts = [self._program(apply, variables, padded[at : at + _ROWS]) for at in range(0, len(padded), _ROWS)]
@@ -182,7 +183,7 @@ class _Estimator(BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the programs, which are made again."""
-        state: dict[str, Any] = super().__getstate__()
+        state: Any = super().__getstate__()
         return {**state, "_static": None, "_programs": {}} if "_programs" in state else state
 
 

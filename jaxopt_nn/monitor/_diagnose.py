@@ -57,7 +57,7 @@ def diagnose(result: Any) -> Diagnosis:
     ===================  ==============================================================================================
     name                 what shows it
     ===================  ==============================================================================================
-    inputs not scaled    features above 20 or below 0.02 in size, 50 times as spread as others, 20 deviations from 0
+    inputs not scaled    features above 20 or below 0.02 in size, or one that is 50 times as spread as the others
     exploding            outputs grow 100-fold from layer to layer; the first step is not finite
     rate too high        updates of a tenth of the parameters; the loss grows; steps end behind the minimum
     dead ReLUs           40 % of a layer's units are 0 for all examples
@@ -156,11 +156,10 @@ Rule = Callable[[_Facts], Finding | None]
 
 
 def _inputs_not_scaled(facts: _Facts) -> Finding | None:
-    figures = {name: facts.evidence.value(f"input/{name}") for name in ("largest", "least", "spread", "offset")}
+    figures = {name: facts.evidence.value(f"input/{name}") for name in ("largest", "spread")}
     texts = {
         "largest": (20.0, "a feature has the size {:.3g}"),
-        "spread": (50.0, "one feature is {:.3g} times as spread as another"),
-        "offset": (20.0, "a feature is {:.3g} standard deviations away from 0"),
+        "spread": (50.0, "one feature is {:.3g} times as spread as the median one"),
     }
     found = [text.format(figures[name]) for name, (limit, text) in texts.items() if figures[name] > limit]
     if figures["largest"] < 0.02:

@@ -1,6 +1,5 @@
 """Sizes of gradients, updates and parameters by leaf, their histograms, and the sizes of the inputs."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -101,12 +100,11 @@ def inputs(every: int = 1) -> Records:
         every: the cadence, in steps of an epoch (static).
 
     Returns:
-        A record with the entries ``input/largest`` and ``input/least``: of the features, the last axis, the largest and
-        least root mean square; ``input/spread``: the largest standard deviation over the least; ``input/offset``: the
-        largest absolute mean in standard deviations. Features that do not vary are left out. And a record of what a
-        network knows that sees no features: ``target/entropy`` of class labels in nats, which is the cross-entropy of
-        guessing by their frequencies (of labels above 255, modulo 256); ``target/variance`` of other targets, the mean
-        squared error of their mean.
+        A record with the entries ``input/largest``, the root mean square of the largest feature (entry of the last
+        axis), and ``input/spread``, the largest standard deviation over the median one. Features that do not vary are
+        left out. And a record of the loss of guessing: ``target/entropy`` of class labels, in nats, is the
+        cross-entropy of their frequencies (of labels modulo 256); ``target/variance`` of other targets is the squared
+        error of their mean.
     """
 
     def moments(end: StepEnd) -> dict[str, Array]:
@@ -124,22 +122,12 @@ def inputs(every: int = 1) -> Records:
     def finish(means: dict[str, Array]) -> dict[str, Array]:
         mean, square = means["mean"], means["square"]
         if not mean.size:
-            return dict.fromkeys(("largest", "least", "spread", "offset"), jnp.float32(jnp.nan))
+            return dict.fromkeys(("largest", "spread"), jnp.float32(jnp.nan))
         variance = square - jnp.square(mean)
-        varies = variance > 1e-6 * square  # the rounding of the difference
-        deviation = jnp.sqrt(jnp.where(varies, variance, 1))
-
-        def over(reduce: Callable[..., Array], values: Array, otherwise: float) -> Array:
-            found = reduce(jnp.where(varies, values, otherwise))
-            return jnp.where(jnp.any(varies), found, jnp.nan)
-
-        size = jnp.sqrt(square)
-        return {
-            "largest": over(jnp.max, size, 0.0),
-            "least": over(jnp.min, size, jnp.inf),
-            "spread": over(jnp.max, deviation, 0.0) / over(jnp.min, deviation, jnp.inf),
-            "offset": over(jnp.max, jnp.abs(mean) / deviation, 0.0),
-        }
+        varies = variance > 1e-6 * square  # more than the rounding of the difference
+        deviation = jnp.sqrt(jnp.where(varies, variance, jnp.nan))
+        size = jnp.sqrt(jnp.where(varies, square, jnp.nan))
+        return {"largest": jnp.nanmax(size), "spread": jnp.nanmax(deviation) / jnp.nanmedian(deviation)}
 
     return {
         "input": Record(moments, of="step", every=every, finish=finish),

@@ -58,11 +58,16 @@ def plot(result: Any, *, title: str = "") -> Any:
         for index, (label, curve) in enumerate(curves.items()):
             place = index / max(len(curves) - 1, 1)
             color = ("C0", "C1")[index] if name == "loss" else colormaps["viridis"](0.9 * place)
+            epochs = np.arange(1, len(curve) + 1)
             shown = np.where(np.isfinite(curve) & ((curve > 0) | (scale == "linear")), curve, np.nan)
-            if np.isfinite(shown).any():
-                epochs = np.arange(1, len(curve) + 1)
-                ax.plot(epochs, shown, color=color, label=label, marker="." if len(curve) < 2 else None)
+            ax.plot(epochs, shown, color=color, label=label, marker="." if len(curve) < 2 else None)
+        values = np.concatenate([curve[np.isfinite(curve)] for curve in curves.values()])
+        if not (values > 0).any() and scale == "log":
+            ax.text(0.5, 0.5, "all are 0", ha="center", va="center", transform=ax.transAxes)
+        elif scale == "log" and values.max() < 3 * values.min():  # there the ticks of a logarithmic axis say nothing
+            scale = "linear"
         ax.set(title=name, xlabel="epoch", yscale=scale)
+        ax.set_xlim(1, max(evidence.epochs, 2))
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)
         _decorate(ax, name)
@@ -88,7 +93,7 @@ def _decorate(ax: Any, name: str) -> None:
         ax.set_ylim(min(low, -1.05), max(high, 1.05))
         for value in (-1, 0, 1):
             ax.axhline(value, color="0.6", linewidth=1, linestyle=":")
-        ax.set_yticks([-1, 0, 1], ["−1 too short", "0 minimum", "1 too long"])
+        ax.set_yticks([-1, 0, 1], ["−1 hardly moved", "0 minimum", "1 too long"])
 
 
 def _legend(ax: Any) -> None:
@@ -97,7 +102,7 @@ def _legend(ax: Any) -> None:
     if len(labels) > 6:
         some = (0, len(labels) // 2, len(labels) - 1)
         handles, labels = [handles[i] for i in some], [labels[i] for i in some]
-    if len(labels) > 1:
+    if len(labels) > 1 or labels != ["α"]:
         ax.legend(handles, labels, frameon=False, fontsize=8)
 
 

@@ -6,11 +6,16 @@ runs each group as lanes of one program, and keeps every finished chunk in a sto
 
 from jaxopt_nn.sweeps._configurations import Best, Comparison, Configuration, Drop
 from jaxopt_nn.sweeps._descend import Descent, descend
+from jaxopt_nn.sweeps._engine import work
 from jaxopt_nn.sweeps._folds import cross_validate
 from jaxopt_nn.sweeps._hypergradient import Hypergradient, hypergradient, validation_loss
 from jaxopt_nn.sweeps._isolation import Edge, Isolated
+from jaxopt_nn.sweeps._lanes import run_keys
 from jaxopt_nn.sweeps._plan import Group, Plan
+from jaxopt_nn.sweeps._pruning import Pruning, asha, hyperband, successive_halving
+from jaxopt_nn.sweeps._ray import ray
 from jaxopt_nn.sweeps._results import Sweep
+from jaxopt_nn.sweeps._search import search
 from jaxopt_nn.sweeps._space import (
     Space,
     Trial,
@@ -25,7 +30,7 @@ from jaxopt_nn.sweeps._space import (
     zipped,
 )
 from jaxopt_nn.sweeps._store import Record
-from jaxopt_nn.sweeps._sweep import plan, run_keys, sweep, sweep_function
+from jaxopt_nn.sweeps._sweep import plan, sweep, sweep_function
 
 __all__ = [
     "Best",
@@ -38,25 +43,32 @@ __all__ = [
     "Hypergradient",
     "Isolated",
     "Plan",
+    "Pruning",
     "Record",
     "Space",
     "Sweep",
     "Trial",
+    "asha",
     "choice",
     "cross_validate",
     "descend",
     "grid",
     "halton",
+    "hyperband",
     "hypergradient",
     "integers",
     "log_uniform",
     "plan",
     "random",
+    "ray",
     "run_keys",
+    "search",
     "sobol",
+    "successive_halving",
     "sweep",
     "sweep_function",
     "uniform",
     "validation_loss",
+    "work",
     "zipped",
 ]

@@ -15,13 +15,15 @@ from jax import lax
 
 from jaxopt_nn._arguments import check_positive_int
 from jaxopt_nn.training import Recipe, RunKeys
-from jaxopt_nn.training._batches import count_examples, count_steps, order_of_steps, take_batch
+from jaxopt_nn.training._augmentation import training_batch
+from jaxopt_nn.training._batches import count_examples, count_steps, order_of_steps
 from jaxopt_nn.training._checks import check_run_arguments
-from jaxopt_nn.training._epoch import init_run_state, make_recipe_step
 from jaxopt_nn.training._evaluation import evaluate_model
 from jaxopt_nn.training._programs import compiled, is_traced_any
 from jaxopt_nn.training._recipe import build_recipe
+from jaxopt_nn.training._recipe_step import make_recipe_step
 from jaxopt_nn.training._run import check_run_key, finish, split_key
+from jaxopt_nn.training._run_state import init_run_state
 from jaxopt_nn.types import Array, Batch, Key, PyTree, TrainState
 
 __all__ = ["Hypergradient", "check_arguments", "float_leaves", "hypergradient", "validation_loss"]
@@ -98,8 +100,9 @@ def validation_loss(
     _check_smooth(parts)
     train, valid = _check_data(parts, train, valid)
     examples = count_examples(train)
+    steps_per_epoch = count_steps(examples, parts.batch_size, parts.last_batch)
     if steps is None:
-        steps = parts.epochs * count_steps(examples, parts.batch_size, parts.last_batch)
+        steps = parts.epochs * steps_per_epoch
     check_positive_int("steps", steps)
     _check_lengths(own, steps)
     keys = split_key(key)
@@ -110,7 +113,9 @@ def validation_loss(
         indices, own = now
         # None: a step that is not finite is taken, and shows in the loss. To skip it is not smooth.
         parts = build_recipe(recipe, _joined(common, own))._replace(nonfinite_limit=None)  # pyright: ignore[reportArgumentType]
-        return make_recipe_step(parts, start)(state, take_batch(train, *indices))[0], None
+        epoch = 0 if parts.augment is None else state.step // steps_per_epoch
+        batch = training_batch(parts.augment, train, indices, state.key, epoch)
+        return make_recipe_step(parts, start)(state, batch)[0], None
 
     state = _checkpointed_scan(step, start.state, (orders, own), steps)
     last = build_recipe(recipe, _joined(common, own, steps - 1))

@@ -19,6 +19,7 @@ from jaxopt_nn.sweeps._importance import fanova
 from jaxopt_nn.sweeps._isolation import Edge, Isolated, edges_of, isolate
 from jaxopt_nn.sweeps._report import write_report
 from jaxopt_nn.sweeps._store import Record, trial_id
+from jaxopt_nn.training import RunResult
 
 __all__ = ["Sweep"]
 
@@ -32,6 +33,7 @@ class Sweep(NamedTuple):
         mode: ``"min"`` or ``"max"``.
         interrupted: whether Ctrl-C ended it.
         repeats: what tells the trials of one configuration apart: the seed, and of a cross-validation the fold.
+        results: the results of the trials whose parameters were kept; :meth:`result` finds them.
     """
 
     records: tuple[Record, ...]
@@ -39,6 +41,7 @@ class Sweep(NamedTuple):
     mode: str
     interrupted: bool
     repeats: tuple[str, ...] = ("seed",)
+    results: Mapping[str, RunResult] = {}
 
     def table(self) -> Any:
         """A pandas data frame: a row a trial, its hyperparameters, ``status``, metrics, ``seconds`` and ``error``.
@@ -72,6 +75,16 @@ class Sweep(NamedTuple):
             if trial_id(record.trial) == wanted:
                 return record.history
         raise KeyError(f"trial: expected one of the sweep's, got {dict(trial)}")
+
+    def result(self, trial: Mapping[str, Any] | int) -> RunResult:
+        """The result of a trial whose parameters were kept (``keep=``), by what it says or by its place.
+
+        ``training.predict`` and ``training.save`` take it.
+        """
+        wanted = trial_id(self.records[trial].trial if isinstance(trial, int) else dict(trial))
+        if wanted not in self.results:
+            raise KeyError(f"trial: expected one of the {len(self.results)} that were kept, got {trial}; see keep=")
+        return self.results[wanted]
 
     def configurations(self) -> tuple[Configuration, ...]:
         """Every configuration with its mean over seeds, the best first.

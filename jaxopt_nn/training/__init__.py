@@ -6,7 +6,6 @@ same bits. ``make_step`` is for a model and a loop of your own.
 """
 
 from jaxopt_nn.training._checkpoint import Checkpoint, CheckpointInfo, checkpoints
-from jaxopt_nn.training._epoch import RunKeys
 from jaxopt_nn.training._evaluation import evaluate, make_predict, predict
 from jaxopt_nn.training._explain import Explanation, explain
 from jaxopt_nn.training._fit import fit
@@ -18,6 +17,7 @@ from jaxopt_nn.training._recipe import Recipe
 from jaxopt_nn.training._records import EpochEnd, LayerOutput, Record, StepEnd
 from jaxopt_nn.training._replay import Failure, Replay, Spread, replay
 from jaxopt_nn.training._run import RunResult, make_run
+from jaxopt_nn.training._run_state import RunKeys
 from jaxopt_nn.training._sanity import Finding, SanityReport, sanity_check
 from jaxopt_nn.training._save import SavedModel, load, save
 from jaxopt_nn.training._snapshots import snapshot_ensemble

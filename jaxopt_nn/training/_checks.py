@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxopt_nn.data._checks import check_batch, first_where, is_integer, is_traced, num_examples
 from jaxopt_nn.losses._targets import activation_before, check_targets
+from jaxopt_nn.training._augmentation import check_augmentation
 from jaxopt_nn.training._programs import as_arrays
 from jaxopt_nn.training._recipe import Recipe, model_of
 from jaxopt_nn.trees import named_leaves
@@ -29,6 +30,7 @@ def check_run_arguments(parts: Recipe, train: Batch, valid: Batch | None) -> tup
     if is_known(train) or is_known(valid):
         variables = init_shapes(parts, train.x)
         check_values(parts, variables, train, "train", [parts.loss])
+        check_augmentation(parts.augment, train)
         if valid is not None:
             check_values(parts, variables, valid, "valid", [parts.loss, *parts.metrics.values()])
         activation = activation_before(parts.loss, _apply(parts), variables, _shapes(train.x, 1))

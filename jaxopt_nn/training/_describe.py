@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from jaxopt_nn.training._status import Status
 
@@ -24,7 +25,7 @@ def describe(status: Any, epochs: Any, best_epoch: Any, first_bad_step: Any, ski
     if not isinstance(history, dict):
         return None
     fields = [status, epochs, best_epoch, first_bad_step, skipped, *history.values()]
-    if any(isinstance(field, jax.core.Tracer) for field in fields):
+    if any(isinstance(field, Tracer) for field in fields):
         return "traced, its values are not known yet"
     if not all(isinstance(field, (jax.Array, np.ndarray, np.generic)) for field in fields):
         return None

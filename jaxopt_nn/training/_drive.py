@@ -16,21 +16,12 @@ from numpy.typing import NDArray
 
 from jaxopt_nn._jaxprs.identity import fingerprint
 from jaxopt_nn.training._batches import count_examples, count_steps
-from jaxopt_nn.training._epoch import (
-    EpochMetrics,
-    EpochPart,
-    RunKeys,
-    RunState,
-    end_epoch,
-    init_run_state,
-    start_epoch,
-    train_epoch,
-    train_steps,
-)
+from jaxopt_nn.training._epoch import EpochPart, end_epoch, start_epoch, train_epoch, train_steps
 from jaxopt_nn.training._programs import as_arrays, compiled
 from jaxopt_nn.training._reader import Place
 from jaxopt_nn.training._recipe import RecipeFn, build_recipe
 from jaxopt_nn.training._run import split_key
+from jaxopt_nn.training._run_state import EpochMetrics, RunKeys, RunState, init_run_state
 from jaxopt_nn.training._status import Status
 from jaxopt_nn.types import Array, Batch, Key, PyTree
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxopt_nn._arguments import check_choice, check_positive_int
 from jaxopt_nn._safetensors import is_key
 from jaxopt_nn.training._batches import count_examples
-from jaxopt_nn.training._checkpoint import Checkpoint, Identity, Plan, Store, check_checkpoint, opened
+from jaxopt_nn.training._checkpoint import Checkpoint, check_checkpoint
 from jaxopt_nn.training._checks import check_run_arguments
 from jaxopt_nn.training._drive import (
     Position,
@@ -25,15 +25,17 @@ from jaxopt_nn.training._drive import (
     steps_per_epoch,
     with_missing,
 )
-from jaxopt_nn.training._epoch import EpochPart, RunKeys, RunState, weights_of
+from jaxopt_nn.training._epoch import EpochPart
 from jaxopt_nn.training._folders import encode, fingerprints
 from jaxopt_nn.training._programs import as_arrays, compiled, is_traced_any, static_unless_number
 from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe
 from jaxopt_nn.training._records import EpochEnd
 from jaxopt_nn.training._run import RunResult, check_run_key, finish
+from jaxopt_nn.training._run_state import RunKeys, RunState, weights_of
 from jaxopt_nn.training._save import features_of, key_type, versions
 from jaxopt_nn.training._signals import deferred_signals
 from jaxopt_nn.training._status import Status
+from jaxopt_nn.training._store import Identity, Plan, Store, opened
 from jaxopt_nn.training._stream import Source, batches_in_all, by_chunks, describe, open_source, room_for
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Batch, Key, PyTree, Static
@@ -124,7 +126,7 @@ def fit(
     check_run_key(key)
     parts = build_recipe(recipe, hparams)
     source = None if isinstance(train, Batch) else open_source(train, parts, steps_per_call)
-    example: Batch = train if source is None else source.example
+    example = cast("Batch", train) if source is None else source.example
     train, valid = check_run_arguments(parts, example, valid)
     run = Run(recipe, static_unless_number(hparams), train, valid, parts.epochs)
     arguments = (run.hparams, key, train, as_arrays(start))

@@ -12,11 +12,11 @@ import numpy as np
 import optax
 
 from jaxopt_nn import losses, metrics
-from jaxopt_nn.training._epoch import RunKeys
 from jaxopt_nn.training._evaluation import evaluate, predict
 from jaxopt_nn.training._fit import fit
 from jaxopt_nn.training._recipe import Recipe, RecipeFn
 from jaxopt_nn.training._run import RunResult
+from jaxopt_nn.training._run_state import RunKeys
 from jaxopt_nn.types import Array, Batch, Key, Layer, Params, PyTree, State
 
 __all__ = ["FittedModel", "fit_model"]

@@ -1,7 +1,7 @@
 """A loss that is scaled before it is differentiated, so that small gradients do not vanish in float16."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +67,7 @@ def scale_of(loss_scale: ArrayLike | DynamicLossScale | None, state: TrainState)
         return jnp.asarray(loss_scale, jnp.float32)
     if state.loss_scale is None:
         raise ValueError("state.loss_scale: expected what init_state(..., loss_scale=) makes, got None")
-    return cast("Array", state.loss_scale.scale)
+    return state.loss_scale.scale
 
 
 def update_scale(dynamic: DynamicLossScale, old: LossScale, finite: Array) -> LossScale:

@@ -7,12 +7,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn._arguments import check_number, check_positive_int
-from jaxopt_nn.training._batches import EpochOrder, count_examples, order_of_steps, take_batch
+from jaxopt_nn.training._augmentation import training_batch
+from jaxopt_nn.training._batches import EpochOrder, count_examples, count_steps, order_of_steps
 from jaxopt_nn.training._checks import check_run_arguments
-from jaxopt_nn.training._epoch import RunKeys, init_run_state, make_recipe_step
 from jaxopt_nn.training._programs import compiled, is_traced_any
 from jaxopt_nn.training._recipe import Recipe, build_recipe
+from jaxopt_nn.training._recipe_step import make_recipe_step
 from jaxopt_nn.training._run import check_run_key, split_key
+from jaxopt_nn.training._run_state import RunKeys, init_run_state
 from jaxopt_nn.types import Array, Batch, Key, TrainState
 
 __all__ = ["RangeTest", "learning_rate_range_test"]
@@ -102,15 +104,18 @@ def learning_rate_range_test(
 
 def _losses(recipe: Callable[[Any], Recipe], keys: RunKeys, rates: Array, train: Batch) -> Array:
     parts = build_recipe(recipe, rates[0])
-    orders = order_of_steps(
-        keys.order, count_examples(train), parts.batch_size, parts.last_batch, parts.shuffle, len(rates)
-    )
+    examples = count_examples(train)
+    steps_per_epoch = count_steps(examples, parts.batch_size, parts.last_batch)
+    orders = order_of_steps(keys.order, examples, parts.batch_size, parts.last_batch, parts.shuffle, len(rates))
     start = init_run_state(parts, keys, train)
 
     def body(state: TrainState, step: tuple[Array, EpochOrder]) -> tuple[TrainState, Array]:
         rate, indices = step
         # The state of an optimizer does not depend on its rate: each step is of a recipe of its own.
-        state, metrics = make_recipe_step(build_recipe(recipe, rate), start)(state, take_batch(train, *indices))
+        parts = build_recipe(recipe, rate)
+        epoch = 0 if parts.augment is None else state.step // steps_per_epoch
+        batch = training_batch(parts.augment, train, indices, state.key, epoch)
+        state, metrics = make_recipe_step(parts, start)(state, batch)
         return state, jnp.where(metrics["applied"], metrics["data_loss"], jnp.nan)
 
     return lax.scan(body, start.state, (rates, orders))[1]

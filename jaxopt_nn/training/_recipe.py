@@ -10,6 +10,8 @@ import optax
 
 from jaxopt_nn import metrics
 from jaxopt_nn._arguments import check_choice, check_number, check_positive_int, shown
+from jaxopt_nn.augment import Augment
+from jaxopt_nn.augment._batches import check_augment
 from jaxopt_nn.layers import as_layer
 from jaxopt_nn.optimizers import Plateau
 from jaxopt_nn.training._loss_scale import DynamicLossScale, check_loss_scale
@@ -57,6 +59,8 @@ class Recipe(NamedTuple):
         train_metrics: whether the metrics are recorded of the training batches too, as ``train_<name>``: like
             ``train_loss`` with the parameters of each step, and dropout. Those of a whole set are not.
         evaluation_batch_size: the most examples that are evaluated at once, to bound the memory. None for 1,024.
+        augment: ``(batch, keys) -> batch``, as in :mod:`jaxopt_nn.augment`: changes each batch of training before the
+            step, and nothing in evaluation. It keeps shape and dtype of the features; targets may become others.
         loss_scale: for a model that computes in float16: a number, which may be traced, or a
             :class:`DynamicLossScale`, as in :func:`make_step`. None does not scale.
         record: name to :class:`Record`, or to a function of an :class:`EpochEnd`: what else the history keeps. What
@@ -80,6 +84,7 @@ class Recipe(NamedTuple):
     valid_every: int = 1
     train_metrics: bool = False
     evaluation_batch_size: int | None = None
+    augment: Augment | None = None
     loss_scale: ArrayLike | DynamicLossScale | None = None
     record: Mapping[str, Record | Callable[..., Any]] = {}
 
@@ -147,6 +152,8 @@ def _check_parts(parts: Recipe) -> None:
         if not isinstance(getattr(parts, name), (bool, np.bool_)):
             raise TypeError(f"{name}: expected True or False, got {getattr(parts, name)!r}")
     check_optimizer("optimizer", parts.optimizer)
+    if parts.augment is not None:
+        check_augment("augment", parts.augment)
     _check_function("loss", parts.loss, "(outputs, targets) -> [N], as losses.mean_squared_error", 2)
     if parts.loss in (metrics.accuracy, metrics.binary_accuracy, metrics.top_k_accuracy):
         raise TypeError(f"loss: expected a loss, got the metric {parts.loss.__name__}, whose gradient is 0")

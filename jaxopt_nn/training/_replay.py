@@ -6,7 +6,7 @@ own, which changes nothing in the steps.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,26 +22,21 @@ from jaxopt_nn.checking._jaxpr.origin import Origin, is_finite, search
 from jaxopt_nn.layers import apply_with_outputs, places
 from jaxopt_nn.optimizers import evaluation_params, frozen_paths
 from jaxopt_nn.training._accumulation import split_batch
-from jaxopt_nn.training._batches import count_examples, epoch_order, take_batch
+from jaxopt_nn.training._augmentation import training_batch
+from jaxopt_nn.training._batches import count_examples, epoch_order
 from jaxopt_nn.training._checks import check_run_arguments
 from jaxopt_nn.training._drive import Position, Run, by_epochs, part_shapes, start_run, steps_per_epoch, with_missing
-from jaxopt_nn.training._epoch import (
-    EpochPart,
-    RunKeys,
-    RunState,
-    recipe_loss,
-    recipe_optimizer,
-    train_steps,
-    weights_of,
-)
+from jaxopt_nn.training._epoch import EpochPart, train_steps
 from jaxopt_nn.training._evaluation import evaluate_model
 from jaxopt_nn.training._programs import as_arrays, compiled, is_traced_any, static_unless_number
 from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe, model_of
+from jaxopt_nn.training._recipe_step import recipe_loss, recipe_optimizer
 from jaxopt_nn.training._run import RunResult, check_run_key
+from jaxopt_nn.training._run_state import RunKeys, RunState, weights_of
 from jaxopt_nn.training._status import Status
 from jaxopt_nn.training._step import gradient_fn, update
 from jaxopt_nn.trees import named_leaves
-from jaxopt_nn.types import Array, Batch, Key, PyTree, TrainState
+from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State, TrainState
 
 __all__ = ["Failure", "Replay", "Spread", "replay"]
 
@@ -56,7 +51,7 @@ _STAGES = {
 
 
 class Spread(NamedTuple):
-    """How the numbers of an array are spread, at each of some steps: arrays ``[steps]``.
+    """How the numbers of an array are spread, at each of some steps: arrays ``[steps]`` of NumPy.
 
     Attributes:
         mean, deviation: of those that are finite.
@@ -64,10 +59,10 @@ class Spread(NamedTuple):
         nonfinite: how many are NaN or infinite.
     """
 
-    mean: NDArray[Any]
-    deviation: NDArray[Any]
-    largest: NDArray[Any]
-    nonfinite: NDArray[Any]
+    mean: Any
+    deviation: Any
+    largest: Any
+    nonfinite: Any
 
 
 class Failure(NamedTuple):
@@ -345,7 +340,8 @@ class _Again:
         parts = build_recipe(self.run.recipe, hparams)
         key = jax.random.fold_in(order, epoch)
         rows = epoch_order(key, count_examples(train), parts.batch_size, parts.last_batch, parts.shuffle)
-        batch = take_batch(train, *jax.tree.map(lambda leaf: leaf[index], rows))
+        indices = jax.tree.map(lambda leaf: leaf[index], rows)
+        batch = training_batch(parts.augment, train, indices, state.key, epoch)
         look, outputs = _look_at(parts, run_state, state, batch), _outputs(parts, state, batch)
         trees = (outputs, look.gradient, look.updates, look.params, look.model_state)
         return batch, (look.loss, *({path: _spread(leaf) for path, leaf in _floats(tree)} for tree in trees))
@@ -366,8 +362,9 @@ def _outputs(parts: Recipe, state: TrainState, batch: Batch) -> dict[str, PyTree
     model, key = model_of(parts), jax.random.fold_in(state.key, state.step)
 
     def outputs(model_state: PyTree, batch: Batch, key: Key) -> tuple[PyTree, dict[str, PyTree]]:
-        options = {"train": True, "key": key, "weight": batch.weight}
-        _, model_state, each = apply_with_outputs(model, state.params, model_state, batch.x, **options)
+        _, model_state, each = apply_with_outputs(
+            model, state.params, model_state, batch.x, train=True, key=key, weight=batch.weight
+        )
         return model_state, {path: values for path, (_, values) in each.items()}
 
     if parts.micro_batches == 1:
@@ -398,7 +395,10 @@ def _spread(values: Array) -> Spread:
 
 def _failure(parts: Recipe, window: _Window, epoch: int, batch: int) -> Failure:
     """What was not finite in the last step of the window."""
-    look: Callable[..., Any] = lambda state, batch: _look_at(parts, window.run_state, state, batch)  # noqa: E731
+
+    def look(state: TrainState, batch: Batch) -> _Look:
+        return _look_at(parts, window.run_state, state, batch)
+
     # jax.tree knows a tuple's fields in their order, so the first leaf that is not finite is of the first stage.
     paths, origin = search(look, window.before, window.batch)
     if not paths:
@@ -416,8 +416,12 @@ def _validation_failure(
     parts: Recipe, state: TrainState, valid: Batch | None, epoch: int, batch: int, window: _Window
 ) -> Failure:
     weights = evaluation_params(state.opt_state, state.params)
-    values: Callable[..., Any] = lambda *variables: evaluate_model(parts, *variables, valid)["loss"]  # noqa: E731
-    _, origin = search(values, weights, state.model_state)
+
+    def loss(params: Params, model_state: State) -> Array:
+        assert valid is not None
+        return evaluate_model(parts, params, model_state, valid)["loss"]
+
+    _, origin = search(loss, weights, state.model_state)
     return Failure(epoch, batch, "validation", (), _layer(origin, window.spreads[-1][1]), origin)
 
 

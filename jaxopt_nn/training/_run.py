@@ -12,9 +12,10 @@ from jaxopt_nn.optimizers import evaluation_params
 from jaxopt_nn.training._checks import check_run_arguments
 from jaxopt_nn.training._describe import describe
 from jaxopt_nn.training._devices import varying_axes
-from jaxopt_nn.training._epoch import EpochMetrics, RunKeys, RunState, init_run_state, train_epoch, weights_of
+from jaxopt_nn.training._epoch import train_epoch
 from jaxopt_nn.training._programs import compiled, is_traced_any, static_unless_number
 from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe, check_recipe
+from jaxopt_nn.training._run_state import EpochMetrics, RunKeys, RunState, init_run_state, weights_of
 from jaxopt_nn.training._step import cond
 from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State, TrainState
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from jaxopt_nn._safetensors import impl_of, is_key
 from jaxopt_nn.training._checks import check_data
-from jaxopt_nn.training._epoch import RunKeys, RunState, init_run_state
 from jaxopt_nn.training._folders import (
     check_fits,
     decode,
@@ -29,6 +28,7 @@ from jaxopt_nn.training._orbax import read_checkpoint
 from jaxopt_nn.training._programs import as_arrays, is_traced_any, static_unless_number
 from jaxopt_nn.training._recipe import RecipeFn, build_recipe
 from jaxopt_nn.training._run import RunResult, check_run_key, finish, split_key
+from jaxopt_nn.training._run_state import RunKeys, RunState, init_run_state
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Batch, Key, Params, PyTree, State
 

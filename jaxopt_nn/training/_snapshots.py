@@ -6,10 +6,10 @@ from jax import lax
 
 from jaxopt_nn._arguments import check_positive_int
 from jaxopt_nn.training._checks import check_run_arguments
-from jaxopt_nn.training._epoch import RunKeys, Weights, init_run_state
 from jaxopt_nn.training._evaluation import run_program
 from jaxopt_nn.training._recipe import RecipeFn, build_recipe
 from jaxopt_nn.training._run import RunResult, check_run_key, make_run, split_key
+from jaxopt_nn.training._run_state import RunKeys, Weights, init_run_state
 from jaxopt_nn.types import Array, Batch, Key, PyTree
 
 __all__ = ["snapshot_ensemble"]

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn._arguments import check_key
-from jaxopt_nn.training._batches import count_examples, epoch_order, take_batch
+from jaxopt_nn.training._augmentation import training_batch
+from jaxopt_nn.training._batches import count_examples, epoch_order
 from jaxopt_nn.training._checks import check_data
 from jaxopt_nn.training._evaluation import checked_variables, run_program
-from jaxopt_nn.training._recipe import RecipeFn, build_recipe, model_of
+from jaxopt_nn.training._recipe import Recipe, RecipeFn, build_recipe, model_of
 from jaxopt_nn.training._weighting import example_weight
-from jaxopt_nn.types import Array, Batch, Key, Layer, Params, PyTree, State
+from jaxopt_nn.types import Array, Batch, Key, Params, PyTree, State
 
 __all__ = ["update_batch_statistics"]
 
@@ -22,7 +23,8 @@ def update_batch_statistics(recipe: RecipeFn, hparams: PyTree, trained: Any, tra
 
     An average of weights (:func:`~jaxopt_nn.optimizers.weight_ema`, ``weight_average``, ``schedule_free``) comes with
     statistics of the weights that were trained, and can be useless with them. Here one epoch of batches goes through
-    the model as in training, with dropout, and each running statistic becomes the mean of what the batches say.
+    the model as in training, augmented and with dropout, and each running statistic becomes the mean of what the
+    batches say.
 
     Args:
         recipe, hparams: what it was trained with: the model and the batch size.
@@ -61,13 +63,13 @@ def update_batch_statistics(recipe: RecipeFn, hparams: PyTree, trained: Any, tra
 
     def program(hparams: PyTree, variables: tuple[Params, State], train: Batch, key: Key) -> State:
         parts = build_recipe(recipe, hparams)
-        return _statistics(model_of(parts), batch_size, variables, train, key)
+        return _statistics(parts, batch_size, variables, train, key)
 
     return trained._replace(model_state=run_program(program, hparams, variables, train, key))
 
 
-def _statistics(model: Layer, batch_size: int, variables: tuple[Params, State], train: Batch, key: Key) -> State:
-    params, old = variables
+def _statistics(parts: Recipe, batch_size: int, variables: tuple[Params, State], train: Batch, key: Key) -> State:
+    model, (params, old) = model_of(parts), variables
     order_key, noise_key = jax.random.split(key)
     rows, _ = epoch_order(order_key, count_examples(train), batch_size, "drop", True)
 
@@ -77,7 +79,8 @@ def _statistics(model: Layer, batch_size: int, variables: tuple[Params, State], 
 
     def body(sums: tuple[list[Array], list[Array]], step: tuple[Array, Array]) -> tuple[Any, None]:
         index, indices = step
-        batch, key = take_batch(train, indices, None), jax.random.fold_in(noise_key, index)
+        batch = training_batch(parts.augment, train, (indices, None), noise_key, 0)
+        key = jax.random.fold_in(noise_key, index)
 
         def after(floats: list[Array]) -> list[Array]:
             rest = iter(floats)

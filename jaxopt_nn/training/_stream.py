@@ -15,10 +15,12 @@ import numpy as np
 from jaxopt_nn.data._streams import Stream
 from jaxopt_nn.data._streams import stream as make_stream
 from jaxopt_nn.training._drive import Ahead, Position, Run, goes_on, recorded
-from jaxopt_nn.training._epoch import EpochMetrics, EpochPart, RunState, end_epoch, start_chunks, train_chunk
+from jaxopt_nn.training._epoch import EpochPart, end_epoch, start_chunks, train_chunk
 from jaxopt_nn.training._programs import as_arrays, compiled
 from jaxopt_nn.training._reader import Form, Place, form_of, open_stream, prefetched, read, read_chunks
 from jaxopt_nn.training._recipe import Recipe, build_recipe
+from jaxopt_nn.training._records import records_of
+from jaxopt_nn.training._run_state import EpochMetrics, RunState
 from jaxopt_nn.types import Array, Batch, PyTree
 
 __all__ = ["Source", "batches_in_all", "by_chunks", "describe", "open_source", "room_for"]
@@ -53,6 +55,12 @@ class Source(NamedTuple):
 def open_source(train: Any, parts: Recipe, steps_per_call: int | None) -> Source:
     """The stream of the batches of ``train``; its first batch is read."""
     stream = train if isinstance(train, Stream) else make_stream(train)
+    series = [name for name, each in records_of(parts.record, "step", "layer").items() if each.series]
+    if series and stream.length is None:
+        raise ValueError(
+            f"record[{series[0]!r}].series: expected a stream that says how many batches an epoch has, got a "
+            f"{stream.description}; data.stream(source, batches_per_epoch=...) says it"
+        )
     first, values = open_stream(stream, parts.epochs)
     form = form_of(first, parts.batch_size, parts.last_batch, stream)
     # About 16 MiB, and no more than an epoch has.

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jaxopt_nn import layers, losses, metrics, optimizers, sweeps, training
-from jaxopt_nn.sweeps import _sweep
+from jaxopt_nn._jaxprs.flops import count_flops
+from jaxopt_nn.sweeps import _engine, _execute
 from jaxopt_nn.types import Batch, Static
 
 RNG = np.random.default_rng(0)
@@ -38,15 +39,15 @@ def space(**changes):
 
 @pytest.fixture
 def compiled(monkeypatch):
-    """The groups that are compiled."""
-    groups, compile_group = [], _sweep._compiled
+    """The widths of the programs that are compiled."""
+    widths, compile_lane = [], _execute.compile_lane
 
-    def counted(work, space, group, lanes):
-        groups.append(group)
-        return compile_group(work, space, group, lanes)
+    def counted(work, lane, width):
+        widths.append(width)
+        return compile_lane(work, lane, width)
 
-    monkeypatch.setattr(_sweep, "_compiled", counted)
-    return groups
+    monkeypatch.setattr(_execute, "compile_lane", counted)
+    return widths
 
 
 def test_each_lane_is_the_single_run_and_each_group_one_program(compiled):
@@ -72,6 +73,13 @@ def test_the_plan_says_what_is_traced_and_what_is_compiled_in():
         ({"width": width, "optimizer": "adam"}, ("rate",)) for width in (4, 6)
     ]
     assert str(plan).startswith("8 trials to run, 2 programs to compile") and "width=6" in str(plan)
+    static = {"rate": 0.1, "optimizer": Static("adam")}
+    flops = [
+        count_flops(training.make_run(recipe), KEY, static | {"width": Static(width)}, TRAIN)[0] for width in (4, 6)
+    ]
+    assert plan.flops == pytest.approx(4 * sum(flops), rel=0.02)
+    assert plan.peak_bytes > X[:32].nbytes and plan.seconds > 2 * plan.compile_seconds > 0
+    assert "floating-point operations" in str(plan) and "about" in str(plan)
 
 
 def test_a_store_goes_on_where_it_was_and_runs_only_what_is_new(tmp_path, compiled):
@@ -81,7 +89,7 @@ def test_a_store_goes_on_where_it_was_and_runs_only_what_is_new(tmp_path, compil
     assert len(compiled) == 1 and str(again.records) == str(first.records)  # the same numbers, and NaN where they were
     more = space(rate=[1e-3, 1e-2, 1e-1])
     extended = sweeps.sweep(recipe, more, TRAIN, VALID, key=KEY, store=store)
-    assert len(compiled) == 2 and len(compiled[1].trials) == 2 and [record.trial for record in extended.records] == more
+    assert compiled == [4, 6] and [record.trial for record in extended.records] == more
     with closing(sqlite3.connect(store)) as connection:
         assert connection.execute("SELECT COUNT(*) FROM trials").fetchone() == (6,)
 
@@ -97,7 +105,7 @@ def test_a_store_of_something_else_is_refused_with_the_difference(tmp_path):
     def other(hp):
         return recipe(hp)._replace(epochs=4)
 
-    with pytest.raises(ValueError, match=r"(?s)^store: .* is of another recipe: .*\+.*epochs=4"):
+    with pytest.raises(ValueError, match=r"(?s)^store: .* is of another recipe \(width=4.*\): .*\+.*epochs=4"):
         sweeps.sweep(other, space(), TRAIN, key=KEY, store=store)
     (tmp_path / "text").write_text("no database, but a text that is longer than a header of SQLite" * 9)
     with pytest.raises(ValueError, match=r"^store: expected a file of a sweep, and '.*text' is none"):
@@ -107,7 +115,7 @@ def test_a_store_of_something_else_is_refused_with_the_difference(tmp_path):
 
 
 def test_ctrl_c_keeps_what_was_finished(tmp_path, monkeypatch):
-    calls, recorded = [], _sweep._recorded
+    calls, recorded = [], _engine._record
 
     def interrupting(*arguments):
         calls.append(1)
@@ -115,7 +123,7 @@ def test_ctrl_c_keeps_what_was_finished(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return recorded(*arguments)
 
-    monkeypatch.setattr(_sweep, "_recorded", interrupting)
+    monkeypatch.setattr(_engine, "_record", interrupting)
     store = tmp_path / "sweep.sqlite"
     partial = sweeps.sweep(recipe, space(seed=range(4)), TRAIN, VALID, key=KEY, store=store, lanes=4)
     assert partial.interrupted and len(partial.records) == 4
@@ -227,4 +235,4 @@ def test_what_failed_is_tried_again_and_what_ended_is_not(tmp_path, compiled):
     assert [record.status for record in sweep().records] == ["COMPLETED", "FAILED"] * 2
     broken["now"] = False
     assert [record.status for record in sweep().records] == ["COMPLETED"] * 4
-    assert len(compiled) == 3
+    assert len(compiled) == 2

@@ -172,6 +172,7 @@ def all_setups():
             layers.serial(
                 layers.dense(32),
                 *(layers.residual(layers.serial(layers.layer_norm(), layers.dense(32), jax.nn.gelu)) for _ in range(6)),
+                layers.layer_norm(),
                 layers.dense(10),
             ),
             cross,

@@ -348,7 +348,7 @@ def test_a_run_that_is_killed_loses_one_interval_at_the_most(tmp_path, steps):
     for _ in range(kills):
         process = run(tmp_path / "run", tmp_path / "run.npz", epochs, *steps)
         lines = [process.stdout.readline()]  # it has begun
-        threading.Timer(random.uniform(0, 0.5), process.kill).start()
+        threading.Timer(random.uniform(0, 2), process.kill).start()
         lines += process.communicate()[0].splitlines()
         begun = [int(line) for line in lines if line.strip()]
         if begun:

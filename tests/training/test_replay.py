@@ -42,9 +42,9 @@ def large_update(at):
 
 def recipe(hp, **changes):
     parts = training.Recipe(
-        model=layers.serial(layers.dense(3), layers.batch_norm(), jnp.tanh, layers.dense(1)),
+        model=layers.serial(layers.dense(3), jnp.tanh, layers.dense(1)),
         loss=losses.mean_squared_error,
-        optimizer=optimizers.adam(hp),
+        optimizer=optimizers.sgd(hp),
         batch_size=8,
         epochs=4,
     )
@@ -75,8 +75,7 @@ STAGES = {
     ),
     "update": (
         DATA, {"optimizer": broken_update(5)},
-        (1, 1), ("batch_norm_0/bias", "batch_norm_0/scale", "dense_0/bias", "dense_0/kernel", "dense_1/bias",
-                 "dense_1/kernel"), "", "div",
+        (1, 1), ("dense_0/bias", "dense_0/kernel", "dense_1/bias", "dense_1/kernel"), "", "div",
     ),
     "parameter": (
         DATA, {"optimizer": large_update(6), "model": layers.serial(flat_features, layers.dense(1, use_bias=False))},
@@ -103,6 +102,7 @@ def test_the_stage_the_leaves_the_layer_and_the_operation(stage):
         assert failure.origin.place == line_of(*source[stage]) and failure.origin.place in str(again)
 
 
+@pytest.mark.slow
 def test_a_lane_of_many_runs_replays_as_it_was_with_everything_on():
     """Two seeds; of each the learning rate of the second epoch is much too large."""
 
@@ -152,7 +152,8 @@ def test_a_validation_and_a_run_that_did_not_fail():
     again = training.replay(growing, 1e-4, result, DATA, key=KEY, steps=6)
     assert again.failure is None and again.exact and len(again.loss) == 6 and "nothing is not finite" in str(again)
     np.testing.assert_allclose(again.loss[-4:].mean(), result.history["train_loss"][-1], rtol=1e-6)
-    other = training.replay(growing, 2e-4, result, DATA, key=KEY)
+    moved = jax.tree.map(lambda leaf: leaf * (1 + 2.0**-23), result.state.params)
+    other = training.replay(growing, 1e-4, result._replace(state=result.state._replace(params=moved)), DATA, key=KEY)
     assert not other.exact and "NOT that of the result" in str(other)
 
 

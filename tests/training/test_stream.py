@@ -41,7 +41,10 @@ def assert_same_bits(ours, theirs):
 def test_the_same_bits_as_in_memory(problem, examples, full):
     """With BatchNorm, dropout, a penalty and validation; chunks that split the epoch; also with padding."""
     train = jax.tree.map(lambda leaf: leaf[:examples], problem.train)
-    recipe = problem.recipe(epochs=2, early_stopping=training.EarlyStopping("train_loss", patience=9))
+    recipe = problem.recipe(
+        epochs=2, early_stopping=training.EarlyStopping("train_loss", patience=9),
+        record={"bias": training.Record(lambda end: end.gradient["dense_1"]["bias"], of="step", every=2)},
+    )  # fmt: skip
     source = data.stream(in_the_order_of_a_run(train, problem.key, 16), full=full)
     streamed = training.fit(recipe, problem.hparams, source, problem.valid, key=problem.key, steps_per_call=3)
     assert_same_bits(streamed, training.fit(recipe, problem.hparams, train, problem.valid, key=problem.key))
@@ -256,6 +259,16 @@ def test_a_fault_of_the_source_is_named_and_nothing_is_lost(fault):
 def test_what_cannot_be_trained_on_is_said_at_once(source, kind, match):
     with pytest.raises(kind, match=match):
         fit(source)
+
+
+def test_a_series_of_steps_needs_their_number():
+    def recipe(hp):
+        series = training.Record(lambda end: end.loss, of="step", series=True)
+        return small()(hp)._replace(record={"loss_of_step": series})
+
+    assert fit(batches(), recipe=recipe).history["loss_of_step"].shape == (3, 5)
+    with pytest.raises(ValueError, match=r"record\['loss_of_step'\].series: expected a stream that says how many"):
+        fit(lambda epoch: batches(), recipe=recipe)
 
 
 def test_a_source_that_stalls_is_named(monkeypatch):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend import core
 from numpy.typing import NDArray
 
@@ -85,7 +86,7 @@ def search(function: Callable[..., Any], *args: PyTree) -> tuple[list[str], Orig
     if not callable(function):
         raise TypeError(f"function: expected a function, got {function!r}")
     leaves = jax.tree.leaves(args)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
         raise TypeError("find_nonfinite: expected to be called outside of jit, vmap and grad, got traced arguments")
     program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
     inputs = [path for path, _ in named_leaves(args)]
@@ -151,7 +152,7 @@ class _Level:
     def outputs(self) -> list[_Flaw | None]:
         return [self.read(atom).flaw for atom in self.jaxpr.outvars]
 
-    def origin(self, output: int, inputs: Sequence[str] = ()) -> Origin:
+    def origin(self, output: int, inputs: list[str] | None = None) -> Origin:
         """Where the output comes from; ``inputs`` are the paths of the program's inputs."""
         atom, maker, made_by_it = self.jaxpr.outvars[output], None, None
         while not isinstance(atom, core.Literal) and atom in self.makers:
@@ -168,7 +169,7 @@ class _Level:
         known = self.read(atom)
         if not isinstance(atom, core.Literal) and atom in self.jaxpr.invars and not _is_constant(known):
             index = self.jaxpr.invars.index(atom)
-            path = inputs[index] if index < len(inputs) else "of the loop or call"
+            path = inputs[index] if inputs else "of the loop or call"
             return Origin("", "input", path, "", self.scope, "", _word(known.value), self.iteration)
         if maker is None:  # the output is a constant itself
             return Origin("", "constant", "an unknown line", "", self.scope, "", _word(known.value), self.iteration)
@@ -291,8 +292,9 @@ def _range(value: Any) -> str:
         return f"{numbers.reshape(()).item():.6g}" if numbers.dtype.kind != "b" else str(bool(numbers.reshape(())))
     if numbers.dtype.kind == "c":
         return f"{array.dtype}{list(array.shape)}"
-    low, high = (np.nanmin(numbers), np.nanmax(numbers)) if not np.isnan(numbers).all() else (np.nan, np.nan)
-    return f"{array.dtype}{list(array.shape)} from {low.item():.6g} to {high.item():.6g}"
+    known = numbers[~np.isnan(numbers)] if numbers.dtype.kind == "f" else numbers
+    low, high = (float(known.min()), float(known.max())) if known.size else (np.nan, np.nan)
+    return f"{array.dtype}{list(array.shape)} from {low:.6g} to {high:.6g}"
 
 
 def _joined(scope: str, equation: Any) -> str:
