@@ -1,6 +1,5 @@
 """Importance of hyperparameters: functional analysis of variance, by Optuna's evaluator."""
 
-import math
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -32,7 +31,7 @@ def fanova(records: Sequence[Record], objective: str, mode: str, repeats: Sequen
     if len(set(values)) < 2:
         raise ValueError(f"importance: expected trials with different values of {objective!r}, got {len(good)} trials")
     shared = [name for name in good[0].trial if all(name in record.trial for record in good)]
-    varied = [name for name in shared if len({_plain(record.trial[name]) for record in good}) > 1]
+    varied = [name for name in shared if len({record.trial[name] for record in good}) > 1]
     columns = {name: _column([record.trial[name] for record in good], name in repeats) for name in varied}
     distributions = {name: distribution for name, (_, distribution) in columns.items()}
     study = _quiet_study(optuna)
@@ -52,31 +51,24 @@ def _clipped(values: Sequence[float], mode: str) -> list[float]:
     return [sign * min(sign * value, float(reach)) if reach > ranked[0] else value for value in values]
 
 
-def _column(values: Sequence[Any], is_name: bool) -> tuple[list[Any], Any]:
+def _column(values: Sequence[Any], is_name: bool) -> tuple[list[float], Any]:
     """The values as the forest sees them, and their distribution.
 
-    Optuna's evaluator weights an axis evenly, logarithmic or not. So of few numbers each is a place of its own, with
-    the same weight, and numbers spread over decades are replaced by their logarithms.
+    Optuna's evaluator weights an axis evenly, logarithmic or not. So names and few numbers each have a place of their
+    own, with the same weight, and numbers spread over decades are replaced by their logarithms. Names are no categories
+    there: its time is exponential in how many there are.
     """
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
+    from optuna.distributions import FloatDistribution
 
-    if is_name or not all(map(is_number, values)):
-        names = [_plain(value) for value in values]
-        return names, CategoricalDistribution(tuple(dict.fromkeys(names)))
-    tried = sorted(set(values))
-    if len(tried) <= _FEW:
+    tried = list(dict.fromkeys(values))
+    if all(map(is_number, tried)):
+        tried.sort()
+    if is_name or len(tried) <= _FEW or not all(map(is_number, tried)):
         return [float(tried.index(value)) for value in values], FloatDistribution(-0.5, len(tried) - 0.5)
     numbers = np.array(values, np.float64)
     if tried[0] > 0 and tried[-1] / tried[0] >= _LOG:
         numbers = np.log(numbers)
     return numbers.tolist(), FloatDistribution(float(numbers.min()), float(numbers.max()))
-
-
-def _plain(value: Any) -> Any:
-    """A value that Optuna takes for a category."""
-    if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    return getattr(value, "__name__", str(value))
 
 
 def _quiet_study(optuna: Any) -> Any:

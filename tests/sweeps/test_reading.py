@@ -121,6 +121,8 @@ def test_importance_is_the_share_of_the_variance_on_the_scale_of_the_space():
         sweeps.grid(rate=[1e-4, 1e-2, 1.0], kind=["a", "b"]), lambda rate, kind: 1e9 * (rate == 1) + (kind == "b")
     )
     assert grid.importance()["kind"] > 0.1  # one value that explodes is not all there is
+    names = swept(sweeps.grid(x=[0.0, 1.0], seed=range(40)), lambda x, seed: x + (seed == 7))  # in time, too
+    assert names.importance()["x"] == pytest.approx(0.25 / (0.25 + 39 / 1600), abs=0.05)
     with pytest.raises(ValueError, match=r"^importance: expected trials with different values of 'loss', got 3 trials"):
         swept(sweeps.grid(x=[1.0, 2.0, 3.0]), lambda x: 1.0).importance()
 
