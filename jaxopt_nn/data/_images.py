@@ -30,7 +30,7 @@ class ImageFiles(NamedTuple):
         classes: the name of each class: label ``i`` stands for ``classes[i]``.
     """
 
-    paths: NDArray[np.str_]
+    paths: NDArray[Any]
     labels: NDArray[np.int32]
     classes: tuple[str, ...]
 
@@ -46,7 +46,7 @@ class ImageData(NamedTuple):
 
     batch: Batch
     classes: tuple[str, ...]
-    paths: NDArray[np.str_]
+    paths: NDArray[Any]
 
 
 Folder = str | os.PathLike[str] | ImageFiles
