@@ -40,8 +40,7 @@ class _Estimator(BaseEstimator):
     result_: training.RunResult
     n_iter_: int
     _keys: training.RunKeys
-    _static: Any
-    _programs: dict[Any, Callable[..., Any]]
+    _programs: dict[Any, Any]
 
     def _loss(self) -> Callable[[Any, Any], Array]:
         raise NotImplementedError
@@ -91,7 +90,7 @@ class _Estimator(BaseEstimator):
     def _start(self) -> int:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self._keys, self.n_iter_ = training.RunKeys(*jax.random.split(jax.random.key(seed), 3)), 0
-        self._static, self._programs = None, {}
+        self._programs = {}
         return seed
 
     def _keep(self, result: training.RunResult) -> None:
@@ -124,8 +123,9 @@ class _Estimator(BaseEstimator):
         parameters = self.get_params(deep=False)
         static = [value for name, value in parameters.items() if name not in ("learning_rate", "l2", "random_state")]
         static.append(bool(self.l2))
-        if static != self._static:
-            self._static, self._programs = static, {}
+        if static != self._programs.get("static"):
+            self._programs.clear()  # in place: predict may not set an attribute
+            self._programs["static"] = static
         leaves, treedef = jax.tree.flatten(arguments)
         key = (function.__name__, treedef, *((np.shape(leaf), jax.numpy.result_type(leaf)) for leaf in leaves))
         if key not in self._programs:
@@ -184,7 +184,7 @@ class _Estimator(BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         """All but the programs, which are made again."""
         state: Any = super().__getstate__()
-        return {**state, "_static": None, "_programs": {}} if "_programs" in state else state
+        return {**state, "_programs": {}} if "_programs" in state else state
 
 
 class JaxClassifier(ClassifierMixin, _Estimator):
@@ -385,7 +385,7 @@ class JaxRegressor(RegressorMixin, _Estimator):
 
     def predict(self, X: Any) -> Any:
         """The prediction for each row, of the shape of the targets."""
-        outputs = self._outputs(X)
+        outputs = self._outputs(X).astype(np.float64)  # as scikit-learn's own regressors
         return outputs.reshape((len(outputs), *self._target_shape))
 
     def _data(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Batch:
