@@ -122,7 +122,7 @@ def _portable(work: Work, space: Space, groups: list[Group]) -> Any:
 
 def _import_ray() -> Any:
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("a sweep on many machines needs Ray: pip install 'jaxopt-nn[ray]'") from error
     return ray
