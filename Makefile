@@ -25,14 +25,16 @@ help: ## list the targets
 demo: .venv/demo.stamp ## train on the digits, compare optimizers, check a gradient; curves go to out/
 	@.venv/bin/python examples/demo.py $(ARGS)
 
-test: .venv/dev.stamp ## run the test suite: of a test with many cases one in sixteen, and no slow ones
+test: .venv/dev.stamp ## run the test suite: of a test with many cases a few, and no slow ones
 	@.venv/bin/python -m pytest -q -n 2 --dist worksteal $(if $(ARGS),$(ARGS),-m "not slow")
 
 test-all: .venv/dev.stamp ## run every case of the test suite (half an hour)
 	@ONE_IN=1 .venv/bin/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
+PLAIN := tests/layers tests/ops tests/training/test_run.py tests/training/test_step.py tests/training/test_fit.py
+
 test-python3.11: .venv-python3.11/test.stamp ## run a part of the suite on Python 3.11
-	@ONE_IN=40 .venv-python3.11/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" tests/training tests/layers $(ARGS)
+	@ONE_IN=40 .venv-python3.11/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(PLAIN) $(ARGS)
 
 test-peers: .venv-peers/peers.stamp ## compare with other libraries as they run (torch, keras, flax, equinox)
 	@.venv-peers/bin/python -m pytest -q -n 2 --dist worksteal tests/peers $(ARGS)

@@ -111,6 +111,7 @@ def test_how_many_steps_to_draw_is_checked():
         plots.plot_schedules({}, 1, steps_per_epoch=0)
 
 
+@pytest.mark.slow
 def test_the_documentation_draws_every_schedule(tmp_path):
     path = Path(__file__).parent.parent / "docs" / "schedule_plots.py"
     spec = importlib.util.spec_from_file_location("schedule_plots", path)

@@ -62,6 +62,7 @@ def test_a_ratio_that_nobody_knows_has_no_name_and_a_coincidence_is_hedged():
     assert name_ratio(1 / 8, 1e-9, [64]) == "1/√d with d = 64"
 
 
+@pytest.mark.slow
 def test_a_mask_that_was_divided_by_all_a_missing_step_and_a_clipped_gradient_have_names():
     rng = np.random.default_rng(0)
     x, mask = rng.standard_normal((40, 3)), np.arange(40) % 8 < 5

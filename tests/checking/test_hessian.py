@@ -5,6 +5,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxopt_nn.checking import check_gradients
 
@@ -56,6 +57,7 @@ def test_a_gradient_of_no_function_has_an_asymmetric_hessian():
     assert any("the Hessian is not symmetric" in note for note in report.second.notes)
 
 
+@pytest.mark.slow
 def test_a_hessian_that_is_round_off_is_not_wrong():
     """The cross-entropy of a single class is 0, and its derivatives are but for round-off; the penalty is straight."""
 

@@ -70,6 +70,7 @@ def test_ties_under_the_stopped_maximum_of_logsumexp_block_nothing():
     assert blocked.verdict == "BLOCKED"
 
 
+@pytest.mark.slow
 def test_a_stop_gradient_that_no_derivative_passes_through_blocks_nothing():
     """Second order where max² has two kinks that meet, beside a logsumexp that stops the gradient of its maximum."""
     shift = np.array([1.0, 1.0, -1.0, -1.0, -1.0], np.float32)

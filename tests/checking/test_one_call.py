@@ -75,6 +75,7 @@ def test_losses_of_one_example_that_leak_into_another_are_found():
     assert check_loss(lambda o, t: jnp.mean(leaky(o - t), -1), X, 0 * X, key=KEY).verdict == "FAIL"
 
 
+@pytest.mark.slow
 def test_a_wrong_step_of_an_optimizer_is_found():
     params = {"w": X[:2]}
     assert check_optimizer(lambda rate: optax.adam(rate), {"rate": 0.1}, params, key=KEY).ok

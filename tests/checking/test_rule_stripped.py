@@ -86,6 +86,7 @@ def test_a_bug_of_our_own_is_raised(monkeypatch, use):
         check_gradients(two_terms, X, key=KEY)
 
 
+@pytest.mark.slow
 def test_a_stop_gradient_of_jax_itself_is_no_cause_and_one_of_the_users_that_blocks_is():
     logits = np.random.default_rng(1).standard_normal((4, 3)).astype(np.float32)
     loss = lambda x: -jnp.mean(jax.nn.log_softmax(x)[:, 0]) + jnp.linalg.solve(2 * jnp.eye(3) + x[:3], x[3])[0]  # noqa: E731

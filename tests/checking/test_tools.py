@@ -38,6 +38,7 @@ def test_hypothesis_takes_the_fixture(gradcheck, x):  # noqa: F811
     gradcheck(jnp.sin, x)
 
 
+@pytest.mark.slow
 def test_the_plugin_in_a_project_of_its_own(tmp_path):
     """As a newcomer has it: no settings of ours, each test a first compilation."""
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["jaxopt_nn.checking.pytest_plugin"]\n')

@@ -264,6 +264,7 @@ def test_what_exact_derivatives_say_does_not_fail():
         assert check_gradients(lambda w: looped(f, w), point, grad_fn=twice, key=KEY).verdict == "FAIL"
 
 
+@pytest.mark.slow
 def test_samples_whose_derivative_is_implicit_are_not_wrong():
     f = lambda shape, key: jnp.mean(jax.random.gamma(key, shape))  # noqa: E731
     report = check_gradients(f, np.array([0.7, 1.5]), jax.random.key(3), argnums=0, key=KEY)

@@ -81,6 +81,7 @@ def test_early_stopping_returns_the_best_weights():
     assert "stopped early" in repr(model.result_)
 
 
+@pytest.mark.slow
 def test_partial_fit_goes_on():
     model = quick(epochs=1)
     for _ in range(30):

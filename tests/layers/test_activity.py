@@ -35,6 +35,7 @@ def test_it_is_the_weighted_mean_over_examples():
         layers.activity_penalty(l1=-1.0)
 
 
+@pytest.mark.slow
 def test_a_run_descends_on_the_loss_with_it_and_reports_it():
     """One full-batch step of gradient descent against the sum written out; a repeated layer counts for each block."""
     model = layers.serial(

@@ -44,6 +44,7 @@ def model():
 X = jnp.ones((2, 8, 8, 4))
 
 
+@pytest.mark.slow
 def test_torch_defaults_of_a_whole_model():
     p = drawn(model(), "torch", X)
     assert_uniform(p["conv_0/kernel"], 1 / 6)  # fan_in 3·3·4
@@ -241,6 +242,7 @@ def tanh_theory(gain):
     return np.array(squares), gradients
 
 
+@pytest.mark.slow
 def test_he_and_relu_keep_the_signal(moments):
     squares, gradients = moments["he"]
     for each in (squares / squares[0], gradients / gradients[0]):

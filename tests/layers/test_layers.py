@@ -323,6 +323,7 @@ assert not failed, failed
 """
 
 
+@pytest.mark.slow
 def test_gradients_work_in_shard_map_on_explicit_meshes_with_symbolic_batches_and_strict_promotion():
     """Types are checked while a program is traced; nothing is compiled."""
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"

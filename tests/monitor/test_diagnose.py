@@ -22,6 +22,7 @@ def test_nothing_is_found_in_50_healthy_networks():
     assert {seed: names for seed, names in found.items() if names} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dead ReLUs"])
 def test_one_of_them(name):
     ((diagnosis, history),) = diagnosed(ILLNESSES[name][:1], [0])

@@ -113,6 +113,7 @@ def watched():
     return jax.jit(run)(KEY, jnp.array([1e-7, 0.1]), train, train)
 
 
+@pytest.mark.slow
 def test_all_of_it_in_lanes(watched):
     history = watched.history
     assert history["activation/tanh_0/saturated"].shape == history["step_length"].shape == (2, 3)

@@ -119,6 +119,7 @@ def test_a_factored_state_in_is_state_out(dtype):
     assert all(x.dtype == dtype for x in jax.tree.leaves(updates))
 
 
+@pytest.mark.slow
 def test_a_factored_leaf_with_zero_gradients_does_not_move_and_has_derivatives():
     params = jax.tree.map(lambda x: np.zeros_like(x, np.float32), _tree(0))
 
@@ -146,6 +147,7 @@ def test_a_factored_leaf_with_zero_gradients_does_not_move_and_has_derivatives()
     assert all(np.isfinite(slope).all() for slope in slopes)
 
 
+@pytest.mark.slow
 def test_derivatives_of_a_factored_leaf_are_those_of_finite_differences():
     with jax.enable_x64(True):
         names = [name for name in GIVEN if name != "min_scale"]

@@ -104,6 +104,7 @@ def check_explicit_mesh():
                     assert_close(jax.tree.map(np.asarray, updates), jax.jit(train)(whole), 1e-4, 1e-5)
 
 
+@pytest.mark.slow
 def test_on_a_mesh_of_explicit_axes():
     root = Path(__file__).parents[2]
     script = "from tests.optimizers import test_every_setting; test_every_setting.check_explicit_mesh(); print('done')"

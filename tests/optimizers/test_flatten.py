@@ -72,6 +72,7 @@ def test_lanes_and_derivatives_pass():
     np.testing.assert_allclose(*slopes(jnp.array([0.01, 0.1])), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_program_of_many_leaves_is_smaller():
     params = [jnp.zeros(size) for size in range(1, 31)]
 
@@ -89,6 +90,7 @@ def test_a_program_of_many_leaves_is_smaller():
     assert joined[1] <= leaves[1] / 2
 
 
+@pytest.mark.slow
 def test_it_serves_in_a_run_with_what_looks_at_paths_outside():
     def recipe(rate):
         return training.Recipe(

@@ -75,6 +75,7 @@ def test_the_gradient_of_what_is_frozen_is_not_computed():
     assert (everything, first_frozen, only_last) == (3 + 3 + 2, 3 + 2 + 1, 3 + 1)
 
 
+@pytest.mark.slow
 def test_a_step_reports_the_norm_of_what_is_trained():
     params, loss_fn, batch = _problem()
     optimizer = optimizers.freeze(optimizers.sgd(0.1), "dense_0/*")
@@ -99,6 +100,7 @@ def test_in_a_step_even_a_transform_outside_moves_nothing_frozen():
     assert np.abs(new.params["dense_1"]["kernel"] - params["dense_1"]["kernel"]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_a_whole_run_trains_the_rest():
     batch = _problem()[2]
 

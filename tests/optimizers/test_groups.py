@@ -35,6 +35,7 @@ def _loss(params):
     return jnp.sum((params["a"] - 1) ** 4) + jnp.sum(params["a"] * params["b"]) + jnp.sum(jnp.cosh(params["b"]))
 
 
+@pytest.mark.slow
 def test_a_group_that_asks_for_functions_gets_those_of_its_part():
     """L-BFGS for one group, SAM for another: each moves as if the other group stood still for the step."""
     start = {"a": jnp.array([0.3, -0.4]), "b": jnp.array([1.0, 0.5])}

@@ -137,6 +137,7 @@ def test_state_in_is_state_out(dtype):
         assert transform.update(tree, transform.init(tree), tree)[0] == tree
 
 
+@pytest.mark.slow
 def test_numbers_may_be_swept_and_differentiated():
     numbers = NUMBERS | {"rms": 0.2, "a": 3.4, "b": -4.8, "c": 2.0}
 

@@ -156,6 +156,7 @@ RUNS += [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [row[1] for row in RUNS], ids=[row[0] for row in RUNS])
 def test_a_training_run_takes_it_and_learns(optimizer):
     rng = np.random.default_rng(0)
@@ -224,6 +225,7 @@ def test_the_derivatives_that_the_guide_says_are_nan_are(name):
     assert f"{name}`" in GUIDE.read_text() or f"`{name}" in GUIDE.read_text() or name == "adam"
 
 
+@pytest.mark.slow
 def test_the_other_limits_that_the_guide_states():
     start = jnp.array([[1.0, 2.0], [3.0, 4.0]])
     assert np.abs(_after_three_steps(optax.yogi(0.1), 0.0) - start).max() > 0  # at a gradient of 0

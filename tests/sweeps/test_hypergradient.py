@@ -108,6 +108,7 @@ def test_two_times_the_root_of_the_steps_are_held_and_the_work_is_less_than_four
     assert count_flops(jax.grad(loss), rates)[0] < 4 * count_flops(loss, rates)[0]
 
 
+@pytest.mark.slow
 def test_descend_lowers_the_loss_keeps_rates_positive_and_returns_the_best():
     start = {"rate": 0.001, "batch_size": 16}
     tuned = sweeps.descend(linear, start, TRAIN, VALID, key=KEY, updates=6, optimizer=optax.sgd(100.0))

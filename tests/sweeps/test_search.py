@@ -52,6 +52,7 @@ def test_a_sampler_drives_the_lanes_and_its_study_goes_on(tmp_path, monkeypatch)
     storage.engine.dispose()
 
 
+@pytest.mark.slow
 def test_what_diverges_is_told_as_failed_and_ctrl_c_leaves_nothing_open(monkeypatch):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     wild = {"rate": sweeps.choice([0.1, 1e30]), "kind": "adam"}

@@ -53,6 +53,7 @@ def test_a_change_in_what_the_recipe_calls_is_refused_and_one_in_its_words_is_no
         sweeps.sweep(recipe, space, TRAIN, key=KEY, store=store)  # although all of it is finished
 
 
+@pytest.mark.slow
 def test_the_parameters_of_the_best_are_kept_on_request(tmp_path):
     store, space = tmp_path / "sweep.sqlite", sweeps.grid(rate=[0.001, 0.1, 1e30, 0.03], batch_size=8, seed=range(2))
     result = sweeps.sweep(recipe, space[:5], TRAIN, key=KEY, store=store, lanes=2, keep=2)

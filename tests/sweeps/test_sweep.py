@@ -67,6 +67,7 @@ def test_each_lane_is_the_single_run_and_each_group_one_program(compiled):
         assert a.trial == b.trial and a.metrics == pytest.approx(b.metrics, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_plan_says_what_is_traced_and_what_is_compiled_in():
     plan = sweeps.plan(recipe, space(width=[4, 6]), TRAIN, key=KEY)
     assert [(group.static, group.traced) for group in plan.groups] == [
@@ -114,6 +115,7 @@ def test_a_store_of_something_else_is_refused_with_the_difference(tmp_path):
         sweeps.sweep(recipe, space(), TRAIN, key=KEY, store=tmp_path / "nowhere" / "sweep.sqlite")
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_finished(tmp_path, monkeypatch):
     calls, recorded = [], _engine._record
 

@@ -127,6 +127,7 @@ def test_the_memory_is_that_of_a_part():
     assert temporary(16) < temporary(1) / 8
 
 
+@pytest.mark.slow
 def test_a_run_in_parts_learns_the_same(problem):
     model = layers.serial(layers.dense(8), jax.nn.relu, layers.dense(3))  # without BatchNorm and dropout
     whole, parts = (

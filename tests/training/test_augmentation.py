@@ -79,6 +79,7 @@ def test_lanes_are_single_runs():
         np.testing.assert_allclose(lanes.history["train_loss"][lane], single.history["train_loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_fit_and_a_run_that_goes_on_are_the_run(tmp_path):
     def recipe(epochs):
         return recipe_of(augment.random_noise(1.0), optimizer=optimizers.adam(0.1), epochs=epochs)
@@ -132,6 +133,7 @@ def test_validation_sees_no_augmentation():
     assert result.history["train_loss"].min() > 100 * expected
 
 
+@pytest.mark.slow
 def test_mixed_targets_train_a_classifier():
     x = jax.random.normal(jax.random.key(1), (64, 6, 6, 1))
     data = Batch(x, (x.mean((1, 2, 3)) > 0).astype(jnp.int32))

@@ -22,6 +22,7 @@ def recipe(hp):
     )
 
 
+@pytest.mark.slow
 def test_a_run_of_lanes_is_explained_and_not_run():
     run = training.make_run(recipe)
     one = training.explain(run, jax.random.key(0), 0.1, TRAIN)

@@ -137,6 +137,7 @@ def test_labels_out_of_range_show_in_the_status_of_a_compiled_run():
     assert 0 <= int(result.first_bad_step) < 5
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_failed_lane_does_not_reach_the_others():
     def total(rates):
         lanes = jax.vmap(training.make_run(recipe), (None, 0, None, None))(jax.random.key(1), rates, DATA, DATA)

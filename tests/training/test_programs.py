@@ -207,6 +207,7 @@ def test_the_first_example_of_the_readme_compiles_three_programs():
     assert len(compiled) <= 3, compiled
 
 
+@pytest.mark.slow
 def test_a_run_that_closes_over_a_traced_number_has_its_derivative():
     def last_loss(rate):
         run = training.make_run(lambda hp: recipe(rate))

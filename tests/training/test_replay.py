@@ -140,6 +140,7 @@ def test_a_lane_of_many_runs_replays_as_it_was_with_everything_on():
         training.replay(everything, 0.01, result, DATA, DATA, key=keys[1])
 
 
+@pytest.mark.slow
 def test_a_validation_and_a_run_that_did_not_fail():
     valid = DATA._replace(x=X.at[5, 0].set(300.0))
     growing = lambda hp: recipe(hp, model=layers.serial(layers.dense(1), jnp.exp, layers.dense(1)))  # noqa: E731

@@ -131,6 +131,7 @@ def test_ten_learning_rates_are_one_trace(problem):
     assert len(traces) == first and run._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_program_size_is_flat_in_epochs_examples_and_lanes(problem):
     def lines(epochs, copies, lanes):
         x, y = (jnp.concatenate([leaf] * copies) for leaf in (problem.train.x, problem.train.y))
@@ -141,6 +142,7 @@ def test_program_size_is_flat_in_epochs_examples_and_lanes(problem):
     assert len({lines(2, 1, 2), lines(2000, 1, 2), lines(2, 1, 64), lines(2, 9, 2)}) == 1
 
 
+@pytest.mark.slow
 def test_batch_mini_batch_and_stochastic_gradient_descent_are_batch_sizes():
     x = jax.random.normal(jax.random.key(0), (32, 3))
     y = x @ jnp.array([[1.0], [-2.0], [0.5]])
@@ -234,6 +236,7 @@ def test_gradient_with_respect_to_hyperparameters(problem):
             np.testing.assert_allclose(slopes[index], numeric, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_history_of_a_run_that_learns_nothing_has_a_derivative():
     """The gradient's norm, a root, has none at zero; and no entry may spoil another one's."""
     x = jnp.zeros((8, 2))
@@ -269,6 +272,7 @@ def test_static_hyperparameters_are_plain_values_in_the_recipe(problem):
         run(problem.key, {**problem.hparams, "batch_size": 35}, problem.train)
 
 
+@pytest.mark.slow
 def test_optax_optimizers_train_like_ours(problem):
     """Any optax optimizer goes in; adam of optax and ours give the same run."""
     ours = jax.jit(training.make_run(problem.recipe(epochs=2)))(problem.key, problem.hparams, problem.train)

@@ -71,6 +71,7 @@ def test_each_fault_is_found_by_its_check(fault):
     np.testing.assert_equal(findings[fault].figure, report.figures[fault])
 
 
+@pytest.mark.slow
 def test_several_faults_at_once():  # the example of sanity_check has a healthy set-up but for one
     several = {"model": layers.serial(mixing, lambda x: 0 * x, mlp(4, 3), jax.nn.softmax)}
     twice = Batch(np.concatenate([X * 1000, CLASSES[:, None]], 1, dtype=np.float32), CLASSES)

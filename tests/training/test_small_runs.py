@@ -41,6 +41,7 @@ def test_the_range_test_trains_with_the_rates_it_reports():
         np.testing.assert_allclose(smooth, average, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_rate_that_diverges_ends_the_test_and_is_not_suggested():
     # The squared error of inputs of variance 1 diverges above a rate of about 1, and hardly moves below 1e-3.
     test = training.learning_rate_range_test(linear, TRAIN, key=KEY, low=1e-6, high=1e6, steps=60)
@@ -68,6 +69,7 @@ def normalized(rate):
     return linear(rate, model=model, optimizer=optimizers.weight_average(optimizers.sgd(rate)), epochs=3)
 
 
+@pytest.mark.slow
 def test_statistics_anew_are_those_of_the_weights():
     result = training.make_run(normalized)(KEY, 0.3, TRAIN)
     updated = training.update_batch_statistics(normalized, 0.3, result, TRAIN, key=KEY)
@@ -99,6 +101,7 @@ def test_a_range_test_without_a_finite_loss_suggests_nothing():
     assert np.isnan(test.loss).all() and np.isnan(test.suggestion)
 
 
+@pytest.mark.slow
 def test_snapshots_are_runs_one_after_another():
     def recipe(rate):
         return linear(

@@ -159,6 +159,7 @@ def _nearly(got, want):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_norm_is_that_of_all_leaves_small_and_large():
     """Leaves of any size and dtype, one without numbers, under grad and in lanes too."""
     shapes = {"scalar": (), "empty": (0, 3), "row": (5,), "matrix": (7, 300), "large": (300, 130)}

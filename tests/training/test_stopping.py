@@ -150,6 +150,7 @@ def test_more_accuracy_is_better_without_a_mode(drive):
     assert int(result.best_epoch) == 1 and float(result.params["w"]) == -2.0
 
 
+@pytest.mark.slow
 def test_patience_may_have_lanes(problem):
     def recipe(hp):
         stopping = training.EarlyStopping(patience=hp["patience"], min_delta=hp["min_delta"])

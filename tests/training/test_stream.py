@@ -131,6 +131,7 @@ def grain_rows():
     return source.shuffle(seed=1).repeat(None).batch(4).to_iter_dataset()
 
 
+@pytest.mark.slow
 def test_a_grain_loader_goes_on_where_it_stood(tmp_path):
     """An endless one; its own state is what a checkpoint holds."""
     expected = fit(data.stream(grain_rows(), batches_per_epoch=5, full=True))

@@ -54,6 +54,7 @@ def test_whole_set_metrics_are_those_of_scikit_learn(problem, weighted):
         np.testing.assert_allclose(scores[name], value, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_stops_by_a_metric_of_the_whole_set(problem):
     recipe = linear(
         problem, metrics=WHOLE_SET, epochs=8, early_stopping=training.EarlyStopping("valid_f1", patience=2),
