@@ -1,7 +1,8 @@
 """``--quick``: whether every side of every case runs, with hardly any work. Nothing is measured.
 
 The sides of a library share a process (ours two), which imports it once; as many processes run at a time as there are
-cores. What two cases ask of a side in the same way, of other data perhaps, is run once.
+cores. What two cases ask of a side in the same way, of other data perhaps, is run once, and ours without what a case is
+about is left to the other cases.
 """
 
 import contextlib
@@ -15,12 +16,17 @@ from typing import Any, NamedTuple
 
 from benchmarks.cases import ACCELERATOR, CASES, quick
 from benchmarks.points import POINTS
-from benchmarks.work import Case, Checkpointing, Compiling, Training, Work
+from benchmarks.work import Case, Checkpointing, Compiling, Streaming, Training, Work
 
 __all__ = ["Outcome", "families", "run", "smoke", "summary"]
 
 FAMILIES = ("torch", "keras", "sklearn", "machine")
 ONE_CORE = "-one-core"
+# Ours without what a case is about: what other cases run anyway.
+BASELINES = {
+    *("ours-without", "ours-in-memory", "ours-unwatched", "ours-unaugmented", "ours-memory", "ours-one-device"),
+    *("ours-full", "ours-run", "ours-forward"),
+}
 PATIENCE = 600.0  # seconds of a process
 # Options of the compiler under which small programs are ready soonest.
 FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
@@ -60,6 +66,8 @@ def families(cases: Mapping[str, Case]) -> list[list[str]]:
         work = quick(case).work
         for side in ("ours", *case.goals, *(["machine"] if case.roofline else [])):
             side = side.removesuffix(ONE_CORE)
+            if side in BASELINES:
+                continue
             family = next((family for family in FAMILIES if side.startswith(family)), "jax")
             if family == "jax" and not side.startswith("ours"):
                 family = "jax, not ours"
@@ -74,14 +82,15 @@ def families(cases: Mapping[str, Case]) -> list[list[str]]:
 
 def _kind(side: str, work: Work) -> Any:
     """What of the work decides which code runs: not which data, nor how many of them."""
-    if side == "machine" or isinstance(work, Checkpointing):
+    if side == "machine" or isinstance(work, (Checkpointing, Streaming)):
         return type(work)
     if not isinstance(work, Training):
         return work
     conv = not work.widths and work.lanes == 1
     kind = work._replace(dataset="", widths=conv, batch_size=0, examples=None, validation=False)
     together = None if work.together is None else 1
-    return kind._replace(together=together, devices=1, eigen=work.eigen and side.startswith("ours"))
+    eigen = work.eigen and side.startswith("ours")
+    return kind._replace(together=together, devices=1, eigen=eigen, batch_norm=work.batch_norm and not work.watch)
 
 
 def run(command: Sequence[str], sides: Sequence[str], environment: Mapping[str, str]) -> list[Outcome]:

@@ -19,8 +19,8 @@ html_theme = "furo"
 html_title = f"jaxopt_nn {release}"
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
-# The README's links lead to files of the repository, which are no pages here.
-suppress_warnings = ["myst.xref_missing"]
+# The README's links lead to files of the repository, which are no pages here; attributes of two classes share a name.
+suppress_warnings = ["myst.xref_missing", "ref.python"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_preserve_defaults = True
