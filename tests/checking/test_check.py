@@ -106,6 +106,7 @@ def test_planted_bugs_are_found_at_their_leaves_and_the_twins_pass(reduce, n, x6
     assert re.search(r"the custom_vjp rule of sin at test_check.py:\d+ is wrong", leaves["bug/flipped"].hypothesis)
 
 
+@pytest.mark.slow
 def test_no_false_alarm_over_many_cases_and_directions():
     """8 random layers in one function, 64 directions in each of 16 leaves: 1,024 comparisons."""
     activations = [jnp.tanh, jax.nn.relu, jax.nn.gelu, jax.nn.softplus, jnp.sin, lambda z: jnp.logaddexp(z, -z)]

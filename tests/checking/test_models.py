@@ -52,6 +52,7 @@ def quantized(w, x):
     return jnp.mean(jnp.tanh(x @ (straight_through(3 * w) / 3)) ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trusted", [straight_through, "straight_through", [straight_through]])
 def test_a_trusted_rule_is_taken_as_it_is_and_all_around_it_is_checked(trusted):
     assert check_gradients(quantized, W, X, argnums=0, key=KEY).verdict == "FAIL"

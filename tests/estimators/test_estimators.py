@@ -52,6 +52,7 @@ def test_some_checks_of_scikit_learn(check, kind):
     getattr(estimator_checks, check)(kind.__name__, quick(kind))
 
 
+@pytest.mark.slow
 def test_it_says_what_scikit_learn_wants_and_is_the_same_again():
     model = quick().fit(X, LABELS)
     assert model.score(X, LABELS) > 0.9 and model.classes_.tolist() == ["no", "yes"] and model.n_iter_ == 10

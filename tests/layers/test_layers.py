@@ -233,6 +233,7 @@ def test_the_short_call_evaluates(name):
         assert program(layer.apply) != program(applied(layer, True))
 
 
+@pytest.mark.slow
 def test_called_eagerly_a_layer_compiles_once():
     """After the first call of ``apply`` and of its gradient: nothing."""
     compiled: list[str] = []

@@ -44,6 +44,7 @@ def network(hp):
 HPARAMS = {"rates": {"first": 0.05, "last": 0.1}, "b1": 0.8, "l2": 0.01}
 
 
+@pytest.mark.slow
 def test_per_step_rates_of_a_quadratic_have_the_derivative_of_the_closed_form():
     x = RNG.standard_normal((8, 1)).astype("f")
     data, rates = Batch(x, 2 * x), np.linspace(0.02, 0.2, 7, dtype="f")  # 7 steps: two segments of 3, and 1 left over

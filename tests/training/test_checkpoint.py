@@ -125,6 +125,7 @@ def test_more_epochs_may_be_asked_for(small, problem, tmp_path):
         fit(short, checkpoint=checkpoint)
 
 
+@pytest.mark.slow
 def test_the_best_is_kept_with_the_last(small, problem, tmp_path):
     _, fit, _ = small
     rising = problem.recipe(epochs=5, model=layers.dense(3), optimizer=optax.sgd(-0.1))  # each epoch is worse

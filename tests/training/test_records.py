@@ -124,6 +124,7 @@ def test_fit_gives_the_same_bits_in_the_middle_of_an_epoch_too(problem, runs, tm
     assert "second" not in ends[0].metrics
 
 
+@pytest.mark.slow
 def test_a_record_of_another_shape_than_in_the_checkpoint_is_named(problem, tmp_path):
     folder = Checkpoint(tmp_path / "run")
 

@@ -59,6 +59,7 @@ def test_equals_a_python_loop_of_steps(problem):
     assert int(carry.step) == 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs_per_call", [1, 4])
 def test_fit_equals_run(problem, epochs_per_call):
     recipe = problem.recipe(early_stopping=training.EarlyStopping(patience=3))
@@ -258,6 +259,7 @@ def test_the_history_of_a_run_that_learns_nothing_has_a_derivative():
     assert slope["train_loss"].tolist() == slope["gradient_norm"].tolist() == [0, 0]
 
 
+@pytest.mark.slow
 def test_static_hyperparameters_are_plain_values_in_the_recipe(problem):
     seen = []
 

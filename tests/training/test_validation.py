@@ -88,6 +88,7 @@ def test_callbacks_and_loggers_with_an_array_in_the_history(problem, tmp_path):
     np.testing.assert_array_equal(result.history["valid_confusion"].sum((1, 2)), [40] * 4)
 
 
+@pytest.mark.slow
 def test_validation_every_other_epoch(problem):
     """What was validated is the same as ever; NaN between; patience and plateau count validations."""
     changes = {"epochs": 8, "plateau": optimizers.reduce_on_plateau(patience=0, atol=99.0, rtol=0.0)}
