@@ -31,7 +31,7 @@ test: .venv/dev.stamp ## run the test suite: of a test with many cases a few, an
 test-all: .venv/dev.stamp ## run every case of the test suite (half an hour)
 	@ONE_IN=1 .venv/bin/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
-PLAIN := tests/layers tests/training/test_run.py tests/training/test_step.py tests/training/test_fit.py
+PLAIN := tests/layers tests/training/test_step.py tests/training/test_fit.py
 
 test-python3.11: .venv-python3.11/test.stamp ## run a part of the suite on Python 3.11
 	@ONE_IN=40 .venv-python3.11/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(PLAIN) $(ARGS)

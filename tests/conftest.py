@@ -21,7 +21,7 @@ import hypothesis
 hypothesis.settings.register_profile("jaxopt_nn", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("jaxopt_nn")
 
-ONE_IN = os.environ.get("ONE_IN", "24")
+ONE_IN = os.environ.get("ONE_IN", "40")
 """Of a test with many cases, one in so many is run; 1 for all of them."""
 MANY = 3
 
@@ -29,7 +29,7 @@ MANY = 3
 def pytest_collection_modifyitems(config, items):
     """Runs a part of the tables: every optimizer by every setting is thousands of programs to compile.
 
-    Of each test with more than three cases one in twenty-four is run; ``make test-all`` runs all.
+    Of each test with more than three cases one in forty is run; ``make test-all`` runs all.
     """
     if any("::" in argument for argument in config.args):
         return
