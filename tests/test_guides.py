@@ -16,7 +16,8 @@ NEEDED = {"other_libraries.md": ["equinox", "flax"]}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pages", [GUIDES[::2], GUIDES[1::2]], ids=["even", "odd"])  # for two workers
-def test_the_examples_of_the_guides(pages, subtests):
+def test_the_examples_of_the_guides(pages, subtests, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where a reader's files would be written
     for page in pages:
         with subtests.test(page=page):
             for library in NEEDED.get(page, []):

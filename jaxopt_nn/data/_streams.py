@@ -185,7 +185,7 @@ class _Blocks:
         return {"batches": self._done}
 
     def set_state(self, state: Mapping[str, int]) -> None:
-        """Goes on from there, and reads nothing of what is before it."""
+        """Continues at the position that ``get_state`` returned, without reading the batches before it."""
         self._done = state["batches"]
         self._batches = _block_batches(self._data, self._sizes, self._seed, self._done)
 

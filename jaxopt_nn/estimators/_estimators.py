@@ -1,5 +1,6 @@
 """The estimators. Parameters are stored as they come and checked by ``fit``, as scikit-learn asks for."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Self, cast
 
@@ -42,11 +43,11 @@ class _Estimator(BaseEstimator):
     _keys: training.RunKeys
     _programs: dict[Any, Any]
 
-    def _loss(self) -> Callable[[Any, Any], Array]:
-        raise NotImplementedError
+    @abstractmethod
+    def _loss(self) -> Callable[[Any, Any], Array]: ...
 
-    def _count_outputs(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def _count_outputs(self) -> int: ...
 
     def _fit(self, data: Batch, strata: Any = None) -> Self:
         """Trains from new parameters."""
