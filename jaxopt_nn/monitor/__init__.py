@@ -9,7 +9,7 @@ from jaxopt_nn.monitor._activations import activations
 from jaxopt_nn.monitor._diagnose import Diagnosis, Finding, diagnose
 from jaxopt_nn.monitor._flow import gradient_flow, histograms, inputs, watch
 from jaxopt_nn.monitor._noise import gradient_noise, step_length
-from jaxopt_nn.monitor._plot import plot
+from jaxopt_nn.monitor._plot import plot, plot_layers
 
 __all__ = [
     "Diagnosis",
@@ -21,6 +21,7 @@ __all__ = [
     "histograms",
     "inputs",
     "plot",
+    "plot_layers",
     "step_length",
     "watch",
 ]
