@@ -94,13 +94,60 @@ def recipe(hp):
     )
 
 
-figure, panels = plt.subplots(1, len(SHOTS), figsize=(10.4, 4.2), layout="constrained", sharey=True)
-helpful = {}
+figure, panels = plt.subplots(1, len(SHOTS), figsize=(10.4, 4.4), layout="constrained", sharey=True)
+helps, harms = {}, {}
 for ax, shots in zip(panels, SHOTS, strict=True):
     grid = sweeps.grid(augmentation=list(AUGMENTATIONS), strength=STRENGTHS, shots=shots, seed=SEEDS)
     sweep = sweeps.sweep(recipe, grid, first_of_each_class(shots), valid, key=KEY, objective="valid_accuracy")
     plots.plot_response(sweep, "strength", "augmentation", ax=ax).set_title(f"{shots} images a class", pad=36)
     for name in AUGMENTATIONS:
-        print(shots, name, [(each.hparams["strength"], round(each.value, 3)) for each in sweep.configurations() if each.hparams["augmentation"] == name])
+        own = {"augmentation": name, "shots": shots}
+        against = {s: sweep.compare({**own, "strength": s}, {**own, "strength": 0.0}) for s in STRENGTHS[1:]}
+        best = max(against, key=lambda strength: against[strength].difference)
+        gains = {strength: f"{each.difference:+.3f} {each.verdict}" for strength, each in against.items()}
+        print(f"{shots} a class, {name}: accuracy against none by strength {gains}")
+        if against[best].verdict == "better":
+            helps.setdefault(shots, {})[name] = best
+        if against[STRENGTHS[-1]].verdict == "worse":
+            harms.setdefault(shots, []).append(name)
 figure.savefig(OUT / "augmentation.png", dpi=120)
 figure
+
+# %% [markdown]
+# Together, judged on images that had no part in the choice
+# ---------------------------------------------------------
+#
+# All that help alone, each at its best strength, one after another; with new seeds.
+
+# %%
+final = {"nothing": {}, "all that help": {}}
+verdicts = {}
+for shots in SHOTS:
+    chain = augment.chain(*(AUGMENTATIONS[name](strength) for name, strength in helps.get(shots, {}).items()))
+
+    def together(hp, chain=chain):
+        parts = recipe({"shots": hp["shots"], "augmentation": "shift", "strength": 0.0})
+        return parts._replace(augment=chain if hp["augmented"] else None)
+
+    if shots not in helps:
+        continue
+    grid = sweeps.grid(augmented=[False, True], shots=shots, seed=[100 + seed for seed in SEEDS])
+    judged = sweeps.sweep(together, grid, first_of_each_class(shots), test, key=KEY, objective="valid_accuracy")
+    for each in judged.configurations():
+        final["all that help" if each.hparams["augmented"] else "nothing"][shots] = list(each.values.values())
+    pair = [{"augmented": flag, "shots": shots} for flag in (True, False)]
+    verdicts[shots] = judged.compare(*pair)
+
+# %% [markdown]
+# What was found
+# --------------
+
+# %%
+for shots in SHOTS:
+    print(f"With {shots} images a class, these help alone: {', '.join(helps.get(shots, {})) or 'none'}; "
+          f"these harm at full strength: {', '.join(harms.get(shots, [])) or 'none'}.")  # fmt: skip
+    if shots in verdicts:
+        gap = verdicts[shots]
+        none, both = (np.mean(final[name][shots]) for name in ("nothing", "all that help"))
+        print(f"Together they bring the test accuracy from {none:.1%} to {both:.1%}: {gap.verdict}, "
+              f"{gap.difference:+.1%} ({gap.low:+.1%} to {gap.high:+.1%}).")  # fmt: skip

@@ -146,8 +146,8 @@ figure
 # %%
 best = sweep.best().hparams
 watched = training.make_run(lambda hp: recipe(hp)._replace(record=monitor.watch(every=5)))
-result = watched(KEY, best, train, valid)
-figure = monitor.plot(result, title=f"{best['library']}, rate {best['rate']:g}")
+result_watched = watched(KEY, best, train, valid)
+figure = monitor.plot(result_watched, title=f"{best['library']}, rate {best['rate']:g}")
 figure.savefig(OUT / "own_model_watched.png", dpi=120)
 figure
 
@@ -158,4 +158,22 @@ figure
 # The parameters have the structure that the library gives them, so they go back into the module.
 
 # %%
-print(jax.tree.map(jnp.shape, result.params))
+hparams = {"library": "Flax", "rate": best["rate"]}
+result = training.fit(recipe, hparams, train, valid, key=KEY, progress_bar=False)
+variables = {"params": result.params, **result.model_state}
+outputs = FlaxNet(swish).apply(variables, test.x)
+ours = training.predict(recipe, hparams, result, test.x)
+
+# %% [markdown]
+# What was found
+# --------------
+
+# %%
+for library in ("Flax", "Equinox"):
+    right, wrong = (reports[library, name] for name in ("right", "wrong"))
+    print(f"{library}: the right derivative is {right.verdict}, the wrong one {wrong.verdict}.")
+pair = sweep.compare(*({"library": library, "rate": best["rate"]} for library in ("Flax", "Equinox")))
+print(f"At the rate {best['rate']:g} Flax and Equinox differ by {100 * pair.difference:+.1f} points of accuracy "
+      f"({100 * pair.low:+.1f} to {100 * pair.high:+.1f}): their initial weights and biases differ.")  # fmt: skip
+print(f"What monitor says of the best run: {', '.join(monitor.diagnose(result_watched).names) or 'nothing is wrong'}.")
+print(f"Flax itself predicts the same from the trained parameters, to {abs(outputs - ours).max():.1e}.")

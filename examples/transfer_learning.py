@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy.stats import t as student
 
 from jaxopt_nn import data, interop, layers, losses, metrics, optimizers, plots, training
 from jaxopt_nn.types import Batch, Static
@@ -163,3 +164,22 @@ figure, ax = plt.subplots(figsize=(6.8, 4.4), layout="constrained")
 plots.plot_means(accuracy, xlabel="labelled images a class", ylabel="test accuracy", ax=ax)
 figure.savefig(OUT / "transfer_learning.png", dpi=120)
 figure
+
+# %% [markdown]
+# What was found
+# --------------
+
+
+# %%
+def compare(first, second, shots):
+    """In words, over the seeds, which have the same labelled images in both ways."""
+    gap = np.subtract(accuracy[first][shots], accuracy[second][shots])
+    half = student.ppf(0.975, len(gap) - 1) * gap.std(ddof=1) / np.sqrt(len(gap))
+    word = "better than" if gap.mean() > half else "worse than" if gap.mean() < -half else "not told apart from"
+    print(f"{shots} images a class: {first} is {word} {second}: {100 * gap.mean():+.1f} ± {100 * half:.1f} points.")
+
+
+pairs = [("head", "small network, from scratch"), ("fine-tuning", "head"), ("fine-tuning", "small network, from scratch")]
+for first, second in pairs:
+    for shots in SHOTS if first in WAYS else []:
+        compare(first, second, shots)

@@ -1,6 +1,7 @@
 """A run's inside on one page."""
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -88,13 +89,16 @@ def plot(result: Any, *, title: str = "") -> Any:
     return figure
 
 
-def plot_layers(results: Mapping[str, Any], entry: str = "gradient", *, epoch: int = 0, ax: Any = None) -> Any:
+def plot_layers(
+    results: Mapping[str, Any], entry: str = "gradient", *, match: str = "*", epoch: int = 0, ax: Any = None
+) -> Any:
     """How large something is from the first layer to the last, with a line for each run.
 
     Args:
         results: label to the result of a run with ``record=monitor.watch()``, or to its history.
         entry: ``"gradient"`` or ``"update"``, the L2 norm of a kernel's gradient or update over that of the kernel,
             from :func:`gradient_flow`; or ``"deviation"``, of a layer's outputs, from :func:`activations`.
+        match: which layers, by a pattern of their paths, such as ``"*dense_*"``.
         epoch: which one, from 0; -1 for the last that was run.
         ax: matplotlib ``Axes``; None for those of a new figure, which is ``ax.figure``.
 
@@ -134,6 +138,9 @@ def plot_layers(results: Mapping[str, Any], entry: str = "gradient", *, epoch: i
             raise ValueError(f"results[{label!r}]: expected a history of monitor.watch(), got {sorted(history)}")
         if epoch >= max(evidence.epochs, 1):
             raise ValueError(f"epoch: expected one of the {evidence.epochs} of {label!r}, got {epoch}")
+        curves = {path: curve for path, curve in curves.items() if fnmatchcase(path, match)}
+        if not curves:
+            raise ValueError(f"match: expected a pattern of the paths of layers of {label!r}, got {match!r}")
         sizes = np.array([curve[epoch] if len(curve) else np.nan for curve in curves.values()])
         sizes = np.where(np.isfinite(sizes) & (sizes > 0), sizes, np.nan)
         style = {"color": _COLOURS[index % len(_COLOURS)], "marker": _MARKERS[index % len(_MARKERS)]}
