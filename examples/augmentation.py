@@ -2,8 +2,8 @@
 Augmentation
 ============
 
-With few images, a network learns them by heart. Changed copies of them help if the change keeps the class, and harm if it
-does not. Which augmentations help on handwritten digits, how strong should they be, and does it depend on how many
+With few images, a network learns them by heart. Changed copies of them help if the change keeps the class, and harm if
+it does not. Which augmentations help on handwritten digits, how strong should they be, and does it depend on how many
 images there are? Each strength is a lane of one program.
 """
 
@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 

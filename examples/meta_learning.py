@@ -2,9 +2,9 @@
 Meta-learning: rates and penalties learned by hypergradients
 ============================================================
 
-A training run is a pure function, so its validation loss can be differentiated by any of its hyperparameters. Is descent
-on them better than a grid? First a learning rate for each step is learned, then an L2 penalty for each layer. What was
-learned is judged on test data, with seeds that had no part in it.
+A training run is a pure function, so its validation loss can be differentiated by any of its hyperparameters. Is
+descent on them better than a grid? First a learning rate for each step is learned, then an L2 penalty for each layer.
+What was learned is judged on test data, with seeds that had no part in it.
 """
 
 # %%
@@ -24,8 +24,8 @@ OUT = Path("out")
 OUT.mkdir(exist_ok=True)
 KEY = jax.random.key(0)
 STEPS, LONG, UPDATES, GRID = (6, 6, 2, 4) if QUICK else (60, 300, 60, 40)
-TEST_KEYS = jax.random.split(jax.random.key(1), 3 if QUICK else 10)
-LAYERS = ("dense_0", "dense_1", "dense_2")
+NEW_SEEDS = jax.random.split(jax.random.key(1), 3 if QUICK else 10)
+LAYERS, RATE = ("dense_0", "dense_1", "dense_2"), 0.03
 
 train, valid, test = data.split(KEY, data.load_digits(), (0.1, 0.3, 0.6))  # few to train with: there penalties matter
 scaler = data.fit_standard_scaler(train.x)
@@ -36,12 +36,9 @@ def recipe(hp):
     def penalty(params):
         return sum(penalties.l2(hp["l2"][name], f"{name}/kernel")(params) for name in LAYERS)
 
+    optimizer = optimizers.sgd(hp.get("rate", RATE), momentum=0.9)
     return training.Recipe(
-        model=layers.mlp([32, 32, 10]),
-        loss=losses.softmax_cross_entropy,
-        penalty=penalty if "l2" in hp else None,
-        optimizer=optimizers.sgd(hp["rate"], momentum=0.9),
-        batch_size=32,
+        layers.mlp([32, 32, 10]), losses.softmax_cross_entropy, optimizer, penalty if "l2" in hp else None
     )
 
 
@@ -49,13 +46,14 @@ def recipe(hp):
 # The hypergradient is right
 # --------------------------
 #
-# Before it is used, it is compared with differences, through five steps of training.
+# Before it is used, it is compared with differences, through three steps of training.
 
 # %%
 if not QUICK:
     hparams = {"rate": jnp.float32(0.03), "l2": {name: jnp.float32(1e-2) for name in LAYERS}}
-    short = lambda hp: sweeps.validation_loss(recipe, hp, train, valid, key=KEY, steps=5)  # noqa: E731
-    print(checking.check_gradients(short, hparams, key=KEY))
+    print(checking.check_gradients(
+        lambda hp: sweeps.validation_loss(recipe, hp, train, valid, key=KEY, steps=3), hparams, key=KEY
+    ))  # fmt: skip
 
 # %% [markdown]
 # A learning rate for each step
@@ -66,79 +64,55 @@ if not QUICK:
 
 
 # %%
-def after_training(hp, judges, key, steps=STEPS):
-    return sweeps.validation_loss(recipe, hp, train, judges, key=key, steps=steps, per_step=["rate"])
+def with_rates(rates, judges, key):
+    return sweeps.validation_loss(recipe, {"rate": rates}, train, judges, key=key, steps=STEPS, per_step=["rate"])
 
 
-@jax.jit
-def over_rates(rates):
-    return jax.vmap(lambda own: after_training({"rate": own}, valid, KEY))(rates)
-
-
-@jax.jit
-def on_test(rates):
-    return jax.vmap(lambda key: after_training({"rate": rates}, test, key))(TEST_KEYS)
-
-
-peaks = np.geomspace(1e-3, 1.0, GRID)
-shapes = {"best constant": np.ones(STEPS), "best one-cycle": schedules.one_cycle(1.0, STEPS)(np.arange(STEPS))}
-chosen = {}
+choose = jax.jit(jax.vmap(lambda rates: with_rates(rates, valid, KEY)))
+judge = jax.jit(lambda rates: jax.vmap(lambda key: with_rates(rates, test, key))(NEW_SEEDS))
+peaks = jnp.geomspace(1e-3, 1.0, GRID)
+shapes = {"best constant": jnp.ones(STEPS), "best one-cycle": schedules.one_cycle(1.0, STEPS)(jnp.arange(STEPS))}
+rates = {}
 for name, shape in shapes.items():
-    rates = jnp.asarray(peaks[:, None] * np.asarray(shape), jnp.float32)
-    found = over_rates(rates)
-    chosen[name] = rates[jnp.nanargmin(found)]
-    print(f"{name}: peak {peaks[jnp.nanargmin(found)]:.3g}, validation loss {jnp.nanmin(found):.3f}")
-start = {"rate": np.asarray(chosen["best constant"])}
+    tried = peaks[:, None] * shape
+    rates[name] = tried[jnp.nanargmin(choose(tried))]
+start = {"rate": np.asarray(rates["best constant"])}
 tuning = sweeps.descend(recipe, start, train, valid, key=KEY, steps=STEPS, updates=UPDATES, per_step=["rate"])
-chosen["learned"] = jnp.asarray(tuning.hparams["rate"])
-print(f"learned: validation loss {tuning.valid_loss:.3f} after {UPDATES} updates")
-rate_losses = {name: np.asarray(on_test(rates)) for name, rates in chosen.items()}
+rates["learned"] = jnp.asarray(tuning.hparams["rate"])
+rate_losses = {name: np.asarray(judge(own)) for name, own in rates.items()}
 
 # %% [markdown]
 # A penalty for each layer
 # ------------------------
 #
-# The same with L2 penalties, after a longer training with a constant rate. The rival is the best single strength for all layers.
+# The same with L2 penalties, after a longer training with a constant rate. The rival is the best single strength.
 
 
 # %%
-RATE = 0.03
-
-
 def with_penalties(strengths, judges, key):
-    hp = {"rate": RATE, "l2": dict(zip(LAYERS, strengths, strict=True))}
+    hp = {"l2": dict(zip(LAYERS, strengths, strict=True))}
     return sweeps.validation_loss(recipe, hp, train, judges, key=key, steps=LONG)
 
 
-strengths = jnp.geomspace(1e-5, 0.3, GRID)
-found = jax.jit(jax.vmap(lambda own: with_penalties([own] * 3, valid, KEY)))(strengths)
-best = strengths[jnp.nanargmin(found)]
-hold_rate = lambda hp: recipe({"rate": RATE, **hp})  # noqa: E731, so that the penalties alone are learned
-start = {"l2": {name: float(best) for name in LAYERS}}
-learned = sweeps.descend(hold_rate, start, train, valid, key=KEY, steps=LONG, updates=UPDATES)
-candidates = {
-    "no penalty": [0.0] * 3,
-    "best single": [float(best)] * 3,
-    "learned": [float(learned.hparams["l2"][name]) for name in LAYERS],
-}
-judge = jax.jit(lambda strengths: jax.vmap(lambda key: with_penalties(strengths, test, key))(TEST_KEYS))
-penalty_losses = {name: np.asarray(judge(jnp.array(own))) for name, own in candidates.items()}
+tried = jnp.geomspace(1e-5, 0.3, GRID)
+best = float(tried[jnp.nanargmin(jax.jit(jax.vmap(lambda own: with_penalties([own] * 3, valid, KEY)))(tried))])
+start = {"l2": dict.fromkeys(LAYERS, best)}
+learned = sweeps.descend(recipe, start, train, valid, key=KEY, steps=LONG, updates=UPDATES)
+strengths = {"no penalty": [0.0] * 3, "best single": [best] * 3, "learned": list(learned.hparams["l2"].values())}
+judge = jax.jit(lambda own: jax.vmap(lambda key: with_penalties(own, test, key))(NEW_SEEDS))
+penalty_losses = {name: np.asarray(judge(jnp.asarray(own))) for name, own in strengths.items()}
 
 # %%
-figure, panels = plt.subplots(1, 3, figsize=(12.6, 3.8), layout="constrained")
-for (name, rates), style in zip(chosen.items(), ("-", "--", "-"), strict=True):
-    panels[0].plot(range(1, STEPS + 1), rates, style, label=name, color="0.55" if name != "learned" else "#0072B2")
-panels[0].set(title="Learning rates", xlabel="step", ylabel="learning rate", yscale="log")
-panels[0].legend(frameon=False)
-for index, name in enumerate(LAYERS):
-    path = learned.visited["l2"][name]
-    panels[1].plot(path, ("-", "--", ":")[index], label=f"layer {index + 1}", color=("#0072B2", "#E69F00", "#009E73")[index])
-panels[1].set(title="L2 penalties while they are learned", xlabel="update", ylabel="strength", yscale="log")
-panels[1].legend(frameon=False)
-plots.plot_means(
-    {"rates": {f"{name}": own for name, own in rate_losses.items()}, "penalties": penalty_losses},
-    ylabel="test loss, other seeds", ax=panels[2],
-)  # fmt: skip
+figure, panels = plt.subplots(2, 2, figsize=(10.4, 7.6), layout="constrained")
+for (name, own), colour, style in zip(rates.items(), ("#009E73", "#E69F00", "#0072B2"), ("--", ":", "-"), strict=True):
+    panels[0, 0].plot(range(1, STEPS + 1), own, style, color=colour, label=name)
+panels[0, 0].set(title="Learning rates", xlabel="step", ylabel="learning rate", yscale="log")
+for name, colour, style in zip(LAYERS, ("#009E73", "#E69F00", "#0072B2"), ("--", ":", "-"), strict=True):
+    panels[1, 0].plot(learned.visited["l2"][name], style, color=colour, label=f"{name}/kernel")
+panels[1, 0].set(title="L2 penalties as they are learned", xlabel="update", ylabel="strength", yscale="log")
+for row, found in zip(panels, (rate_losses, penalty_losses), strict=True):
+    row[0].legend(frameon=False)
+    plots.plot_means({f"{len(NEW_SEEDS)} new seeds": found}, ylabel="test loss (lower is better)", ax=row[1])
 figure.savefig(OUT / "meta_learning.png", dpi=120)
 figure
 
@@ -146,19 +120,14 @@ figure
 # What was found
 # --------------
 
-
 # %%
-def difference(first, second):
-    """The mean over seeds of first - second, and half of its 95 % interval."""
-    gap = first - second
-    return gap.mean(), student.ppf(0.975, len(gap) - 1) * gap.std(ddof=1) / np.sqrt(len(gap))
-
-
-for what, own, rivals in (
-    ("A rate for each step", rate_losses, ("best constant", "best one-cycle")),
-    ("A penalty for each layer", penalty_losses, ("no penalty", "best single")),
-):
-    for rival in rivals:
-        gap, half = difference(own["learned"], own[rival])
-        verdict = "is better than" if gap + half < 0 else "is worse than" if gap - half > 0 else "is not told apart from"
-        print(f"{what} {verdict} {rival}: test loss {gap:+.3f} ± {half:.3f} over {len(TEST_KEYS)} new seeds.")
+print(f"Validation loss of the learned rates: {tuning.valid_losses[0]:.3f} -> {tuning.valid_loss:.3f}; of the learned "
+      f"penalties: {learned.valid_losses[0]:.3f} -> {learned.valid_loss:.3f}.")  # fmt: skip
+for what, own in (("A rate for each step", rate_losses), ("A penalty for each layer", penalty_losses)):
+    for rival in list(own)[:2]:
+        gap = own["learned"] - own[rival]
+        half = student.ppf(0.975, len(gap) - 1) * gap.std(ddof=1) / len(gap) ** 0.5
+        verdict = "worse than" if gap.mean() > half else "better than" if gap.mean() < -half else "not told apart from"
+        print(
+            f"{what} is {verdict} {rival}: test loss {gap.mean():+.3f} ± {half:.3f}, of {own[rival].mean():.3f}."
+        )

@@ -144,7 +144,9 @@ figure
 # --------------
 
 # %%
-scores = {(each.hparams["network"], each.hparams["remedy"]): each for each in table.configurations()[::-1] if each.sound}
+scores = {
+    (each.hparams["network"], each.hparams["remedy"]): each for each in table.configurations()[::-1] if each.sound
+}
 for name in NETWORKS:
     mended = [own for own in REMEDIES if (name, own) in scores and min(scores[name, own].values.values()) > 0.8]
     others = [own for own in REMEDIES if own not in mended]

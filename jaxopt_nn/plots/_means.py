@@ -39,7 +39,9 @@ def plot_means(
     for label, points in lines.items():
         if not isinstance(points, Mapping) or not points:
             raise TypeError(f"lines[{label!r}]: expected a dictionary from places to values, got {shown(points)}")
-    values = {label: {x: _numbers(f"lines[{label!r}][{x!r}]", own) for x, own in lines[label].items()} for label in lines}
+    values = {
+        label: {x: _numbers(f"lines[{label!r}][{x!r}]", own) for x, own in lines[label].items()} for label in lines
+    }
     ax = axes_or_new(ax)
     scale = scale_of([x for points in values.values() for x in points])
     crosses: list[tuple[float, str]] = []
@@ -52,8 +54,17 @@ def plot_means(
         means = np.array([own.mean() if good else np.nan for own, good in zip(points.values(), sound, strict=True)])
         halves = np.array([_half(own) if good else 0.0 for own, good in zip(points.values(), sound, strict=True)])
         order = np.argsort(places)
+        numbers = all(isinstance(x, (int, float, np.number)) for x in points)  # between names there is nothing
         ax.errorbar(
-            places[order], means[order], halves[order], color=colour, marker=marker, markersize=5, capsize=3, label=label
+            places[order],
+            means[order],
+            halves[order],
+            color=colour,
+            marker=marker,
+            linestyle="-" if numbers else "none",
+            markersize=5,
+            capsize=3,
+            label=label,
         )
         crosses += [(place, colour) for place in places[~sound]]
     if log:
@@ -102,7 +113,9 @@ def plot_response(sweep: Any, x: str, by: str | None = None, *, log: bool = Fals
         label = sweep.objective if by is None else format_value(each.hparams[by])
         values = list(each.values.values()) if each.sound else []
         lines.setdefault(label, {}).setdefault(each.hparams[x], values)
-    first: list[Any] = list(dict.fromkeys(format_value(record.trial[by]) for record in sweep.records if by in record.trial))
+    first: list[Any] = list(
+        dict.fromkeys(format_value(record.trial[by]) for record in sweep.records if by in record.trial)
+    )
     lines = {label: lines[label] for label in first if label in lines} or lines
     better = "lower" if sweep.mode == "min" else "higher"
     ylabel = f"{sweep.objective.replace('_', ' ')} ({better} is better)"

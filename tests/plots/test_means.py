@@ -51,7 +51,7 @@ def test_a_response_is_the_best_over_the_rest_in_the_order_of_the_space(swept):
 def test_what_cannot_be_drawn_is_refused(swept):
     with pytest.raises(ValueError, match=r"sweep: expected a hyperparameter, one of \['x', .* got 'y'"):
         plots.plot_response(swept, "y")
-    with pytest.raises(TypeError, match="sweep: expected what sweeps.sweep returns, got a dict"):
+    with pytest.raises(TypeError, match=r"sweep: expected what sweeps\.sweep returns, got a dict"):
         plots.plot_response({}, "x")
     with pytest.raises(TypeError, match=r"lines\['a'\]: expected a dictionary from places to values"):
         plots.plot_means({"a": [1.0]})
