@@ -94,8 +94,8 @@ print(f"waited for: {np.median(waited):.3f} s, the median of {ROUNDS}; {min(wait
 # The same run everywhere
 # -----------------------
 #
-# Small networks keep a fast device waiting: it starts each operation anew. Wider ones fill it, and so do many lanes. The
-# data are put onto the device before the clock starts. What is compared is steps per second, of all lanes together.
+# Small networks keep a fast device waiting: it starts each operation anew. Wider ones fill it, and so do many lanes.
+# Data are put onto the device before the clock starts. What is compared is steps per second, of all lanes together.
 
 
 # %%
@@ -132,18 +132,13 @@ figure
 for kind in devices:
     one, many = (np.median(speeds[kind, (WIDTHS[1], lanes)]) for lanes in (1, LANES[-1]))
     small, large = (np.median(speeds[kind, (width, 1)]) for width in (WIDTHS[0], WIDTHS[-1]))
-    work = (WIDTHS[-1] / WIDTHS[0]) ** 2
     print(f"{kind}: {LANES[-1]} lanes make {many / one:.1f} times as many steps a second as one.")
-    print(
-        f"{kind}: layers {WIDTHS[-1] // WIDTHS[0]} times as wide take {small / large:.1f} times as long; they hold up to {work:.0f} times the work."
-    )
+    print(f"{kind}: layers {WIDTHS[-1] // WIDTHS[0]} times as wide take {small / large:.1f} times as long.")
 for kind in set(devices) - {"cpu"}:
     faster = [width for width in WIDTHS if np.median(speeds[kind, (width, 1)]) > np.median(speeds["cpu", (width, 1)])]
     print(f"{kind} against cpu, one lane: faster at the widths {faster or 'none'} of {WIDTHS}.")
     gap = max(abs(losses_seen[kind, case] - loss) for (of, case), loss in losses_seen.items() if of == "cpu")
     print(f"The training losses of {kind} and cpu differ by {gap:.1e} at the most.")
 if len(devices) == 1:
-    print(
-        "There is one kind of device here, so nothing is compared between kinds. Run it where there is a GPU or a TPU."
-    )
+    print("There is one kind of device here: run it where there is a GPU or a TPU to compare.")
 print(f"A call that is not waited for looks {np.median(waited) / not_waited:.0f} times as fast as it is.")
