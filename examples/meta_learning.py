@@ -128,6 +128,4 @@ for what, own in (("A rate for each step", rate_losses), ("A penalty for each la
         gap = own["learned"] - own[rival]
         half = student.ppf(0.975, len(gap) - 1) * gap.std(ddof=1) / len(gap) ** 0.5
         verdict = "worse than" if gap.mean() > half else "better than" if gap.mean() < -half else "not told apart from"
-        print(
-            f"{what} is {verdict} {rival}: test loss {gap.mean():+.3f} ± {half:.3f}, of {own[rival].mean():.3f}."
-        )
+        print(f"{what} is {verdict} {rival}: test loss {gap.mean():+.3f} ± {half:.3f}, of {own[rival].mean():.3f}.")

@@ -62,8 +62,10 @@ def recipe(hp):
 
 PLAIN = {"activation": "ReLU", "block": "plain", "clip": NEVER}
 NETWORKS = {"small weights": {**PLAIN, "gain": HE / 3}, "large weights": {**PLAIN, "gain": HE * 3}}
-if not QUICK:
+REMEDIES = {"none": {}, "gain sqrt(2)": {"gain": HE}, "clipping": {"clip": 1.0}}
+if not QUICK:  # each of these is a program of its own
     NETWORKS["sigmoid"] = {**PLAIN, "gain": 1.0, "activation": "sigmoid"}
+    REMEDIES |= {"tanh": {"activation": "tanh"}, "BatchNorm": {"block": "BatchNorm"}, "residual": {"block": "residual"}}
 
 # %% [markdown]
 # The diagnosis
@@ -92,8 +94,6 @@ figure
 # A cell holds the mean over the seeds, at the best of the learning rates. It is empty where no rate ended well.
 
 # %%
-REMEDIES = {"none": {}, "tanh": {"activation": "tanh"}, "gain sqrt(2)": {"gain": HE}, "clipping": {"clip": 1.0}}
-REMEDIES |= {"BatchNorm": {"block": "BatchNorm"}, "residual": {"block": "residual"}}
 cells = {(name, own): {**NETWORKS[name], **REMEDIES[own]} for name in NETWORKS for own in REMEDIES}
 different = {str(hp): hp for hp in cells.values()}.values()
 space = [{**hp, **rest} for hp in different for rest in sweeps.grid(rate=RATES, seed=SEEDS)]
@@ -135,7 +135,8 @@ space = sweeps.grid(clip=[NEVER, 1.0], rate=RNN_RATES, seed=SEEDS)
 sets = sequences(KEY, 1024), sequences(jax.random.key(1), 512)
 memory = sweeps.sweep(rnn_recipe, space, *sets, key=KEY, objective="valid_accuracy")
 figure, ax = plt.subplots(figsize=(6.8, 4.4), layout="constrained")
-plots.plot_response(memory, "rate", "clip", ax=ax).set_title(f"Memory over {LENGTH} steps of time", pad=36)
+labels = {NEVER: "no clipping", 1.0: "norm at most 1"}
+plots.plot_response(memory, "rate", "clip", labels=labels, ax=ax).set_title(f"Memory over {LENGTH} steps", pad=36)
 figure.savefig(OUT / "vanishing_exploding_memory.png", dpi=120)
 figure
 

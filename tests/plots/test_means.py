@@ -57,3 +57,13 @@ def test_what_cannot_be_drawn_is_refused(swept):
         plots.plot_means({"a": [1.0]})
     with pytest.raises(ValueError, match=r"lines\['a'\]\[1\]: expected the values of seeds"):
         plots.plot_means({"a": {1: "many"}})
+
+
+def test_values_may_have_labels_of_their_own(swept):
+    ax = plots.plot_response(swept, "x", "side", labels={"left": "to the left"})
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["right", "to the left"]
+
+
+def test_between_names_there_is_no_line():
+    ax = plots.plot_means({"a": {"adam": [1.0], "sgd": [2.0]}, "b": {1: [1.0], 2: [2.0]}})
+    assert [container[0].get_linestyle() for container in ax.containers] == ["None", "-"]
