@@ -74,34 +74,24 @@ valid, test = (data.transform_table(table, part, held_out=True) for part in (val
 print(f"{len(table.feature_names)} features: {', '.join(table.feature_names)}")
 
 # %% [markdown]
-# Tuned
-# -----
+# Tuned, judged, saved, used
+# --------------------------
 
 
 # %%
 def recipe(hp):
-    return training.Recipe(
-        model=layers.mlp([32, 2], drop_rate=hp["drop_rate"]),
-        loss=losses.softmax_cross_entropy,
-        metrics={"accuracy": metrics.accuracy},
-        optimizer=optimizers.adamw(hp["rate"], weight_decay=1e-2),
-        batch_size=32,
-        epochs=4 if QUICK else 100,
-        early_stopping=training.EarlyStopping(patience=20),
-    )
+    model = layers.mlp([32, 2], drop_rate=hp["drop_rate"])
+    optimizer = optimizers.adamw(hp["rate"], weight_decay=1e-2)
+    parts = training.Recipe(model, losses.softmax_cross_entropy, optimizer, epochs=4 if QUICK else 100)
+    return parts._replace(metrics={"accuracy": metrics.accuracy}, early_stopping=training.EarlyStopping(patience=20))
 
 
 RATES, DROP_RATES = ([1e-3, 1e-2], [0.0]) if QUICK else ([3e-4, 1e-3, 3e-3, 1e-2], [0.0, 0.5])
 grid = sweeps.grid(rate=RATES, drop_rate=DROP_RATES, seed=range(2 if QUICK else 5))
-sweep = sweeps.sweep(recipe, grid, train, valid, key=KEY, keep=1)
+sweep = sweeps.sweep(recipe, grid, train, valid, key=KEY)
 print(sweep.best())
 sweep.report(OUT / "from_csv.html", title="Tumours")
 
-# %% [markdown]
-# Judged, saved, used
-# -------------------
-
-# %%
 hparams = sweep.best().hparams
 result = training.fit(recipe, hparams, train, valid, key=KEY)
 predicted = training.predict(recipe, hparams, result, test.x).argmax(-1)
@@ -118,7 +108,7 @@ print(f"A large tumour of radius 21, all else unknown: {table.classes[int(chance
 # What do gaps cost?
 # ------------------
 #
-# The same with other shares of empty cells. Each seed is another split and other gaps. Gradient boosting sees the same
+# The same hyperparameters, other shares of empty cells. Each seed is another split and other gaps. Gradient boosting sees the same
 # features, and also the rows that the network needs for early stopping.
 
 # %%
