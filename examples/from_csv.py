@@ -108,8 +108,8 @@ print(f"A large tumour of radius 21, all else unknown: {table.classes[int(chance
 # What do gaps cost?
 # ------------------
 #
-# The same hyperparameters, other shares of empty cells. Each seed is another split and other gaps. Gradient boosting sees the same
-# features, and also the rows that the network needs for early stopping.
+# The same hyperparameters with other shares of empty cells. Each seed is another split and other gaps. Gradient
+# boosting sees the same features, and also the rows that the network needs for early stopping.
 
 # %%
 SHARES, NEW_SEEDS = ([0, 30], (1, 2)) if QUICK else ([0, 10, 30, 50], range(1, 6))
@@ -144,9 +144,7 @@ def gap_of(first, second):
 for name, own in accuracy.items():
     gap, half = gap_of(own[SHARES[-1]], own[0])
     word = "cost" if gap < -half else "do not measurably change"
-    print(
-        f"{SHARES[-1]} % empty cells {word} accuracy ({name}): {gap:+.1f} ± {half:.1f} points of {np.mean(own[0]):.0%}."
-    )
+    print(f"{SHARES[-1]} % empty cells {word} accuracy ({name}): {gap:+.1f} ± {half:.1f} points.")
 for share in SHARES:
     gap, half = gap_of(accuracy["network"][share], accuracy["gradient boosting"][share])
     word = "better than" if gap > half else "worse than" if gap < -half else "not told apart from"
