@@ -22,7 +22,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from jaxopt_nn import data, interop, layers, losses, metrics, optimizers, plots, training
-from jaxopt_nn.types import Batch
+from jaxopt_nn.types import Batch, Static
 
 QUICK = "--quick" in sys.argv
 OUT = Path("out")
@@ -86,21 +86,20 @@ nodes = {"image": (prepare, "input"), "features": (layers.eval_mode(body), "imag
 nodes["head"] = (layers.dense(10), "features")
 small = [layers.conv(32, 3), jax.nn.relu, layers.max_pool(2), layers.conv(64, 3), jax.nn.relu, layers.max_pool(2)]
 small += [layers.flatten, layers.dense(128), jax.nn.relu, layers.dropout(0.5), layers.dense(10)]
-WAYS = {  # model, optimizer, epochs
-    "new head": (layers.dense(10), optimizers.adam(3e-3), 60),
-    "last blocks": (layers.graph(nodes, outputs="head"), optimizers.freeze(optimizers.adam(3e-4), is_early), 5),
-    "training from scratch": (layers.serial(*small), optimizers.adam(1e-3), 2 if QUICK else 40),
+WAYS = {  # model, optimizer, epochs at least, images seen at least
+    "new head": (layers.dense(10), optimizers.adam(3e-3), 60, 0),
+    "last blocks": (layers.graph(nodes, outputs="head"), optimizers.freeze(optimizers.adam(3e-4), is_early), 3, 2_000),
+    "training from scratch": (layers.serial(*small), optimizers.adam(1e-3), 2 if QUICK else 20, 0 if QUICK else 10_000),
 }
 if QUICK:
     del WAYS["last blocks"]  # it compiles for half a minute
 
 
-def recipe(way):
-    model, optimizer, epochs = WAYS[way]
+def recipe(hp):
+    model, optimizer, epochs, seen = WAYS[hp["way"]]
+    epochs = max(epochs, seen // hp["images"])
     accuracy = {"accuracy": metrics.accuracy}
-    return training.Recipe(
-        model, losses.softmax_cross_entropy, optimizer, None, accuracy, 50, epochs, evaluation_batch_size=100
-    )
+    return training.Recipe(model, losses.softmax_cross_entropy, optimizer, None, accuracy, 50, epochs)
 
 
 def with_features(batch):
@@ -128,11 +127,12 @@ for way in WAYS:
             if way == "last blocks":
                 both = {"features": params, "head": heads[shots, seed]}
                 start = SimpleNamespace(params=both, model_state={"features": statistics})
-            result = training.fit(recipe, way, batch, key=jax.random.key(seed), init_from=start)
+            hp = {"way": way, "images": Static(len(batch.y))}
+            result = training.fit(recipe, hp, batch, key=jax.random.key(seed), init_from=start)
             if way == "new head":
                 heads[shots, seed] = result.params
             times.append(time.perf_counter() - started)
-            accuracies.append(float(training.evaluate(recipe, way, result, judged)["accuracy"]))
+            accuracies.append(float(training.evaluate(recipe, hp, result, judged)["accuracy"]))
         accuracy[way][shots] = np.array(accuracies)
         half = student.ppf(0.975, len(SEEDS) - 1) * np.std(accuracies, ddof=1) / len(SEEDS) ** 0.5
         print(
