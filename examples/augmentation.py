@@ -21,7 +21,7 @@ QUICK = "--quick" in sys.argv
 OUT = Path("out")
 OUT.mkdir(exist_ok=True)
 KEY = jax.random.key(0)
-SHOTS, SEEDS, STEPS = ([4, 8], range(2), 4) if QUICK else ([10, 50], range(5), 600)
+SHOTS, SEEDS, STEPS = ([4, 8], range(2), 10) if QUICK else ([10, 50], range(5), 600)
 STRENGTHS = [0.0, 1.0] if QUICK else [0.0, 0.25, 0.5, 1.0]
 
 # %% [markdown]
@@ -58,11 +58,11 @@ AUGMENTATIONS = {
 }
 if QUICK:
     AUGMENTATIONS = {name: AUGMENTATIONS[name] for name in ("shift", "mirror")}
-six = jax.tree.map(lambda leaf: leaf[:2], first_of_each_class(1))
+pair = jax.tree.map(lambda leaf: leaf[2:4], first_of_each_class(1))  # mixup needs another image
 figure, panels = plt.subplots(len(AUGMENTATIONS), 7, figsize=(7.2, 1.05 * len(AUGMENTATIONS)), layout="constrained")
 for row, (name, make) in zip(panels, AUGMENTATIONS.items(), strict=True):
-    change = jax.jit(lambda batch, keys, make=make: make(1.0)(batch, keys).x[1])
-    images = [six.x[1], *(change(six, jax.random.split(jax.random.key(index), 2)) for index in range(6))]
+    change = jax.jit(lambda batch, keys, make=make: make(1.0)(batch, keys).x[0])
+    images = [pair.x[0], *(change(pair, jax.random.split(jax.random.key(index), 2)) for index in range(6))]
     for ax, image in zip(row, images, strict=True):
         ax.imshow(image[..., 0], cmap="gray_r", vmin=0, vmax=1)
         ax.set(xticks=[], yticks=[])

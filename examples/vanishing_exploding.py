@@ -78,8 +78,8 @@ for name, network in {**NETWORKS, "ReLU, gain sqrt(2)": {**PLAIN, "gain": HE}}.i
     results[name] = watched(KEY, {**network, "rate": RATES[0]}, train, valid)
     print(f"{name}\n  {monitor.diagnose(results[name])}\n")
 figure, panels = plt.subplots(1, 2, figsize=(9.6, 4.0), layout="constrained")
-monitor.plot_layers(results, "deviation", match="*dense_*", ax=panels[0]).set_title("Signals, first epoch")
-monitor.plot_layers(results, "gradient", ax=panels[1]).set_title("Gradients, first epoch")
+monitor.plot_layers(results, "deviation", match="*dense_*", ax=panels[0]).set_title("Signals, first epoch", pad=36)
+monitor.plot_layers(results, "gradient", ax=panels[1]).set_title("Gradients, first epoch", pad=36)
 figure.savefig(OUT / "vanishing_exploding.png", dpi=120)
 figure
 

@@ -148,7 +148,8 @@ def plot_layers(
     ax.set(xlabel="layer, from input to output", ylabel=_LABELS[entry], yscale="log")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(alpha=0.3)
-    ax.legend(frameon=False, fontsize=8)
+    # Above the axes: a line may go anywhere in them.
+    ax.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2, ncols=2)
     return ax
 
 
