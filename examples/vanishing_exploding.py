@@ -45,15 +45,14 @@ def clipped_sgd(hp):
     return optax.chain(optimizers.clip_by_global_norm(hp["clip"]), optimizers.sgd(hp["rate"], momentum=0.9))
 
 
-def recipe(hp):
-    def block(index):
-        dense = layers.dense(WIDTH, kernel_init=initializers.lecun_normal(gain=hp["gain"]))
-        norm = [layers.batch_norm()] if hp["block"] == "BatchNorm" else []
-        activation = {"sigmoid": jax.nn.sigmoid, "ReLU": jax.nn.relu, "tanh": jnp.tanh}[hp["activation"]]
-        whole = layers.serial(dense, *norm, activation)
-        return layers.residual(whole) if hp["block"] == "residual" and index > 0 else whole
-
-    model = layers.serial(*(block(index) for index in range(DEPTH)), layers.dense(10))
+def recipe(hp, repeated=True):
+    dense = layers.dense(WIDTH, kernel_init=initializers.lecun_normal(gain=hp["gain"]))
+    norm = [layers.batch_norm()] if hp["block"] == "BatchNorm" else []
+    activation = {"sigmoid": jax.nn.sigmoid, "ReLU": jax.nn.relu, "tanh": jnp.tanh}[hp["activation"]]
+    first = layers.serial(dense, *norm, activation)
+    block = layers.residual(first) if hp["block"] == "residual" else first
+    others = [layers.repeat(block, DEPTH - 1)] if repeated else [block] * (DEPTH - 1)  # a repeat compiles fast
+    model = layers.serial(first, *others, layers.dense(10))
     return training.Recipe(model, losses.softmax_cross_entropy, clipped_sgd(hp), None, ACCURACY, 64, EPOCHS)
 
 
@@ -72,7 +71,7 @@ if not QUICK:  # each of these is a program of its own
 
 # %%
 records = {**monitor.gradient_flow(every=5), **monitor.activations(every=5), **monitor.inputs(every=5)}
-watched = training.make_run(lambda hp: recipe(hp)._replace(record=records))
+watched = training.make_run(lambda hp: recipe(hp, repeated=False)._replace(record=records))
 results = {}
 for name, network in {**NETWORKS, "ReLU, gain sqrt(2)": {**PLAIN, "gain": HE}}.items():
     results[name] = watched(KEY, {**network, "rate": RATES[0]}, train, valid)
