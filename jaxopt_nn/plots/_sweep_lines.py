@@ -40,6 +40,7 @@ def plot_curves(
     metric = metric or str(sweep.objective)
     ax = axes_or_new(ax)
     varied = [name for name in found[0].hparams if len({repr(each.hparams.get(name)) for each in found}) > 1]
+    varied.sort(key=lambda name: name != by)  # it comes first
     ax.set_prop_cycle(color=COLOURS)
     lowest, highest = np.inf, -np.inf
     for index, each in enumerate(found):
@@ -48,12 +49,8 @@ def plot_curves(
             names = sorted({name for record in sweep.records for name in record.history})
             raise ValueError(f"metric: expected one of the histories' {names}, got {metric!r}")
         values = np.stack([np.asarray(curve, np.float64) for curve in curves])
-        draw_curve(
-            ax,
-            values,
-            ", ".join(f"{name} {format_value(each.hparams[name])}" for name in varied if name in each.hparams)
-            or "best",
-        )
+        label = ", ".join(_named(each, name, by) for name in varied if name in each.hparams)
+        draw_curve(ax, values, label or "best")
         ax.lines[-1].set_linestyle(_STYLES[index % len(_STYLES)])
         lowest, highest = min(lowest, np.nanmin(values)), max(highest, np.nanmax(values))
     if lowest > 0 and highest / lowest > 30:
@@ -115,6 +112,12 @@ def plot_parallel_coordinates(sweep: Any, names: Sequence[str] | None = None, *,
         ax.spines[side].set_visible(False)
     legend_above(ax)
     return ax
+
+
+def _named(configuration: Any, name: str, by: str | None) -> str:
+    """What the label says of a hyperparameter; the legend's title names ``by``."""
+    value = format_value(configuration.hparams[name])
+    return value if name == by else f"{name} {value}"
 
 
 def _best_of_each(sweep: Any, by: str) -> list[Any]:

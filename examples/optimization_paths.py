@@ -1,0 +1,120 @@
+"""
+Optimization paths
+==================
+
+How do optimizers move? Seven of them go down four functions of two variables: Beale's, Rosenbrock's valley, a ravine
+and a saddle. Each has the best of the same learning rates, and the same number of steps.
+"""
+
+# %%
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from matplotlib.animation import FuncAnimation, PillowWriter
+
+from jaxopt_nn import optimizers, plots, sweeps
+
+QUICK = "--quick" in sys.argv
+OUT = Path("out")
+OUT.mkdir(exist_ok=True)
+KEY = jax.random.key(0)
+STEPS = 60 if QUICK else 200
+RATES = [0.01, 0.1] if QUICK else [10 ** (power / 4) for power in range(-16, 3)]
+
+# %% [markdown]
+# Four functions
+# --------------
+#
+# Each has the least value 0. The ravine is a hundred times as steep across as along. The saddle lies at (0, 0), and the
+# start is almost on the ridge from which it falls to both sides.
+
+# %%
+def beale(x, y):
+    return (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2
+
+
+FUNCTIONS = {  # function, start, minima, window
+    "Beale": (beale, (1.0, 1.5), [(3.0, 0.5)], (-0.5, 4.5, -1.5, 2.0)),
+    "Rosenbrock": (lambda x, y: (1 - x) ** 2 + 100 * (y - x**2) ** 2, (-1.2, 1.0), [(1, 1)], (-1.8, 1.8, -0.8, 2.0)),
+    "ravine": (lambda x, y: 0.5 * (x**2 + 100 * y**2), (-2.0, 0.6), [(0, 0)], (-2.4, 1.2, -0.9, 0.9)),
+    "saddle": (lambda x, y: x**2 + (y**2 - 1) ** 2, (-1.5, 1e-3), [(0, 1), (0, -1)], (-1.8, 1.0, -1.6, 1.6)),
+}
+OPTIMIZERS = {
+    "gradient descent": optimizers.sgd,
+    "momentum": lambda rate: optimizers.sgd(rate, momentum=0.9),
+    "Nesterov": lambda rate: optimizers.sgd(rate, momentum=0.9, nesterov=True),
+    "AdaGrad": optimizers.adagrad,
+    "RMSProp": optimizers.rmsprop,
+    "Adam": optimizers.adam,
+    "Lion": optimizers.lion,
+}
+NAMES = ["gradient descent", "Adam"] if QUICK else list(OPTIMIZERS)
+
+
+def descend(key, hp):
+    """A path, and the mean of log10 f over it: low for who is fast, and for who gets near."""
+    function, start, _, _ = FUNCTIONS[hp["function"]]
+    optimizer = OPTIMIZERS[hp["optimizer"]](hp["rate"])
+
+    def step(carry, _):
+        point, state = carry
+        value, gradient = jax.value_and_grad(lambda point: function(*point))(point)
+        updates, state = optimizer.update(gradient, state, point)
+        return (optax.apply_updates(point, updates), state), (*point, value)
+
+    point = jnp.array(start)
+    _, (x, y, value) = jax.lax.scan(step, (point, optimizer.init(point)), length=STEPS)
+    return {"x": x, "y": y, "value": value, "score": jnp.mean(jnp.log10(value + 1e-8))}
+
+
+space = sweeps.grid(function=list(FUNCTIONS), optimizer=NAMES, rate=RATES)
+result = sweeps.sweep_function(descend, space, key=KEY, objective="score", mode="min")
+
+# %%
+figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
+chosen = {}
+for ax, (name, (function, _, minima, (left, right, low, high))) in zip(axes.flat, FUNCTIONS.items(), strict=True):
+    x, y = np.linspace(left, right, 200), np.linspace(low, high, 200)
+    chosen[name] = {part.value: part.best.hparams for part in result.isolate("optimizer", {"function": name})}
+    curves = {label: result.history(hparams) for label, hparams in chosen[name].items()}
+    paths = {label: np.stack([curve["x"], curve["y"]], 1) for label, curve in curves.items()}
+    plots.plot_paths(x, y, function(*np.meshgrid(x, y)), paths, minima=minima, ax=ax)
+    ax.set(title=name, xlabel="x", ylabel="y")
+    ax.get_legend().set_visible(name == "ravine")
+figure.suptitle(f"{STEPS} steps, each optimizer at its best rate of {len(RATES)}")
+figure.savefig(OUT / "optimization_paths.png", dpi=120)
+
+# %% [markdown]
+# The same as an animation: ``out/optimization_paths.gif``.
+
+# %%
+lines = [line for ax in axes.flat for line in ax.lines]
+paths = [line.get_xydata() for line in lines]
+
+
+def show(step):
+    for line, path in zip(lines, paths, strict=True):
+        line.set_data(*path[: step + 1].T)
+
+
+shown = range(0, STEPS, 20) if QUICK else [*range(40), *range(40, STEPS, 4)]
+FuncAnimation(figure, show, shown).save(OUT / "optimization_paths.gif", PillowWriter(fps=12), dpi=50 if QUICK else 70)
+figure
+
+# %% [markdown]
+# What was found
+# --------------
+
+# %%
+for name in FUNCTIONS:
+    scores = {part.value: part.best.value for part in result.isolate("optimizer", {"function": name})}
+    values = {label: result.history(chosen[name][label])["value"] for label in scores}
+    steps = {label: int(np.argmax(value < 1e-3)) if value.min() < 1e-3 else None for label, value in values.items()}
+    order = sorted(scores, key=scores.get)
+    print(f"{name}, the best first; steps until the value is below 0.001:")
+    print("   " + ", ".join(f"{label} {steps[label] or f'not in {STEPS}'}" for label in order))
