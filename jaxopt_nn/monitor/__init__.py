@@ -14,7 +14,7 @@ from jaxopt_nn.monitor._flow import gradient_flow, histograms, inputs, watch
 from jaxopt_nn.monitor._landscape import Plane, plane_losses, principal_plane, project, random_plane, share_in_plane
 from jaxopt_nn.monitor._mean_field import MeanField, mean_field
 from jaxopt_nn.monitor._noise import gradient_noise, step_length
-from jaxopt_nn.monitor._plot import plot
+from jaxopt_nn.monitor._plot import plot, plot_layers
 
 __all__ = [
     "Diagnosis",
@@ -30,6 +30,7 @@ __all__ = [
     "mean_field",
     "plane_losses",
     "plot",
+    "plot_layers",
     "principal_plane",
     "project",
     "random_plane",
