@@ -30,10 +30,7 @@ scaler = data.fit_standard_scaler(train.x)
 train, valid = data.transform(scaler, train), data.transform(scaler, valid)
 
 # %% [markdown]
-# One recipe
-# ----------
-#
-# The optimizer's numbers beside the rate are the usual ones. Muon treats matrices, and leaves biases to Adam.
+# The optimizers' numbers beside the rate are the usual ones. Muon treats matrices, and leaves biases to Adam.
 
 # %%
 OPTIMIZERS = {
@@ -61,11 +58,6 @@ def recipe(hp):
     )
 
 
-def tuned(space):
-    """The sweep, judged by the mean training loss of the last epoch."""
-    return sweeps.sweep(recipe, space, train, valid, key=KEY, objective="train_loss")
-
-
 # %% [markdown]
 # Batch, mini-batch, stochastic
 # -----------------------------
@@ -75,7 +67,8 @@ def tuned(space):
 
 # %%
 SIZES = [64, len(train.y)] if QUICK else [1, 8, 64, 512, len(train.y)]
-by_size = tuned(sweeps.grid(optimizer="SGD", batch_size=SIZES, rate=RATES, seed=SEEDS))
+space = sweeps.grid(optimizer="SGD", batch_size=SIZES, rate=RATES, seed=SEEDS)
+by_size = sweeps.sweep(recipe, space, train, valid, key=KEY, objective="train_loss")
 figure, ax = plt.subplots(figsize=(6.4, 4), layout="constrained")
 plots.plot_curves(by_size, by="batch_size", ax=ax)
 ax.set(ylabel="training loss", title=f"SGD: batches of 1 (stochastic) to {len(train.y)} (the whole set)")
@@ -90,7 +83,8 @@ figure
 
 # %%
 NAMES = ["SGD", "Adam"] if QUICK else list(OPTIMIZERS)
-by_name = tuned(sweeps.grid(optimizer=NAMES, batch_size=64, rate=RATES, seed=SEEDS))
+space = sweeps.grid(optimizer=NAMES, batch_size=64, rate=RATES, seed=SEEDS)
+by_name = sweeps.sweep(recipe, space, train, valid, key=KEY, objective="train_loss")
 figure, ax = plt.subplots(figsize=(7.4, 5), layout="constrained")
 plots.plot_curves(by_name, by="optimizer", ax=ax)
 ax.set(ylabel="training loss", title="Each optimizer at its best learning rate")
@@ -98,10 +92,7 @@ figure.savefig(OUT / "optimizers_curves.png", dpi=120)
 figure
 
 # %% [markdown]
-# How much the rate matters
-# -------------------------
-#
-# A wide dark band is an optimizer that forgives a bad guess. A white cell: at least one seed diverged.
+# How much the rate matters: a white cell is one where a seed diverged.
 
 # %%
 figure, ax = plt.subplots(figsize=(9, 4.4), layout="constrained")
@@ -140,21 +131,18 @@ figure
 # %%
 order = sorted(NAMES, key=lambda name: best[name].value)
 for name in order:
-    good = [each.value <= 2 * best[name].value for each in by_name.configurations() if each.hparams["optimizer"] == name]
-    valid_accuracy = [by_name.history({**best[name].hparams, "seed": seed})["valid_accuracy"][-1] for seed in SEEDS]
+    tried = [each for each in by_name.configurations() if each.hparams["optimizer"] == name]
+    good = sum(each.sound and each.value <= 2 * best[name].value for each in tried)
+    scores = [by_name.history({**best[name].hparams, "seed": seed})["valid_accuracy"][-1] for seed in SEEDS]
     print(
-        f"{name:9s} rate {best[name].hparams['rate']:.2g}: training loss {best[name].value:.4f} ({best[name].low:.4f} to "
-        f"{best[name].high:.4f}), validation accuracy {np.mean(valid_accuracy):.1%}, {sum(good)} of {len(RATES)} rates good"
+        f"{name:9s} rate {best[name].hparams['rate']:<7.2g} training loss {best[name].value:.4f} ({best[name].low:.4f} "
+        f"to {best[name].high:.4f}), validation accuracy {np.mean(scores):.1%}, {good} of {len(RATES)} rates near the best"
     )
 sizes = {part.value: part.best for part in by_size.isolate("batch_size")}
 small, large = min(sizes, key=lambda size: sizes[size].value), max(sizes)
 print(
-    f"batch size {small} ends at {sizes[small].value:.3g}, the whole set at {sizes[large].value:.3g}: for equal epochs "
+    f"Batches of {small} end at {sizes[small].value:.3g}, the whole set at {sizes[large].value:.3g}: for equal epochs "
     f"small batches are {'better' if sizes[large].low > sizes[small].high else 'not clearly better'}."
 )
-first, sgd = order[0], best["SGD"].hparams
-for name in NAMES:
-    if name != "SGD":
-        verdict = by_name.compare(best[name].hparams, sgd).verdict
-        print(f"{name} at its best rate against SGD at its own, seed by seed: {verdict}")
-print(f"{first} has the lowest training loss. {by_name.expected_drop()}")
+verdicts = {name: by_name.compare(best[name].hparams, best["SGD"].hparams).verdict for name in order if name != "SGD"}
+print(f"Against SGD, seed by seed: {verdicts}. {by_name.expected_drop()}")

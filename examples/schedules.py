@@ -28,13 +28,14 @@ train, valid = data.split(KEY, data.load_digits(), (0.5, 0.5))
 scaler = data.fit_standard_scaler(train.x)
 train, valid = data.transform(scaler, train), data.transform(scaler, valid)
 STEPS = EPOCHS * -(-len(train.y) // BATCH_SIZE)
+WARM = STEPS // 10
 
 # %% [markdown]
 # Seven schedules
 # ---------------
 #
-# Each is a function of a peak rate. The plateau is no function of the step: it divides the rate when the validation loss
-# has not improved for three epochs.
+# Each is a function of a peak rate. The plateau is no function of the step: it multiplies the rate by 0.3 when the
+# validation loss has not improved for three epochs.
 
 # %%
 SCHEDULES = {
@@ -42,7 +43,7 @@ SCHEDULES = {
     "step": lambda peak: schedules.step_decay(peak, STEPS // 3, 0.1),
     "exponential": lambda peak: schedules.exponential_decay(peak, STEPS, 0.01),
     "cosine": lambda peak: schedules.cosine_decay(peak, STEPS),
-    "warm-up, cosine": lambda peak: schedules.warmup(schedules.cosine_decay(peak, STEPS - STEPS // 10), STEPS // 10),
+    "warm-up, cosine": lambda peak: schedules.warmup(schedules.cosine_decay(peak, STEPS - WARM), WARM),
     "one-cycle": lambda peak: schedules.one_cycle(peak, STEPS),
     "plateau": schedules.constant,
 }
@@ -73,8 +74,8 @@ def recipe(hp):
 # The range test
 # --------------
 #
-# One short run in which the rate grows from step to step (Smith 2017). Too small a rate leaves the loss where it is, too
-# large a one makes it explode. It suggests a tenth of the rate with the least loss.
+# One short run in which the rate grows from step to step (Smith 2017). Too small a rate leaves the loss where it is,
+# too large a one makes it explode. It suggests a tenth of the rate with the least loss.
 
 # %%
 test = training.learning_rate_range_test(
@@ -124,13 +125,13 @@ for name in NAMES:
     tried = [each for each in result.configurations() if each.hparams["schedule"] == name]
     good = [each.hparams["rate"] for each in tried if each.sound and each.value <= 1.2 * best[name].value]
     print(
-        f"{name:16s} peak {best[name].hparams['rate']:.3g}: validation loss {best[name].value:.4f} ({best[name].low:.4f} "
-        f"to {best[name].high:.4f}), training loss {np.mean([run['train_loss'][-1] for run in runs[name]]):.4f}; "
-        f"good from {min(good):.2g} to {max(good):.2g}"
+        f"{name:16s} peak {best[name].hparams['rate']:.3g}: validation loss {best[name].value:.4f} "
+        f"({best[name].low:.4f} to {best[name].high:.4f}), error {np.mean(errors[name]):.2f} %, training loss "
+        f"{np.mean([run['train_loss'][-1] for run in runs[name]]):.4f}; good from {min(good):.2g} to {max(good):.2g}"
     )
 for name in NAMES[1:]:
-    difference = result.compare(best[name].hparams, best["constant"].hparams)
-    print(f"{name} against constant, seed by seed: {difference.verdict} in validation loss ({difference.difference:+.4f})")
+    against = result.compare(best[name].hparams, best["constant"].hparams)
+    print(f"{name} against constant, seed by seed: {against.verdict} in validation loss ({against.difference:+.4f})")
 suggested, chosen = float(test.suggestion), best["constant"].hparams["rate"]
 print(
     f"The range test suggests {suggested:.2g}; the best constant rate is {chosen:.2g}: "
