@@ -79,13 +79,14 @@ result = sweeps.sweep_function(descend, space, key=KEY, objective="score", mode=
 figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
 chosen = {}
 for ax, (name, (function, _, minima, (left, right, low, high))) in zip(axes.flat, FUNCTIONS.items(), strict=True):
-    x, y = np.linspace(left, right, 200), np.linspace(low, high, 200)
+    x, y = np.linspace(left, right, 120), np.linspace(low, high, 120)
     chosen[name] = {part.value: part.best.hparams for part in result.isolate("optimizer", {"function": name})}
     curves = {label: result.history(hparams) for label, hparams in chosen[name].items()}
     paths = {label: np.stack([curve["x"], curve["y"]], 1) for label, curve in curves.items()}
     plots.plot_paths(x, y, function(*np.meshgrid(x, y)), paths, minima=minima, ax=ax)
     ax.set(title=name, xlabel="x", ylabel="y")
-    ax.get_legend().set_visible(name == "ravine")
+    ax.get_legend().remove()
+figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
 figure.suptitle(f"{STEPS} steps, each optimizer at its best rate of {len(RATES)}")
 figure.savefig(OUT / "optimization_paths.png", dpi=120)
 
@@ -102,8 +103,9 @@ def show(step):
         line.set_data(*path[: step + 1].T)
 
 
-shown = range(0, STEPS, 20) if QUICK else [*range(40), *range(40, STEPS, 4)]
-FuncAnimation(figure, show, shown).save(OUT / "optimization_paths.gif", PillowWriter(fps=12), dpi=50 if QUICK else 70)
+figure.set_layout_engine("none")  # it is laid out already
+shown = range(0, STEPS, 20) if QUICK else [*range(0, 40, 2), *range(40, STEPS, 8)]
+FuncAnimation(figure, show, shown).save(OUT / "optimization_paths.gif", PillowWriter(fps=8), dpi=50 if QUICK else 70)
 figure
 
 # %% [markdown]

@@ -136,7 +136,7 @@ for name in order:
     scores = [by_name.history({**best[name].hparams, "seed": seed})["valid_accuracy"][-1] for seed in SEEDS]
     print(
         f"{name:9s} rate {best[name].hparams['rate']:<7.2g} training loss {best[name].value:.4f} ({best[name].low:.4f} "
-        f"to {best[name].high:.4f}), validation accuracy {np.mean(scores):.1%}, {good} of {len(RATES)} rates near the best"
+        f"to {best[name].high:.4f}), validation accuracy {np.mean(scores):.1%}, {good} of {len(RATES)} rates good"
     )
 sizes = {part.value: part.best for part in by_size.isolate("batch_size")}
 small, large = min(sizes, key=lambda size: sizes[size].value), max(sizes)

@@ -62,7 +62,7 @@ def recipe(hp):
     return training.Recipe(
         model=layers.mlp([32, 32, 10]),
         loss=losses.softmax_cross_entropy,
-        metrics={"error": lambda outputs, labels: 1 - metrics.accuracy(outputs, labels)},
+        metrics={"error": lambda outputs, labels: 100 * (1 - metrics.accuracy(outputs, labels))},  # percent
         optimizer=optimizers.sgd(SCHEDULES[hp["schedule"]](hp["rate"]), momentum=0.9),
         plateau=plateau,
         batch_size=BATCH_SIZE,
@@ -93,10 +93,10 @@ figure
 
 # %%
 space = sweeps.grid(schedule=NAMES, rate=RATES, seed=SEEDS)
-result = sweeps.sweep(recipe, space, train, valid, key=KEY, objective="valid_loss")
+result = sweeps.sweep(recipe, space, train, valid, key=KEY, objective="valid_error")
 figure, ax = plt.subplots(figsize=(9, 4), layout="constrained")
 plots.plot_heat_map(result, "rate", "schedule", ax=ax)
-ax.set_title("Validation loss after the last epoch, by peak learning rate")
+ax.set(title="Validation error after the last epoch, %", xlabel="peak learning rate")
 figure.savefig(OUT / "schedules_rates.png", dpi=120)
 figure
 
@@ -110,7 +110,7 @@ runs = {name: [result.history({**best[name].hparams, "seed": seed}) for seed in 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 4.4), layout="constrained")
 plots.plot_curves(result, "train_loss", by="schedule", ax=left)
 left.set(ylabel="training loss", title="Each schedule at its best peak rate")
-errors = {name: [100 * run["valid_error"][-1] for run in runs[name]] for name in NAMES}
+errors = {name: [run["valid_error"][-1] for run in runs[name]] for name in NAMES}
 plots.plot_bars(errors, xlabel="validation error, % (95 % interval over seeds)", ax=right)
 right.set_title("After the last epoch")
 figure.savefig(OUT / "schedules_best.png", dpi=120)
@@ -123,15 +123,20 @@ figure
 # %%
 for name in NAMES:
     tried = [each for each in result.configurations() if each.hparams["schedule"] == name]
-    good = [each.hparams["rate"] for each in tried if each.sound and each.value <= 1.2 * best[name].value]
+    good = [each.hparams["rate"] for each in tried if each.sound and each.value <= best[name].value + 0.5]
     print(
-        f"{name:16s} peak {best[name].hparams['rate']:.3g}: validation loss {best[name].value:.4f} "
-        f"({best[name].low:.4f} to {best[name].high:.4f}), error {np.mean(errors[name]):.2f} %, training loss "
-        f"{np.mean([run['train_loss'][-1] for run in runs[name]]):.4f}; good from {min(good):.2g} to {max(good):.2g}"
+        f"{name:16s} best peak {best[name].hparams['rate']:<7.2g} validation error {best[name].value:.2f} % "
+        f"({best[name].low:.2f} to {best[name].high:.2f}), "
+        f"training loss {np.mean([run['train_loss'][-1] for run in runs[name]]):.4f}; "
+        f"within 0.5 % for peaks from {min(good):.2g} to {max(good):.2g}"
     )
 for name in NAMES[1:]:
     against = result.compare(best[name].hparams, best["constant"].hparams)
-    print(f"{name} against constant, seed by seed: {against.verdict} in validation loss ({against.difference:+.4f})")
+    print(
+        f"{name} against constant, seed by seed: {against.verdict} "
+        f"({against.difference:+.2f} %, {against.low:+.2f} to {against.high:+.2f})"
+    )
+print(result.expected_drop())
 suggested, chosen = float(test.suggestion), best["constant"].hparams["rate"]
 print(
     f"The range test suggests {suggested:.2g}; the best constant rate is {chosen:.2g}: "
