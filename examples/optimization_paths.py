@@ -24,7 +24,7 @@ OUT = Path("out")
 OUT.mkdir(exist_ok=True)
 KEY = jax.random.key(0)
 STEPS = 60 if QUICK else 200
-RATES = [0.01, 0.1] if QUICK else [10 ** (power / 4) for power in range(-16, 3)]
+RATES = [0.001, 0.1] if QUICK else [10 ** (power / 4) for power in range(-16, 3)]
 
 # %% [markdown]
 # Four functions

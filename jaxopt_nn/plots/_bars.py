@@ -60,6 +60,8 @@ def plot_bars(
             )  # fmt: skip
     ax.set_yticks(range(len(named)), list(named))
     ax.invert_yaxis()
+    if not log and (not len(every) or every.min() >= 0):
+        ax.set_xlim(left=0)
     ax.set(xlabel=xlabel)
     ax.grid(alpha=0.3, axis="x")
     return ax
