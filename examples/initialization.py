@@ -30,8 +30,7 @@ NAMES, DEEP = ["zero", "random 0.01", "Xavier", "He", "orthogonal", "LSUV"][: 4 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 train, valid = data.split(KEY, data.load_digits(), (0.7, 0.3))
-scaler = data.fit_standard_scaler(train.x)
-train, valid = data.transform(scaler, train), data.transform(scaler, valid)
+train, valid = (data.transform(data.fit_standard_scaler(train.x), part) for part in (train, valid))
 
 # %% [markdown]
 # The networks
@@ -131,6 +130,7 @@ for ax, activation in zip(axes, ACTIVATIONS, strict=True):
             curves[activation, depth, name], lines[name][depth] = np.array(runs), [run[-1] for run in runs]
     plots.plot_means(lines, xlabel="hidden layers", ylabel=f"validation accuracy after {EPOCHS} epochs", ax=ax)
     ax.set_title(activation, pad=36)
+axes[0].set_ylim(0, 1.02)
 figure.savefig(OUT / "initialization_depth.png", dpi=120)
 figure
 

@@ -47,7 +47,7 @@ SCHEDULES = {
     "one-cycle": lambda peak: schedules.one_cycle(peak, STEPS),
     "plateau": schedules.constant,
 }
-NAMES = ["constant", "cosine", "plateau"] if QUICK else list(SCHEDULES)
+NAMES = ["constant", "cosine"] if QUICK else list(SCHEDULES)
 figure = plots.plot_schedules(
     {name: SCHEDULES[name](1.0) for name in NAMES if name != "plateau"}, STEPS, steps_per_epoch=STEPS // EPOCHS,
     title="Learning rate, as a share of the peak",
