@@ -51,7 +51,7 @@ OPTIMIZERS = {
     "AdaGrad": optimizers.adagrad,
     "RMSProp": optimizers.rmsprop,
     "Adam": optimizers.adam,
-    "Lion": optimizers.lion,
+    "Lion": lambda rate: optimizers.lion(rate, weight_decay=None),
 }
 NAMES = ["gradient descent", "Adam"] if QUICK else list(OPTIMIZERS)
 
