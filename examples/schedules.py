@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -31,7 +30,7 @@ scaler = data.fit_standard_scaler(train.x)
 train, valid = data.transform(scaler, train), data.transform(scaler, valid)
 which, what = jax.random.split(KEY)
 drawn = jax.random.randint(what, train.y.shape, 0, 10)
-noisy = train._replace(y=jnp.where(jax.random.bernoulli(which, 0.2, train.y.shape), drawn, train.y))
+noisy = train._replace(y=np.where(jax.random.bernoulli(which, 0.2, train.y.shape), drawn, train.y))
 SETS = {"true labels": train, "a fifth of the labels at random": noisy}
 STEPS = EPOCHS * -(-len(train.y) // BATCH_SIZE)
 WARM = STEPS // 10
@@ -143,7 +142,7 @@ for label, result in results.items():
             f"against constant {verdicts[name]} ({against.difference:+.2f} %)"
         )
     helps = [name for name, verdict in verdicts.items() if verdict == "better"]
-    print(f"  This {'supports' if helps else 'does not support'} a change of the rate; better: {', '.join(helps) or 'none'}.")
+    print(f"  This {'supports' if helps else 'does not support'} changing the rate: {', '.join(helps) or 'none'} is better.")
 suggested, chosen = float(test.suggestion), best["true labels"]["constant"].hparams["rate"]
 print(
     f"The range test suggests {suggested:.2g}; the best constant rate is {chosen:.2g}: "
