@@ -21,8 +21,8 @@ QUICK = "--quick" in sys.argv
 OUT = Path("out")
 OUT.mkdir(exist_ok=True)
 KEY = jax.random.key(0)
-EPOCHS, SEEDS = (3, range(2)) if QUICK else (20, range(5))
-RATES = [0.003, 0.1] if QUICK else [10 ** (power / 2) for power in range(-8, 2)]
+EPOCHS, SEEDS = (3, range(2)) if QUICK else (12, range(4))
+RATES = [0.003, 0.1] if QUICK else [10 ** (power / 2) for power in range(-8, 1)]
 TARGET = 0.5 if QUICK else 0.1  # of the training loss; guessing is log 10 = 2.3
 
 train, valid = data.split(KEY, data.load_digits(), (0.7, 0.3))
@@ -66,7 +66,7 @@ def recipe(hp):
 # set takes all of them together.
 
 # %%
-SIZES = [64, len(train.y)] if QUICK else [1, 8, 64, 512, len(train.y)]
+SIZES = [64, len(train.y)] if QUICK else [1, 16, 256, len(train.y)]
 space = sweeps.grid(optimizer="SGD", batch_size=SIZES, rate=RATES, seed=SEEDS)
 by_size = sweeps.sweep(recipe, space, train, valid, key=KEY, objective="train_loss")
 figure, ax = plt.subplots(figsize=(6.4, 4), layout="constrained")

@@ -142,7 +142,7 @@ for label, result in results.items():
             f"against constant {verdicts[name]} ({against.difference:+.2f} %)"
         )
     helps = [name for name, verdict in verdicts.items() if verdict == "better"]
-    print(f"  This {'supports' if helps else 'does not support'} changing the rate: {', '.join(helps) or 'none'} is better.")
+    print(f"  This {'supports' if helps else 'does not support'} changing the rate: better are {helps or 'none'}.")
 suggested, chosen = float(test.suggestion), best["true labels"]["constant"].hparams["rate"]
 print(
     f"The range test suggests {suggested:.2g}; the best constant rate is {chosen:.2g}: "
