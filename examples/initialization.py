@@ -94,8 +94,9 @@ for column, activation in zip(axes.T, ACTIVATIONS, strict=True):
         measured[name] = signals(hp["init"], activation, hp["gain"], jax.random.split(KEY, 5))
         if name != "LSUV":  # its gain differs from layer to layer
             q, back = monitor.mean_field(f, DEEP, gain=hp["gain"], input_square=jnp.mean(train.x**2))
-            theory[name] = [q, back * np.exp(np.log(measured[name][1][:, -1]).mean())]  # from the last layer back
-            misses[activation, name] = np.abs(np.log10(measured[name][0] / q).mean(0)).max()
+            theory[name] = [q, back * jnp.exp(jnp.log(measured[name][1][:, -1]).mean())]  # from the last layer back
+            seen = q > 1e-30  # below 1e-38 float32 is 0: there a line ends
+            misses[activation, name] = float(jnp.abs(jnp.log10(measured[name][0] / q).mean(0))[seen].max())
     for row, what in enumerate(["variance before the activation", "mean squared gradient"]):
         sizes, lines = ({name: each[row] for name, each in every.items()} for every in (measured, theory))
         plots.plot_by_layer(sizes, lines, ylabel=what, ax=column[row]).set_title(f"{activation}, {DEEP} layers")

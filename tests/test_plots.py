@@ -214,3 +214,6 @@ def test_a_value_that_explodes_flattens_no_other():
     assert "far worse" in ax.get_legend_handles_labels()[1]
     found = plots.plot_heat_map(values, "rate", "rate").collections[0]
     assert found.norm.vmax < 2
+    assert type(found.norm).__name__ == "Normalize"
+    decades = swept(sweeps.grid(rate=rates), lambda rate: rate)
+    assert type(plots.plot_heat_map(decades, "rate", "rate").collections[0].norm).__name__ == "LogNorm"
