@@ -3,8 +3,7 @@ Initialization
 ==============
 
 Which initial weights let a deep network learn? Zero, random, Xavier, He, orthogonal and LSUV, with tanh and with ReLU,
-from 2 to 50 layers. First the size of signals and gradients by layer, before any training, beside what theory predicts;
-then what trains, and how fast.
+from 2 to 50 layers. First the size of signals and gradients by layer, beside theory; then what trains, and how fast.
 """
 
 # %%
@@ -89,14 +88,13 @@ figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained", sharex=
 misses = {}
 for column, activation in zip(axes.T, ACTIVATIONS, strict=True):
     measured, theory, f = {}, {}, ACTIVATIONS[activation]
-    for name in NAMES[1:]:  # with zeros all is 0, and there is nothing to draw
+    for name in NAMES[1:]:  # with zeros all is 0; and a line ends where float32 is 0, below 1e-38
         hp = start(name, activation)
         measured[name] = signals(hp["init"], activation, hp["gain"], jax.random.split(KEY, 5))
         if name != "LSUV":  # its gain differs from layer to layer
             q, back = monitor.mean_field(f, DEEP, gain=hp["gain"], input_square=jnp.mean(train.x**2))
             theory[name] = [q, back * jnp.exp(jnp.log(measured[name][1][:, -1]).mean())]  # from the last layer back
-            seen = q > 1e-30  # below 1e-38 float32 is 0: there a line ends
-            misses[activation, name] = float(jnp.abs(jnp.log10(measured[name][0] / q).mean(0))[seen].max())
+            misses[activation, name] = float(jnp.abs(jnp.log10(measured[name][0] / q).mean(0))[q > 1e-30].max())
     for row, what in enumerate(["variance before the activation", "mean squared gradient"]):
         sizes, lines = ({name: each[row] for name, each in every.items()} for every in (measured, theory))
         plots.plot_by_layer(sizes, lines, ylabel=what, ax=column[row]).set_title(f"{activation}, {DEEP} layers")
