@@ -30,7 +30,8 @@ def plot_heat_map(sweep: Any, x: str, y: str, *, ax: Any = None) -> Any:
 
     Returns:
         The axes; the darker, the better, on a logarithmic scale where the objective spans decades. A cell for each pair
-        of values, or a dot for each configuration where there are many values. An empty cell: nothing ended well there, or nothing was tried. The best is framed.
+        of values, or a dot for each configuration where there are many values. An empty cell: nothing ended well there,
+        or nothing was tried. The best is framed.
 
     Raises:
         TypeError: it is no sweep.
