@@ -23,8 +23,8 @@ QUICK = "--quick" in sys.argv
 OUT = Path("out")
 OUT.mkdir(exist_ok=True)
 KEY = jax.random.key(0)
-WIDTH, EPOCHS, SEEDS = 64, (1 if QUICK else 8), range(2 if QUICK else 3)
-DEPTHS, RATES = ([4], [0.1]) if QUICK else ([2, 10, 25, 50], [0.003, 0.03, 0.3])
+WIDTH, EPOCHS, SEEDS = 64, (1 if QUICK else 5), range(2 if QUICK else 3)
+DEPTHS, RATES = ([4], [0.1]) if QUICK else ([2, 10, 50], [0.003, 0.03, 0.3])
 NAMES, DEEP = ["zero", "random 0.01", "Xavier", "He", "orthogonal", "LSUV"][: 4 if QUICK else 6], max(DEPTHS)
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
