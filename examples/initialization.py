@@ -107,6 +107,7 @@ figure
 #
 # SGD with momentum, each initialization at its best learning rate. Guessing is right in 10 % of all cases.
 
+
 # %%
 def recipe(hp):
     optimizer = optimizers.sgd(hp["rate"], momentum=0.9)
@@ -138,8 +139,7 @@ figure
 # --------------
 
 # %%
-worst = max(misses, key=misses.get)
-print(f"Theory is right within a factor of {10 ** misses[worst]:.2g} through {DEEP} layers; furthest off: {worst}.")
+print(f"Theory is right within a factor of {10 ** max(misses.values()):.2g} through {DEEP} layers.")
 for activation, depth in product(ACTIVATIONS, DEPTHS):
     means = {name: curves[activation, depth, name].mean(0) for name in NAMES if len(curves[activation, depth, name])}
     epochs = {name: int(np.argmax(mean > 0.9)) + 1 for name, mean in means.items() if mean.max() > 0.9}

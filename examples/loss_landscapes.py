@@ -135,5 +135,5 @@ print(
 low, high = singles.min(), singles.max()
 print(
     f"One path and a plane of its own: {low:.0%} to {high:.0%}. Li et al. report 40 to 90 % for deeper networks: "
-    f"{'within that' if 0.4 <= low and high <= 0.9 else 'not the same here'}."
+    f"{'within that' if low >= 0.4 and high <= 0.9 else 'not the same here'}."
 )

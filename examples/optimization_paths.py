@@ -33,6 +33,7 @@ RATES = [0.001, 0.1] if QUICK else [10 ** (power / 4) for power in range(-16, 3)
 # Each has the least value 0. The ravine is a hundred times as steep across as along. The saddle lies at (0, 0), and the
 # start is almost on the ridge from which it falls to both sides.
 
+
 # %%
 def beale(x, y):
     return (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2

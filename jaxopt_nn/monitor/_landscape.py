@@ -228,7 +228,9 @@ def _rows(name: str, path: PyTree, center: Params) -> Array:
 
 def _flat(tree: PyTree) -> Array:
     """Leaves ``[T, ...]`` side by side as ``[T, parameters]``."""
-    return jnp.concatenate([leaf.astype(compute_dtype(leaf)).reshape(len(leaf), -1) for leaf in jax.tree.leaves(tree)], 1)
+    return jnp.concatenate(
+        [leaf.astype(compute_dtype(leaf)).reshape(len(leaf), -1) for leaf in jax.tree.leaves(tree)], 1
+    )
 
 
 def _unrows(rows: Array, like: Params) -> PyTree:

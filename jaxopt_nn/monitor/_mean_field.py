@@ -59,7 +59,8 @@ def mean_field(
 
     References:
         Poole et al., "Exponential expressivity in deep neural networks through transient chaos", 2016, eq. 3.
-        Schoenholz et al., "Deep information propagation", 2017, eq. 15. He et al., "Delving deep into rectifiers", 2015.
+        Schoenholz et al., "Deep information propagation", 2017, eq. 15.
+        He et al., "Delving deep into rectifiers", 2015.
 
     >>> he = mean_field(jax.nn.relu, 50, gain=2**0.5)      # He's rule keeps both
     >>> bool(abs(he.variance - 2).max() < 1e-3), bool(abs(he.gradient - 1).max() < 1e-3)

@@ -16,9 +16,7 @@ _STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))  # curves can be told 
 _BOX = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
 
 
-def plot_curves(
-    sweep: Any, metric: str | None = None, *, best: int = 5, by: str | None = None, ax: Any = None
-) -> Any:
+def plot_curves(sweep: Any, metric: str | None = None, *, best: int = 5, by: str | None = None, ax: Any = None) -> Any:
     """The histories of the best configurations: the median over seeds as a line, minimum to maximum as a band.
 
     Args:

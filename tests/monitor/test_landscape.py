@@ -1,4 +1,4 @@
-"""Planes of the parameter space against closed forms, and a network that is rescaled without computing anything else."""
+"""Planes of the parameter space against closed forms, and a network that computes the same when it is rescaled."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def test_a_filter_of_a_direction_has_the_norm_of_its_own():
 
 
 def test_a_rescaled_network_has_the_same_slice():
-    """W₁ · 8 and W₂ / 8 compute the same through a ReLU; by filters the slice is the same too, by plain directions not."""
+    """W₁ · 8 and W₂ / 8 compute the same through a ReLU. The slice by filters is the same, the plain one is not."""
     x, y = (jnp.float32(RNG.normal(size=shape)) for shape in ((20, 3), (20, 1)))
     params = {"a": jnp.float32(RNG.normal(size=(3, 6))), "b": jnp.float32(RNG.normal(size=(6, 1)))}
     scaled = {"a": 8 * params["a"], "b": params["b"] / 8}
@@ -39,7 +39,9 @@ def test_a_rescaled_network_has_the_same_slice():
         return jnp.mean((jax.nn.relu(x @ p["a"]) @ p["b"] - y) ** 2)
 
     grid = jnp.linspace(-1, 1, 5)
-    slices = [monitor.plane_losses(loss, monitor.random_plane(jax.random.key(1), p), grid, grid) for p in (params, scaled)]
+    slices = [
+        monitor.plane_losses(loss, monitor.random_plane(jax.random.key(1), p), grid, grid) for p in (params, scaled)
+    ]
     np.testing.assert_allclose(*slices, rtol=1e-4)
     plain = [monitor.Plane(p, monitor.random_plane(jax.random.key(1), params).directions) for p in (params, scaled)]
     first, second = (monitor.plane_losses(loss, plane, grid, grid) for plane in plain)
@@ -81,7 +83,11 @@ def test_a_plane_through_a_paraboloid_is_a_paraboloid():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda p: monitor.random_plane(jax.random.key(0), {"b": jnp.ones(3)}), ValueError, r"^params: expected a leaf"),
+        (
+            lambda p: monitor.random_plane(jax.random.key(0), {"b": jnp.ones(3)}),
+            ValueError,
+            r"^params: expected a leaf",
+        ),
         (lambda p: monitor.principal_plane({"w": jnp.ones((1, 2, 2))}, p.center), ValueError, r"^path: .* got 1"),
         (lambda p: monitor.project(p, {"w": jnp.ones((3, 2))}), ValueError, r"^path\[w\]: expected shape \[T, 2, 2\]"),
         (lambda p: monitor.project(p, {"v": jnp.ones((3, 2, 2))}), ValueError, r"^path"),
