@@ -32,7 +32,7 @@ def plot_bars(
         TypeError, ValueError: it is no dictionary of numbers.
 
     >>> ax = plot_bars({"adam": [20, 30], "sgd": [60, float("nan")]}, xlabel="steps to 90 %")
-    >>> [bar.get_width() for bar in ax.patches], ax.texts[0].get_text()
+    >>> [float(bar.get_width()) for bar in ax.patches], ax.texts[0].get_text()
     ([25.0, 60.0], '1 of 2 reached it')
     """
     check_names("values", values)
