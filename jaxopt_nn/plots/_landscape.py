@@ -72,7 +72,7 @@ def plot_paths(
     ax.contourf(x, y, height, levels=levels, cmap="Greys_r", alpha=0.55)
     ax.contour(x, y, height, levels=levels, colors="0.35", linewidths=0.4, linestyles="solid")
     for index, (label, points) in enumerate(named.items()):
-        style = {"color": COLOURS[index % len(COLOURS)], "linestyle": _STYLES[index % len(_STYLES)], "linewidth": 1.8}
+        style = {"color": COLOURS[index % len(COLOURS)], "linestyle": _STYLES[index % len(_STYLES)], "linewidth": 1.5}
         marker = {"marker": MARKERS[index % len(MARKERS)], "markersize": 7, "markeredgecolor": "white"}
         ax.plot(*points.T, label=label, markevery=[-1], zorder=3, **style, **marker)
     if len(marked):
