@@ -94,7 +94,7 @@ for column, activation in zip(axes.T, ACTIVATIONS, strict=True):
         if name != "LSUV":  # its gain differs from layer to layer
             q, back = monitor.mean_field(f, DEEP, gain=hp["gain"], input_square=jnp.mean(train.x**2))
             theory[name] = [q, back * jnp.exp(jnp.log(measured[name][1][:, -1]).mean())]  # from the last layer back
-            misses[activation, name] = float(jnp.abs(jnp.log10(measured[name][0] / q).mean(0))[q > 1e-30].max())
+            misses[activation, name] = float(jnp.abs(jnp.log10(measured[name][0] / q[None]).mean(0))[q > 1e-30].max())
     for row, what in enumerate(["variance before the activation", "mean squared gradient"]):
         sizes, lines = ({name: each[row] for name, each in every.items()} for every in (measured, theory))
         plots.plot_by_layer(sizes, lines, ylabel=what, ax=column[row]).set_title(f"{activation}, {DEEP} layers")

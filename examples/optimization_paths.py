@@ -3,8 +3,8 @@ Optimization paths
 ==================
 
 How do optimizers move? Seven of them go down four functions of two variables: Beale's, Rosenbrock's valley, a ravine
-and a saddle. Each has the same number of steps and its best of the same learning rates: the best on average over several
-starts near one another, since a single path can be lucky.
+and a saddle. Each has the same number of steps and its best of the same learning rates: the best over several
+starts near one another, on average, since a single path can be lucky.
 """
 
 # %%
