@@ -74,7 +74,8 @@ def paths_of(seed):
 # ----------
 #
 # Both go through the end of the last optimizer's path. The directions of the random one are filter-normalized: each
-# filter's is as long as the filter. The principal one lies nearest to all paths.
+# filter's is as long as the filter. The principal one lies nearest to all paths. What is drawn of a path is its shadow on
+# the plane: beside the plane the loss is another one than the map shows below it.
 
 
 # %%
@@ -135,5 +136,5 @@ print(
 low, high = singles.min(), singles.max()
 print(
     f"One path and a plane of its own: {low:.0%} to {high:.0%}. Li et al. report 40 to 90 % for deeper networks: "
-    f"{'within that' if low >= 0.4 and high <= 0.9 else 'not the same here'}."
+    f"{'within that' if low >= 0.4 and high <= 0.9 else 'it is more here' if low > 0.9 else 'not the same here'}."
 )
