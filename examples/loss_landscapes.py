@@ -74,8 +74,8 @@ def paths_of(seed):
 # ----------
 #
 # Both go through the end of the last optimizer's path. The directions of the random one are filter-normalized: each
-# filter's is as long as the filter. The principal one lies nearest to all paths. What is drawn of a path is its shadow on
-# the plane: beside the plane the loss is another one than the map shows below it.
+# filter's is as long as the filter. The principal one lies nearest to all paths. What is drawn of a path is its shadow
+# on the plane: beside the plane the loss is another one than the map shows below it.
 
 
 # %%
