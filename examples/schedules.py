@@ -22,7 +22,7 @@ OUT = Path("out")
 OUT.mkdir(exist_ok=True)
 KEY = jax.random.key(0)
 EPOCHS, SEEDS = (4, range(2)) if QUICK else (20, range(6))
-RATES = [0.01, 0.1] if QUICK else [10 ** (power / 4) for power in range(-10, -2)]
+RATES = [0.01, 0.1] if QUICK else [10 ** (power / 4) for power in range(-12, -2)]
 BATCH_SIZE = 32
 
 train, valid = data.split(KEY, data.load_digits(), (0.5, 0.5))
