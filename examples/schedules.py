@@ -109,7 +109,7 @@ figure.savefig(OUT / "schedules_rates.png", dpi=120)
 figure
 
 # %% [markdown]
-# Each at its best rate:
+# Each at its best rate. Where intervals overlap, the comparison seed by seed (below) may still be decided.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(11.5, 4), layout="constrained")

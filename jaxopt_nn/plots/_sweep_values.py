@@ -55,7 +55,7 @@ def plot_heat_map(sweep: Any, x: str, y: str, *, ax: Any = None) -> Any:
         for each in reversed(found):  # the best last
             cells[int(vertical.positions(each.hparams[y])), int(horizontal.positions(each.hparams[x]))] = each.value
         drawn = ax.imshow(cells, cmap=colours, norm=ends, origin="lower", aspect="auto")
-        if cells.size <= 60:
+        if cells.size <= 80:
             for (row, column), value in np.ndenumerate(cells):
                 if np.isfinite(value):
                     _write(ax, column, row, format_value(float(value)), drawn.cmap(drawn.norm(value)))
