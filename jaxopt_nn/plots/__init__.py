@@ -5,8 +5,10 @@ be a panel of a figure of your own; its figure is ``ax.figure``. Neither belongs
 ``figure.savefig("curves.png")``, or show it as the last value of a notebook cell.
 """
 
+from jaxopt_nn.plots._generalization import plot_generalization
 from jaxopt_nn.plots._history import plot_comparison, plot_history
 from jaxopt_nn.plots._means import plot_means, plot_response
+from jaxopt_nn.plots._metrics import plot_learning_curve, plot_metrics
 from jaxopt_nn.plots._rates import plot_range_test, plot_schedules
 from jaxopt_nn.plots._sweep_lines import plot_curves, plot_parallel_coordinates
 from jaxopt_nn.plots._sweep_values import plot_heat_map, plot_importance, plot_isolation, plot_slice
@@ -14,11 +16,14 @@ from jaxopt_nn.plots._sweep_values import plot_heat_map, plot_importance, plot_i
 __all__ = [
     "plot_comparison",
     "plot_curves",
+    "plot_generalization",
     "plot_heat_map",
     "plot_history",
     "plot_importance",
     "plot_isolation",
+    "plot_learning_curve",
     "plot_means",
+    "plot_metrics",
     "plot_parallel_coordinates",
     "plot_range_test",
     "plot_response",
