@@ -2,7 +2,7 @@
 Regularization
 ==============
 
-A large network learns 215 examples by heart. Which regularization helps it on new ones, and how strong should it be?
+A network learns some two hundred examples by heart. Which regularization helps it on new ones, and how strong should it be?
 Eight methods are compared at several strengths and over several seeds. The strength is chosen on a validation set, and
 judged on a test set. Two more questions: does L1 make weights that are exactly 0, and is weight decay the same as L2?
 """
@@ -23,8 +23,7 @@ QUICK = "--quick" in sys.argv
 OUT = Path("out")
 OUT.mkdir(exist_ok=True)
 KEY = jax.random.key(0)
-WIDTH, EPOCHS, SEEDS = (16, 5, range(2)) if QUICK else (128, 80, range(5))
-RATE = 1e-3
+WIDTH, EPOCHS, SEEDS, RATE = (16, 5, range(2), 1e-3) if QUICK else (64, 80, range(5), 1e-3)
 
 train, valid, test = data.split(KEY, data.load_digits(), (0.12, 0.12, 0.76))
 scaler = data.fit_standard_scaler(train.x)
@@ -33,11 +32,12 @@ train, valid, test = (part._replace(x=part.x.reshape(-1, 8, 8, 1)) for part in (
 print(f"{len(train.y)} examples to train, {len(valid.y)} to choose, {len(test.y)} to judge")
 
 # %% [markdown]
-# One recipe for all methods
-# --------------------------
+# All methods in one recipe
+# -------------------------
 #
-# The method is static, a program each; its strength is traced. A strength means something else for each method:
-# the factor of a penalty, a drop rate, a share of the image by which it is shifted, epochs of patience.
+# Method and strength are numbers, and traced: all methods, strengths and seeds are lanes of one program. A strength is
+# something else for each method: the factor of a penalty, a drop rate, the part of the image by which it is shifted at
+# the most, epochs of patience.
 
 # %%
 STRENGTHS = {
@@ -51,48 +51,50 @@ STRENGTHS = {
     "augmentation": [0.03, 0.06, 0.12, 0.25],
     "early stopping": [1.0, 3.0, 10.0, 30.0],
 }
-if QUICK:
-    STRENGTHS = {name: STRENGTHS[name][:2] for name in ("none", "L1", "L1, proximal", "L2", "weight decay")}
+METHODS = list(STRENGTHS)
 
 
 def recipe(hp):
-    method, strength, rate = hp["method"], hp["strength"], hp["rate"]
-    hidden = [layers.dense(WIDTH), jax.nn.relu] + [layers.dropout(strength)] * (method == "dropout")
-    penalty = {"L1": penalties.l1, "L2": penalties.l2}.get(method)
-    optimizer = {
-        "weight decay": partial(optimizers.adamw, weight_decay=strength),
-        "L1, proximal": lambda rate: optimizers.proximal_l1(optimizers.adam(rate), strength),
-    }.get(method, optimizers.adam)
-    smoothing = strength if method == "label smoothing" else 0.0
+    def of(method, otherwise=0.0):
+        return jnp.where(hp["method"] == METHODS.index(method), hp["strength"], otherwise)
+
+    hidden = [layers.dense(WIDTH), jax.nn.relu, layers.dropout(of("dropout"))]
+    optimizer = optimizers.adamw(hp["rate"], weight_decay=of("weight decay"))
+    start = jnp.where(hp["method"] == METHODS.index("early stopping"), 0, EPOCHS)  # for the others: never
     return training.Recipe(
         model=layers.serial(layers.flatten, *hidden, *hidden, layers.dense(10)),
-        loss=partial(losses.softmax_cross_entropy, label_smoothing=smoothing),
-        penalty=penalty and penalty(strength),
-        optimizer=optimizer(rate),
-        metrics={"error": lambda outputs, labels: 1 - metrics.accuracy(outputs, labels)},
-        augment=augment.random_shift(strength) if method == "augmentation" else None,
-        early_stopping=training.EarlyStopping(patience=strength) if method == "early stopping" else None,
+        loss=partial(losses.softmax_cross_entropy, label_smoothing=of("label smoothing")),
+        penalty=penalties.elastic_net(of("L1"), of("L2")),
+        optimizer=optimizers.proximal_l1(optimizer, of("L1, proximal")),
+        metrics={"accuracy": metrics.accuracy},
+        augment=augment.random_shift(of("augmentation")),
+        early_stopping=training.EarlyStopping(patience=of("early stopping", 1.0).astype(int), start_from_epoch=start),
         batch_size=32,
         epochs=EPOCHS,
     )
 
 
 def train_and_judge(key, hp, train, valid, test):
-    result = training.make_run(lambda _: recipe(hp))(key, None, train, valid)
-    sets = {"train_error": train, "valid_error": valid, "test_error": test}
-    errors = {
-        name: training.evaluate(lambda _: recipe(hp), None, result, batch)["error"] for name, batch in sets.items()
-    }
+    def chosen(_):
+        return recipe(hp)
+
+    def error(batch):
+        return 1 - training.evaluate(chosen, None, result, batch)["accuracy"]
+
+    result = training.make_run(chosen)(key, None, train, valid)
     kernels = [leaf.ravel() for path, leaf in trees.named_leaves(result.params) if path.endswith("kernel")]
-    return {**errors, "zeros": jnp.mean(jnp.concatenate(kernels) == 0)}
+    zeros = jnp.mean(jnp.concatenate(kernels) == 0)
+    return {"train_error": error(train), "valid_error": error(valid), "test_error": error(test), "zeros": zeros}
 
 
-METHODS = list(STRENGTHS)
 space = []
 for method, strengths in STRENGTHS.items():
-    rates = [RATE, *([] if QUICK or method not in ("L2", "weight decay") else [RATE / 3, RATE * 3])]
-    space += sweeps.grid(method=method, strength=strengths, rate=rates, seed=SEEDS)
+    rates = [RATE / 3, RATE, RATE * 3] if method in ("L2", "weight decay") else [RATE]
+    space += sweeps.grid(method=METHODS.index(method), strength=strengths, rate=rates, seed=SEEDS)
 sweep = sweeps.sweep_function(train_and_judge, space, train, valid, test, key=KEY, objective="valid_error")
+named = [each._replace(trial={**each.trial, "method": METHODS[each.trial["method"]]}) for each in sweep.records]
+sweep = sweep._replace(records=tuple(named))
+judged = sweep._replace(objective="test_error")  # the same trials, judged on other data
 
 # %% [markdown]
 # Strength against error
@@ -101,15 +103,14 @@ sweep = sweeps.sweep_function(train_and_judge, space, train, valid, test, key=KE
 # Too weak, and the test error is that of no regularization. Too strong, and the training error rises too.
 
 # %%
-panels = METHODS[1:]
-figure, axes = plt.subplots(2, (len(panels) + 1) // 2, figsize=(14, 6.4), sharey=True, layout="constrained")
 none = sweep.isolate("method", {"method": "none"})[0].best.hparams
-judged = sweep._replace(objective="test_error")  # the same trials, judged on other data
-plain = next(each for each in judged.configurations() if each.hparams == none)
-for ax, method in zip(axes.flat, panels, strict=True):
+without = next(each.value for each in judged.configurations() if each.hparams == none)
+methods = list(STRENGTHS)[1:]
+figure, axes = plt.subplots(2, (len(methods) + 1) // 2, figsize=(14, 6.4), sharey=True, layout="constrained")
+for ax, method in zip(axes.flat, methods, strict=True):
     fixed = {"method": method, "rate": RATE}
     plots.plot_metrics(sweep, "strength", ["train_error", "test_error"], fixed=fixed, ax=ax)
-    ax.axhline(plain.value, color="0.5", linestyle=":", label="test error without")
+    ax.axhline(without, color="0.4", linestyle=":", label="test error without")
     ax.set_title(method)
     ax.get_legend().remove()
 axes.flat[0].legend(frameon=False, fontsize="small")
@@ -117,52 +118,36 @@ figure.savefig(OUT / "regularization.png", dpi=120)
 figure
 
 # %% [markdown]
-# Each method at the strength that the validation set chose
-# ---------------------------------------------------------
-#
-# Intervals are of the mean over seeds, 95 %. A method is called better than none only if it is so seed by seed.
+# Each method at the strength that the validation set chose. Intervals are of the mean over seeds, 95 %.
 
 # %%
 chosen = {part.value: part.best.hparams for part in sweep.isolate("method", {"rate": RATE})}
-tested = {tuple(each.hparams.items()): each for each in judged.configurations()}
-best = {method: tested[tuple(chosen[method].items())] for method in METHODS}
+by_method = judged._replace(records=tuple(each for each in judged.records if chosen[each.trial["method"]].items() <= each.trial.items()))
 figure, ax = plt.subplots(figsize=(8, 4), layout="constrained")
-lines = {"test error": {method: list(best[method].values.values()) for method in METHODS}}
-plots.plot_means(lines, ylabel="test error (lower is better)", ax=ax)
-ax.lines[0].set_linestyle("none")
-ax.set_title(f"{len(train.y)} training examples, {len(SEEDS)} seeds")
+plots.plot_isolation(by_method, "method", ax=ax)
+ax.set_title(f"{len(train.y)} training examples, {len(SEEDS)} seeds", pad=24)
 figure.savefig(OUT / "regularization_methods.png", dpi=120)
 figure
 
 # %% [markdown]
 # What was found
 # --------------
+#
+# The differences are in test error, seed by seed, with 95 % intervals.
 
 # %%
-verdicts = {}
-for method in METHODS[1:]:
-    difference = judged.compare(chosen[method], none)
-    verdicts[method] = difference.verdict
-    print(
-        f"{method:15s} strength {chosen[method]['strength']:<6g} test error {best[method].value:.2%}, "
-        f"{100 * difference.difference:+.2f} points ({100 * difference.low:+.2f} to {100 * difference.high:+.2f}) "
-        f"against {plain.value:.2%} without: {difference.verdict}"
-    )
-
-
-def zeros_of(method):
-    return np.mean([record.metrics["zeros"] for record in sweep.records if chosen[method].items() <= record.trial.items()])
-
-
-subgradient, proximal = zeros_of("L1"), zeros_of("L1, proximal")
-print(f"Weights that are exactly 0: {subgradient:.1%} with L1 as a penalty, {proximal:.1%} with proximal steps.")
-print(f"This {'supports' if subgradient < 0.01 < proximal else 'does not support'} that L1 needs proximal steps for it.")
-
+print(f"Without regularization: test error {without:.4f}")
+for method in methods:
+    print(f"{method} at {chosen[method]['strength']:g} against none: {judged.compare(chosen[method], none)}")
+zeros = {
+    method: np.mean([each.metrics["zeros"] for each in by_method.records if each.trial["method"] == method])
+    for method in ("L1", "L1, proximal")
+}
+supports = "supports" if zeros["L1"] < 0.01 < zeros["L1, proximal"] else "does not support"
+print(f"Weights that are exactly 0: {zeros['L1']:.1%} by L1 as a penalty, {zeros['L1, proximal']:.1%} by proximal steps.")
+print(f"This {supports} that it takes proximal steps to make weights 0.")
 l2, decay = (sweep.isolate("method", {"method": method})[0].best.hparams for method in ("L2", "weight decay"))
 difference = judged.compare(decay, l2)
-print(
-    f"Weight decay ({decay}) against L2 ({l2}) with Adam, each tuned over rate and strength: "
-    f"{100 * difference.difference:+.2f} points ({100 * difference.low:+.2f} to {100 * difference.high:+.2f}). "
-    f"This {'supports' if difference.verdict == 'better' else 'does not support'} that decoupled decay generalizes "
-    "better (Loshchilov and Hutter, 2019: Decoupled weight decay regularization)."
-)
+supports = "supports" if difference.verdict == "better" else "does not support"
+print(f"With Adam, each tuned over rate and strength, weight decay {decay} against L2 {l2}: {difference}.")
+print(f"This {supports} that decoupled decay generalizes better (Loshchilov and Hutter, 2019).")
