@@ -35,13 +35,12 @@ TARGET = 0.5 if QUICK else 0.05
 
 # %%
 valid, rest = data.split(KEY, data.load_digits(), (0.4, 0.6))
-originals = data.transform(data.fit_minmax_scaler(rest.x), rest.x)[: 128 if QUICK else 1024].reshape(-1, 8, 8, 1)
+originals = rest.x[: 128 if QUICK else 1024].reshape(-1, 8, 8, 1)
 MOVES = [(0, 0), (0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (-1, -1), (1, -1)]
 moved = [jax.vmap(lambda image, move=move: augment.shift(image, *move))(originals) for move in MOVES]
 train = data.from_arrays(np.concatenate(moved).reshape(-1, 64), np.tile(rest.y[: len(originals)], len(MOVES)))
 scaler = data.fit_standard_scaler(train.x)
-train = data.transform(scaler, train)
-valid = data.transform(scaler, data.transform(data.fit_minmax_scaler(rest.x), valid))
+train, valid = (data.transform(scaler, part) for part in (train, valid))
 print(f"{len(train.y)} examples to train")
 
 # %% [markdown]
@@ -106,8 +105,6 @@ candidates = np.geomspace(1, 1e5, 2000)
 logs = np.log(steps) - np.log1p(candidates[:, None] / sizes)
 pick = logs.var(1).argmin()
 critical, least = candidates[pick], np.exp(logs[pick].mean())
-noise = np.median([each.metrics["noise"] for each in sweep.records if best.get(each.trial["batch_size"]) and
-                   each.trial["batch_size"] < 1024 and each.trial["rate"] == best[each.trial["batch_size"]].hparams["rate"]])
 
 figure, axes = plt.subplots(1, 3, figsize=(13.5, 4), layout="constrained")
 labels = ("steps to the target", "examples to the target")
@@ -126,24 +123,23 @@ figure
 # What was found
 # --------------
 #
-# Nothing is timed here: steps are the time where each step takes equally long, as on ever more devices; examples are
-# the time on one device that is busy.
+# Nothing is timed here. Steps are the time if each takes equally long, as on ever more devices. Examples are the time on
+# one device that is busy.
 
 # %%
 for size, each in best.items():
-    print(f"batches of {size:5d}: {each.value:7.1f} steps ({each.low:.1f} to {each.high:.1f}), "
-          f"{each.value * size:9.0f} examples, at the rate {each.hparams['rate']:g}")
-print(f"The fit has its bend at {critical:.0f} examples, with {least:.1f} steps at the least. The gradient noise scale, "
-      f"measured until the target, is {noise:.0f}: {max(noise / critical, critical / noise):.1f} times apart. This "
-      f"{'supports' if 0.2 < noise / critical < 5 else 'does not support'} that it predicts the critical size within a "
-      "factor of 5.")
-for name, part in (("below", sizes <= critical), ("above", sizes >= critical)):
+    print(
+        f"Batches of {size}: {each.value:.0f} steps ({each.low:.0f} to {each.high:.0f}), {each.value * size:.0f} examples, "
+        f"at the rate {each.hparams['rate']:g}."
+    )
+print(f"The fit bends at {critical:.0f} examples, with {least:.0f} steps at the least. The noise scale is {noise:.0f}.")
+factor = max(noise / critical, critical / noise)
+supports = "supports" if factor < 5 else "does not support"
+print(f"They are {factor:.1f} times apart: this {supports} that the noise scale tells the critical size within 5 times.")
+for name, part in (("Below", sizes <= critical), ("Above", sizes >= critical)):
     if part.sum() > 1:
-        halved, scaled = (np.polyfit(np.log(sizes[part]), np.log(values[part]), 1)[0] for values in (steps, rates))
-        print(f"{name.capitalize()} the bend steps go as batch^{halved:.2f}, and the best rate as batch^{scaled:.2f} "
-              f"({part.sum()} sizes).")
-        if name == "below":
-            print(f"This {'supports' if scaled > 0.7 else 'does not support'} the linear scaling of the rate "
-                  "(Goyal et al., 2017: Accurate, large minibatch SGD) there.")
-for edge in sweep.edges():
-    print(f"Note: {edge}")
+        steps_as, rates_as = (np.polyfit(np.log(sizes[part]), np.log(each[part]), 1)[0] for each in (steps, rates))
+        print(f"{name} the bend, over {part.sum()} sizes, steps go as batch^{steps_as:.2f}, rates as batch^{rates_as:.2f}.")
+        if name == "Below":
+            supports = "supports" if rates_as > 0.7 else "does not support"
+            print(f"  This {supports} linear scaling of the rate (Goyal et al., 2017: Accurate, large minibatch SGD).")

@@ -45,7 +45,7 @@ def rectangle(depth, parameters=10_000):
 
 SHAPES = {f"{depth} x {rectangle(depth)[0]}": rectangle(depth) for depth in ([1, 4] if QUICK else [1, 2, 4, 8, 16])}
 if not QUICK:
-    SHAPES |= {"pyramid": list(layers.pyramid(88, 16, 4)), "upside down": list(layers.pyramid(28, 88, 4))}
+    SHAPES |= {"pyramid": list(layers.pyramid(76, 16, 4)), "upside down": list(layers.pyramid(25, 80, 4))}
 
 
 def shape_recipe(hp):
@@ -62,12 +62,17 @@ def shape_recipe(hp):
 space = sweeps.grid(shape=list(SHAPES), rate=[1e-3] if QUICK else [1e-3, 3e-3, 1e-2, 3e-2], seed=SEEDS)
 shapes = sweeps.sweep(shape_recipe, space, train, valid, key=KEY, objective="valid_error")
 
+figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+plots.plot_isolation(shapes, "shape", ax=ax).set_title("About 10,000 parameters: depth x width", pad=24)
+figure.savefig(OUT / "depth_and_width.png", dpi=120)
+figure
+
 # %% [markdown]
 # Two parametrizations
 # --------------------
 #
-# With Adam, maximal update differs from the usual parametrization in two places, by the factor ``BASE / width`` each:
-# the output kernel begins smaller, and hidden and output kernels get a smaller rate (Table 3 of the paper). At the
+# With Adam, maximal update differs from the usual parametrization in two places (Table 3 of the paper). The variance of
+# the initial output kernel is ``BASE / width`` times as large, and so are the rates of hidden and output kernels. At the
 # width ``BASE`` both are the same network.
 
 # %%
@@ -114,20 +119,18 @@ figure
 # --------------------
 #
 # If no layer's outputs grow or vanish with the width after some steps, the parametrization is right. Drawn are the
-# logits: the root of their mean square over the first steps of training, at one rate for all widths.
+# logits before training and after some steps, at one rate for all widths.
 
 # %%
 RATE = RATES[len(RATES) // 2]
-LOGITS = f"size/dense_{DEPTH}"
 
 
 def logits(name, step):
-    """From the width to the size of the logits before a step, of each seed."""
-    found = {width: [] for width in WIDTHS}
-    for each in widths.records:
-        if (each.trial["parametrization"], each.trial["rate"]) == (name, RATE):
-            found[each.trial["width"]].append(each.history[LOGITS][0, step])
-    return found
+    """From the width to the size of the logits after so many steps, of each seed."""
+    own = {"parametrization": name, "rate": RATE}
+    found = [each for each in widths.records if own.items() <= each.trial.items()]
+    size = f"size/dense_{DEPTH}"
+    return {width: [each.history[size][0, step] for each in found if each.trial["width"] == width] for width in WIDTHS}
 
 
 figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
@@ -138,22 +141,15 @@ for ax, name in zip(axes, PARAMETRIZATIONS, strict=True):
 figure.savefig(OUT / "depth_and_width_coordinates.png", dpi=120)
 figure
 
-# %%
-figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
-plots.plot_isolation(shapes, "shape", ax=ax).set_title("About 10,000 parameters: depth x width", pad=24)
-figure.savefig(OUT / "depth_and_width.png", dpi=120)
-figure
-
 # %% [markdown]
 # What was found
 # --------------
 
 # %%
-tuned = {part.value: part.best for part in shapes.isolate("shape") if part.best is not None}
+tuned = {part.value: part.best for part in shapes.isolate("shape") if part.best}
 first = min(tuned, key=lambda name: tuned[name].value)
 for name, each in tuned.items():
-    print(f"{name}: validation error {each.value:.2%} ({each.low:.2%} to {each.high:.2%}), rate {each.hparams['rate']:g}"
-          + ("" if name == first else f"; {first} is {shapes.compare(tuned[first].hparams, each.hparams).verdict}"))
+    print(f"{name}: validation error {each.value:.4f}; against {first}: {shapes.compare(each.hparams, tuned[first].hparams)}")
 
 
 def power(values):
@@ -161,19 +157,15 @@ def power(values):
 
 
 for name in PARAMETRIZATIONS:
-    best = [widths.isolate("width", {"parametrization": name, "width": width})[0].best for width in WIDTHS]
-    rates = [each.hparams["rate"] for each in best]
-    kept = {**best[-1].hparams, "rate": rates[0]}
-    loss = next(each.value for each in widths.configurations() if each.hparams == kept)
-    shift = power(rates)
-    print(f"{name}: the best rate is {', '.join(f'2^{np.log2(rate):.0f}' for rate in rates)} for the widths "
-          f"{', '.join(map(str, WIDTHS))}: it goes as width^{shift:.2f}. The widest network with the rate of the narrowest "
-          f"has a training loss of {loss:.2g}, with its own {best[-1].value:.2g}.")
-    growth = power([np.mean(own) for own in logits(name, 4).values()])
-    print(f"  After 4 steps the logits go as width^{growth:.2f}, before the first as "
-          f"width^{power([np.mean(own) for own in logits(name, 0).values()]):.2f}.")
-    if name == "standard":
-        print(f"  This {'supports' if shift < -0.25 else 'does not support'} that the best rate shrinks with the width.")
-    else:
-        print(f"  This {'supports' if abs(shift) <= 0.25 else 'does not support'} that maximal update keeps the best rate "
-              "(Yang et al., 2022).")
+    best = [widths.isolate("width", {"parametrization": name, "width": width})[0].best.hparams for width in WIDTHS]
+    shift = power([hparams["rate"] for hparams in best])
+    exponents = ", ".join(f"{np.log2(hparams['rate']):.0f}" for hparams in best)
+    print(f"{name}: the best rate is 2 to the {exponents} for the widths {WIDTHS}: it goes as width^{shift:.2f}.")
+    if best[0]["rate"] != best[-1]["rate"]:
+        difference = widths.compare({**best[-1], "rate": best[0]["rate"]}, best[-1])
+        print(f"  Training loss of the widest at the narrowest one's rate against its own best rate: {difference}.")
+    before, after = (power([np.mean(sizes) for sizes in logits(name, step).values()]) for step in (0, 4))
+    print(f"  The logits go as width^{before:.2f} before training, and as width^{after:.2f} after 4 steps.")
+    expected = shift < -0.25 if name == "standard" else abs(shift) <= 0.25
+    claim = "shrinks with the width" if name == "standard" else "stays the same"
+    print(f"  This {'supports' if expected else 'does not support'} that the best rate {claim} (Yang et al., 2022).")

@@ -114,27 +114,27 @@ figure
 # %%
 last, half = SIZES[-1], SIZES[-2]
 for model, (a, b) in laws.items():
-    points, largest = errors(model, "test_error"), {}
-    of_seeds = [fit({size: [points[size][seed]] for size in SIZES}, SIZES[:-1]) for seed in SEEDS]
-    exponents, predictions = [law[1] for law in of_seeds], [law[0] * last ** -law[1] for law in of_seeds]
-    low, high = np.percentile(exponents, (2.5, 97.5))
-    measured, predicted = float(np.mean(points[last])), a * last**-b
-    inside = np.percentile(predictions, 2.5) <= measured <= np.percentile(predictions, 97.5)
-    gap = measured - float(np.mean(errors(model, "train_error")[last]))
+    points = errors(model, "test_error")
+    of_seeds = [fit({size: points[size][seed] for size in SIZES}, SIZES[:-1]) for seed in SEEDS]
+    low, high = np.percentile([law[1] for law in of_seeds], (2.5, 97.5))
+    least, most = np.percentile([law[0] * last ** -law[1] for law in of_seeds], (2.5, 97.5))
+    measured, gap = np.mean(points[last]), np.mean(points[last]) - np.mean(errors(model, "train_error")[last])
+    supports = "supports" if least <= measured <= most else "does not support"
+    print(
+        f"{model}: the test error falls as n^-{b:.2f} ({low:.2f} to {high:.2f} over seeds). At {last} examples this law "
+        f"predicts {least:.4f} to {most:.4f}, and {measured:.4f} was measured: it {supports} the law up to there."
+    )
     gain = sweep.compare({"model": model, "examples": last}, {"model": model, "examples": half})
-    print(f"{model}: the test error falls as n^-{b:.2f} ({low:.2f} to {high:.2f} over seeds). For {last} examples that "
-          f"predicts {predicted:.2%}, and {measured:.2%} was measured: this "
-          f"{'supports' if inside else 'does not support'} the power law up to there.")
-    print(f"  {last} instead of {half} examples: {100 * gain.difference:+.2f} points ({100 * gain.low:+.2f} to "
-          f"{100 * gain.high:+.2f}), so more data {'still helps' if gain.verdict == 'better' else 'may not help any more'}. "
-          f"The gap between test and training error is {gap:.2%}. "
-          f"Half of the error would take {2 ** (1 / b):.1f} times the data, if the law went on.")
+    print(
+        f"  {last} instead of {half} examples: test error {gain}. Gap between test and training error: {gap:.4f}. If the "
+        f"law went on, half of the error would take {2 ** (1 / b):.1f} times the data."
+    )
 exponents = [b for _, b in laws.values()]
-among = all(0.07 <= b <= 0.35 for b in exponents)
-print(f"Hestness et al. (2017, Deep learning scaling is predictable, empirically) report exponents of 0.07 to 0.35 on "
-      f"large data sets; here they are {min(exponents):.2f} to {max(exponents):.2f}, "
-      f"{'among them' if among else 'not all of them among these: on a small, clean data set the error falls faster'}.")
-few, many = ({model: np.mean(errors(model, "test_error")[size]) for model in MODELS} for size in (SIZES[0], last))
-best_few, best_many = min(few, key=few.get), min(many, key=many.get)
-print(f"With {SIZES[0]} examples {best_few} is best on average ({few[best_few]:.2%}), with {last} {best_many} "
-      f"({many[best_many]:.2%}).")
+agrees = "agrees" if 0.07 <= min(exponents) and max(exponents) <= 0.35 else "differs"
+print(
+    f"Hestness et al. (2017, Deep learning scaling is predictable, empirically) report exponents of 0.07 to 0.35 on large "
+    f"data sets. Here they are {min(exponents):.2f} to {max(exponents):.2f}, which {agrees}."
+)
+for size in (SIZES[0], last):
+    means = {model: np.mean(errors(model, "test_error")[size]) for model in MODELS}
+    print(f"With {size} examples: " + ", ".join(f"{model} {mean:.4f}" for model, mean in means.items()))

@@ -5,6 +5,7 @@ be a panel of a figure of your own; its figure is ``ax.figure``. Neither belongs
 ``figure.savefig("curves.png")``, or show it as the last value of a notebook cell.
 """
 
+from jaxopt_nn.plots._differences import plot_differences
 from jaxopt_nn.plots._generalization import plot_generalization
 from jaxopt_nn.plots._history import plot_comparison, plot_history
 from jaxopt_nn.plots._means import plot_means, plot_response
@@ -16,6 +17,7 @@ from jaxopt_nn.plots._sweep_values import plot_heat_map, plot_importance, plot_i
 __all__ = [
     "plot_comparison",
     "plot_curves",
+    "plot_differences",
     "plot_generalization",
     "plot_heat_map",
     "plot_history",
