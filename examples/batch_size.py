@@ -69,7 +69,7 @@ def steps_to_target(key, hp, train, valid):
     every = max(1, steps // 64)
 
     def error(end):  # of the parameters before the step
-        outputs, _ = MODEL.apply(end.params, {}, valid.x)
+        outputs, _ = MODEL.apply(end.params, end.model_state, valid.x)
         return 1 - jnp.mean(metrics.accuracy(outputs, valid.y))
 
     def watched(_):
@@ -105,6 +105,9 @@ candidates = np.geomspace(1, 1e5, 2000)
 logs = np.log(steps) - np.log1p(candidates[:, None] / sizes)
 pick = logs.var(1).argmin()
 critical, least = candidates[pick], np.exp(logs[pick].mean())
+winners = [each.hparams for size, each in best.items() if size < len(train.y)]  # of a full batch there is no noise
+noises = [each.metrics["noise"] for each in sweep.records if any(hp.items() <= each.trial.items() for hp in winners)]
+noise = np.nanmedian(noises)
 
 figure, axes = plt.subplots(1, 3, figsize=(13.5, 4), layout="constrained")
 labels = ("steps to the target", "examples to the target")

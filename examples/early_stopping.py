@@ -29,7 +29,8 @@ scaler = data.fit_standard_scaler(train.x)
 train, valid, test = (data.transform(scaler, part) for part in (train, valid, test))
 random = np.random.default_rng(0)
 wrong = random.random(len(train.y)) < 0.1
-train = train._replace(y=np.where(wrong, (train.y + random.integers(1, 10, len(train.y))) % 10, train.y))
+labels = np.where(wrong, train.y + random.integers(1, 10, len(train.y)), train.y) % 10
+train = train._replace(y=labels.astype(np.int32))
 print(f"{len(train.y)} examples to train, {wrong.sum()} of them with a wrong label, {len(valid.y)} to validate")
 
 # %% [markdown]

@@ -43,7 +43,7 @@ print(f"{len(train.y)} examples to train, {len(valid.y)} to choose, {len(test.y)
 STRENGTHS = {
     "none": [0.0],
     "L1": [1e-5, 1e-4, 1e-3, 1e-2],
-    "L1, proximal": [1e-4, 1e-3, 1e-2, 1e-1],
+    "L1, proximal": [1e-3, 1e-2, 1e-1, 1.0],
     "L2": [1e-4, 1e-3, 1e-2, 1e-1],
     "weight decay": [1e-2, 1e-1, 1.0, 10.0],
     "dropout": [0.1, 0.3, 0.5, 0.7],
@@ -114,6 +114,8 @@ for ax, method in zip(axes.flat, methods, strict=True):
     ax.set_title(method)
     ax.get_legend().remove()
 axes.flat[0].legend(frameon=False, fontsize="small")
+for ax in axes[:, 0]:
+    ax.set_ylabel("error")
 figure.savefig(OUT / "regularization.png", dpi=120)
 figure
 
