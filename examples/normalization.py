@@ -24,7 +24,6 @@ KEY = jax.random.key(0)
 DEPTH, WIDTH, EPOCHS, SEEDS = (2, 8, 2, range(2)) if QUICK else (6, 32, 10, range(4))
 RATES = [0.01, 0.1] if QUICK else [10 ** (exponent / 2) for exponent in range(-8, 3)]
 
-
 train, valid = data.split(KEY, data.load_digits(), (0.7, 0.3))
 scaler = data.fit_standard_scaler(train.x)
 
@@ -82,7 +81,7 @@ figure
 # learning rate, and the same number of epochs.
 
 # %%
-SIZES, TUNED = ([2, 64, 128], [0.1]) if QUICK else ([2, 8, 32, 128], [0.003, 0.01, 0.03, 0.1, 0.3])
+SIZES, TUNED, TYPICAL = ([2, 64], [0.1], 64) if QUICK else ([2, 8, 32, 128], [0.003, 0.01, 0.03, 0.1, 0.3], 32)
 NAMES = ["BatchNorm"] if QUICK else list(NORMS)
 space = sweeps.grid(inputs="scaled", norm=NAMES, rate=TUNED, batch_size=SIZES, seed=SEEDS)
 by_size = sweeps.sweep(recipe, space, train, valid, key=KEY, objective="valid_error")
@@ -113,8 +112,8 @@ for norm in ("BatchNorm", "LayerNorm"):
     print(f"Scaled inputs: the largest rate that trains is {bare:.2g} without, and {normalized:.2g} with {norm}.")
     print(f"  This {supports} that it allows much higher rates (Ioffe and Szegedy, 2015: Batch normalization).")
 for norm in NAMES:
-    small, large = (by_size.isolate("norm", {"norm": norm, "batch_size": size})[0].best for size in (2, SIZES[-2]))
+    small, large = (by_size.isolate("norm", {"norm": norm, "batch_size": size})[0].best for size in (2, TYPICAL))
     if small and large:
         difference = by_size.compare(small.hparams, large.hparams)
-        print(f"{norm}: error {small.value:.4f} with batches of 2, {large.value:.4f} with {SIZES[-2]}: {difference}.")
+        print(f"{norm}: error {small.value:.4f} with batches of 2, {large.value:.4f} with {TYPICAL}: {difference}.")
 print("Wu and He (2018, Group normalization) report that small batches hurt BatchNorm, and not a norm of each example.")

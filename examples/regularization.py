@@ -15,7 +15,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
-import numpy as np
 
 from jaxopt_nn import augment, data, layers, losses, metrics, optimizers, penalties, plots, sweeps, training, trees
 
@@ -105,7 +104,7 @@ judged = sweep._replace(objective="test_error")  # the same trials, judged on ot
 # %%
 none = sweep.isolate("method", {"method": "none"})[0].best.hparams
 without = next(each.value for each in judged.configurations() if each.hparams == none)
-methods = list(STRENGTHS)[1:]
+methods = METHODS[1:]
 figure, axes = plt.subplots(2, (len(methods) + 1) // 2, figsize=(14, 6.4), sharey=True, layout="constrained")
 for ax, method in zip(axes.flat, methods, strict=True):
     fixed = {"method": method, "rate": RATE}
@@ -114,8 +113,7 @@ for ax, method in zip(axes.flat, methods, strict=True):
     ax.set_title(method)
     ax.get_legend().remove()
 axes.flat[0].legend(frameon=False, fontsize="small")
-for ax in axes[:, 0]:
-    ax.set_ylabel("error")
+figure.supylabel("error")
 figure.savefig(OUT / "regularization.png", dpi=120)
 figure
 
@@ -124,7 +122,8 @@ figure
 
 # %%
 chosen = {part.value: part.best.hparams for part in sweep.isolate("method", {"rate": RATE})}
-by_method = judged._replace(records=tuple(each for each in judged.records if chosen[each.trial["method"]].items() <= each.trial.items()))
+kept = [each for each in judged.records if chosen[each.trial["method"]].items() <= each.trial.items()]
+by_method = judged._replace(records=tuple(kept))
 figure, ax = plt.subplots(figsize=(8, 4), layout="constrained")
 plots.plot_isolation(by_method, "method", ax=ax)
 ax.set_title(f"{len(train.y)} training examples, {len(SEEDS)} seeds", pad=24)
@@ -141,10 +140,7 @@ figure
 print(f"Without regularization: test error {without:.4f}")
 for method in methods:
     print(f"{method} at {chosen[method]['strength']:g} against none: {judged.compare(chosen[method], none)}")
-zeros = {
-    method: np.mean([each.metrics["zeros"] for each in by_method.records if each.trial["method"] == method])
-    for method in ("L1", "L1, proximal")
-}
+zeros = {each.hparams["method"]: each.value for each in by_method._replace(objective="zeros").configurations()}
 supports = "supports" if zeros["L1"] < 0.01 < zeros["L1, proximal"] else "does not support"
 print(f"Weights that are exactly 0: {zeros['L1']:.1%} by L1 as a penalty, {zeros['L1, proximal']:.1%} by proximal steps.")
 print(f"This {supports} that it takes proximal steps to make weights 0.")

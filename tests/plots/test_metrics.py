@@ -98,3 +98,20 @@ def test_the_best_epoch_is_that_of_the_mean_over_lanes():
         plots.plot_generalization(history, metric="error")
     with pytest.raises(TypeError, match=r"^history: expected a run's result, or its history, got a list"):
         plots.plot_generalization([1.0])
+
+
+def test_errors_of_differences_have_a_place_for_each_step():
+    ax = plots.plot_differences([1.0, 0.1], {"two-sided": [0.5, 0.0], "complex": [0.1, 0.2]})
+    assert ax.lines[0].get_ydata().tolist() == [0.5, 1e-17] and ax.get_xscale() == ax.get_yscale() == "log"
+    left, right = ax.get_xlim()
+    assert left > right  # smaller to the right
+    with pytest.raises(ValueError, match=r"^errors\['one'\]: expected \[2\], one for each step, got \[1\]"):
+        plots.plot_differences([1.0, 0.1], {"one": [1.0]})
+    with pytest.raises(ValueError, match=r"^steps: expected numbers above 0, \[n\], got"):
+        plots.plot_differences([1.0, 0.0], {"one": [1.0, 1.0]})
+
+
+def test_an_isolation_shows_the_whole_of_its_intervals():
+    ax = plots.plot_isolation(sweep_of(), "x")
+    for part in sweep_of().isolate("x"):
+        assert ax.get_ylim()[0] < part.best.low and part.best.high < ax.get_ylim()[1]
