@@ -9,6 +9,7 @@ train is what a person feels as "easy to train". Then the batch gets small, down
 
 # %%
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -39,11 +40,9 @@ NORMS = {"none": None, "BatchNorm": layers.batch_norm, "LayerNorm": layers.layer
 
 
 def recipe(hp):
-    def inputs(x):
-        return data.transform(scaler, x) if hp["inputs"] == "scaled" else x
-
+    inputs = [partial(data.transform, scaler)] if hp["inputs"] == "scaled" else []
     return training.Recipe(
-        model=layers.serial(inputs, layers.mlp([WIDTH] * DEPTH + [10], norm=NORMS[hp["norm"]])),
+        model=layers.serial(*inputs, layers.mlp([WIDTH] * DEPTH + [10], norm=NORMS[hp["norm"]])),
         loss=losses.softmax_cross_entropy,
         metrics={"error": lambda outputs, labels: 1 - metrics.accuracy(outputs, labels)},
         optimizer=optimizers.sgd(hp["rate"]),

@@ -133,20 +133,21 @@ def plot_learning_curve(
         if any(not len(own) for own in values) or sizes[0] <= 0:
             raise ValueError(f"errors[{label!r}]: expected sizes above 0, each with values, got {shown(points)}")
         means = np.array([own.mean() for own in values])
-        base = label.removeprefix("train").removeprefix("test").strip(" ,:")
+        base = _model_of(label)
         colour = colours.setdefault(base, COLOURS[len(colours) % len(COLOURS)])
-        style = "--" if label.startswith("train") else "-"
+        is_train = label.startswith("train")
         marker = MARKERS[list(colours).index(base) % len(MARKERS)]
         shown_at = means > 0
-        ax.plot(sizes[shown_at], means[shown_at], style, color=colour, marker=marker, markersize=5, label=label)
+        style = {"linestyle": "--", "markerfacecolor": "white"} if is_train else {"linestyle": "-"}
+        ax.plot(sizes[shown_at], means[shown_at], color=colour, marker=marker, markersize=5, label=label, **style)
         low, high = (np.array([pick(own) for own in values]) for pick in (np.min, np.max))
         ax.fill_between(sizes, low, high, where=low > 0, color=colour, alpha=0.15, linewidth=0)
     for label, (a, b) in (laws or {}).items():
         if label not in errors:
             raise ValueError(f"laws: expected labels of the errors {list(errors)}, got {label!r}")
-        base = label.removeprefix("train").removeprefix("test").strip(" ,:")
+        base = _model_of(label)
         ends = np.array([min(errors[label]), 2 * max(errors[label])], np.float64)
-        ax.plot(ends, a * ends**-b, ":", color=colours[base], label=f"{a:.2g} · n^−{b:.2f}")
+        ax.plot(ends, a * ends**-b, ":", color=colours[base], label=f"law: {a:.2g} · $n^{{{-b:.2f}}}$")
     ax.set(xscale="log", yscale="log", xlabel="training examples", ylabel=ylabel)
     ticks = sorted({size for points in errors.values() for size in points})
     ax.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -154,3 +155,8 @@ def plot_learning_curve(
     ax.grid(alpha=0.3)
     ax.legend(frameon=False, fontsize="small")
     return ax
+
+
+def _model_of(label: str) -> str:
+    """What ``"train ..."`` and ``"test ..."`` have in common: they share a colour."""
+    return label.removeprefix("train").removeprefix("test").strip(" ,:")
