@@ -44,20 +44,18 @@ if not QUICK:
     SHAPES |= {"pyramid": list(layers.pyramid(76, 16, 4)), "upside down": list(layers.pyramid(25, 80, 4))}
 
 
+def recipe(model, optimizer, epochs, record):
+    error = {"error": lambda outputs, labels: 1 - metrics.accuracy(outputs, labels)}
+    common = {"loss": losses.softmax_cross_entropy, "metrics": error, "batch_size": 64}
+    return training.Recipe(model=model, optimizer=optimizer, epochs=epochs, record=record, **common)
+
+
 def shape_recipe(hp):
-    return training.Recipe(
-        model=layers.mlp([*SHAPES[hp["shape"]], 10]),
-        loss=losses.softmax_cross_entropy,
-        metrics={"error": lambda outputs, labels: 1 - metrics.accuracy(outputs, labels)},
-        optimizer=optimizers.adam(hp["rate"]),
-        batch_size=64,
-        epochs=4 * EPOCHS,
-    )
+    return recipe(layers.mlp([*SHAPES[hp["shape"]], 10]), optimizers.adam(hp["rate"]), 4 * EPOCHS, {})
 
 
 space = sweeps.grid(shape=list(SHAPES), rate=[1e-3] if QUICK else [1e-3, 3e-3, 1e-2, 3e-2], seed=SEEDS)
 shapes = sweeps.sweep(shape_recipe, space, train, valid, key=KEY, objective="valid_error")
-
 figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
 plots.plot_isolation(shapes, "shape", ax=ax).set_title("About 10,000 parameters: depth x width", pad=24)
 figure.savefig(OUT / "depth_and_width.png", dpi=120)
@@ -79,22 +77,14 @@ RATES = [2.0**exponent for exponent in ([-9, -7] if QUICK else range(-12, -3))]
 
 def width_recipe(hp):
     width = hp["width"]
-    optimizer, output_deviation = optimizers.adam(hp["rate"]), width**-0.5
+    optimizer, deviation = optimizers.adam(hp["rate"]), width**-0.5
     if hp["parametrization"] == "maximal update":
         later = {f"dense_{index}/kernel": BASE / width for index in range(1, DEPTH + 1)}
-        optimizer = optax.chain(optimizer, optimizers.scale_by_path(later))
-        output_deviation = BASE**0.5 / width
-    output = layers.dense(10, kernel_init=initializers.normal(output_deviation))
+        optimizer, deviation = optax.chain(optimizer, optimizers.scale_by_path(later)), BASE**0.5 / width
     hidden = [part for _ in range(DEPTH) for part in (layers.dense(width), jax.nn.relu)]
+    model = layers.serial(*hidden, layers.dense(10, kernel_init=initializers.normal(deviation)))
     size = training.Record(lambda out: jnp.sqrt(jnp.mean(out.value**2)), of="layer", series=True)
-    return training.Recipe(
-        model=layers.serial(*hidden, output),
-        loss=losses.softmax_cross_entropy,
-        optimizer=optimizer,
-        batch_size=64,
-        epochs=EPOCHS,
-        record={"size": size},
-    )
+    return recipe(model, optimizer, EPOCHS, {"size": size})
 
 
 PARAMETRIZATIONS = ["standard", "maximal update"]
@@ -106,25 +96,22 @@ widths = sweeps.sweep(width_recipe, space, train, valid, key=KEY, objective="tra
 # --------------------
 #
 # If no outputs grow or vanish with the width after some steps, the parametrization is right. Below the losses are the
-# sizes of the logits before training and after some steps, at one rate for all widths.
+# sizes of the logits (the root of their mean square) before training and after some steps, at one rate for all widths.
 
 # %%
-RATE = RATES[len(RATES) // 2]
+RATE, LOGITS = RATES[len(RATES) // 2], f"size/dense_{DEPTH}"
 
 
 def logits(name, step):
     own = {"parametrization": name, "rate": RATE}
-    sizes = {width: [] for width in WIDTHS}  # of each seed
-    for each in widths.records:
-        if own.items() <= each.trial.items():
-            sizes[each.trial["width"]].append(each.history[f"size/dense_{DEPTH}"][0, step])
-    return sizes
+    found = [each for each in widths.records if own.items() <= each.trial.items()]
+    return {width: [each.history[LOGITS][0, step] for each in found if each.trial["width"] == width] for width in WIDTHS}
 
 
 figure, axes = plt.subplots(2, 2, figsize=(11, 8), sharey="row", layout="constrained")
 for (above, below), name in zip(axes.T, PARAMETRIZATIONS, strict=True):
-    fixed = {"parametrization": name}
-    plots.plot_metrics(widths, "rate", "train_loss", by="width", fixed=fixed, log=True, ax=above)
+    own = {"parametrization": name}
+    plots.plot_metrics(widths, "rate", "train_loss", by="width", fixed=own, log=True, ax=above)
     above.set_title(f"{name} parametrization", pad=40)
     above.set_xlabel("learning rate")
     sizes = {f"after {step} steps": logits(name, step) for step in (0, 1, 2, 4)}
@@ -140,7 +127,8 @@ figure
 tuned = {part.value: part.best for part in shapes.isolate("shape") if part.best}
 first = min(tuned, key=lambda name: tuned[name].value)
 for name, each in tuned.items():
-    print(f"{name}: validation error {each.value:.4f}; against {first}: {shapes.compare(each.hparams, tuned[first].hparams)}")
+    difference = shapes.compare(each.hparams, tuned[first].hparams)
+    print(f"{name}: validation error {each.value:.4f}; against {first}, the best of {len(tuned)}: {difference}")
 
 
 def power(values):
@@ -152,9 +140,8 @@ for name in PARAMETRIZATIONS:
     shift = power([hparams["rate"] for hparams in best])
     exponents = ", ".join(f"{np.log2(hparams['rate']):.0f}" for hparams in best)
     print(f"{name}: the best rate is 2 to the {exponents} for the widths {WIDTHS}: it goes as width^{shift:.2f}.")
-    if best[0]["rate"] != best[-1]["rate"]:
-        difference = widths.compare({**best[-1], "rate": best[0]["rate"]}, best[-1])
-        print(f"  Training loss of the widest at the narrowest one's rate against its own best rate: {difference}.")
+    difference = widths.compare({**best[-1], "rate": best[0]["rate"]}, best[-1])
+    print(f"  Training loss of the widest at the narrowest one's rate against its own best rate: {difference}.")
     before, after = (power([np.mean(sizes) for sizes in logits(name, step).values()]) for step in (0, 4))
     print(f"  The logits go as width^{before:.2f} before training, and as width^{after:.2f} after 4 steps.")
     expected = shift < -0.25 if name == "standard" else abs(shift) <= 0.25

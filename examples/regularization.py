@@ -104,9 +104,8 @@ judged = sweep._replace(objective="test_error")  # the same trials, judged on ot
 # %%
 none = sweep.isolate("method", {"method": "none"})[0].best.hparams
 without = next(each.value for each in judged.configurations() if each.hparams == none)
-methods = METHODS[1:]
-figure, axes = plt.subplots(2, (len(methods) + 1) // 2, figsize=(14, 6.4), sharey=True, layout="constrained")
-for ax, method in zip(axes.flat, methods, strict=True):
+figure, axes = plt.subplots(2, len(METHODS) // 2, figsize=(14, 6.4), sharey=True, layout="constrained")
+for ax, method in zip(axes.flat, METHODS[1:], strict=True):
     fixed = {"method": method, "rate": RATE}
     plots.plot_metrics(sweep, "strength", ["train_error", "test_error"], fixed=fixed, ax=ax)
     ax.axhline(without, color="0.4", linestyle=":", label="test error without")
@@ -138,7 +137,7 @@ figure
 
 # %%
 print(f"Without regularization: test error {without:.4f}")
-for method in methods:
+for method in METHODS[1:]:
     print(f"{method} at {chosen[method]['strength']:g} against none: {judged.compare(chosen[method], none)}")
 zeros = {each.hparams["method"]: each.value for each in by_method._replace(objective="zeros").configurations()}
 supports = "supports" if zeros["L1"] < 0.01 < zeros["L1, proximal"] else "does not support"
