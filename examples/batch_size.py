@@ -97,7 +97,7 @@ rates = np.array([each.hparams["rate"] for each in best.values()])
 # Where it bends
 # --------------
 #
-# McCandlish et al. (2018, An empirical model of large-batch training) expect ``steps = least * (1 + critical / batch)``.
+# McCandlish et al. (2018, An empirical model of large-batch training) say: ``steps = least * (1 + critical / batch)``.
 # Far below the critical size, twice the batch halves the steps; far above, it buys nothing. Both numbers are fitted.
 
 # %%
@@ -126,23 +126,23 @@ figure
 # What was found
 # --------------
 #
-# Nothing is timed here. Steps are the time if each takes equally long, as on ever more devices. Examples are the time on
-# one device that is busy.
+# Nothing is timed here. Steps are the time if each takes equally long, as on ever more devices. Examples are the time
+# on one device that is busy.
 
 # %%
 for size, each in best.items():
     print(
-        f"Batches of {size}: {each.value:.0f} steps ({each.low:.0f} to {each.high:.0f}), {each.value * size:.0f} examples, "
+        f"Batches of {size}: {each.value:.0f} steps ({each.low:.0f} to {each.high:.0f}), {each.value * size:.0f} images, "
         f"at the rate {each.hparams['rate']:g}."
     )
 print(f"The fit bends at {critical:.0f} examples, with {least:.0f} steps at the least. The noise scale is {noise:.0f}.")
 factor = max(noise / critical, critical / noise)
 supports = "supports" if factor < 5 else "does not support"
-print(f"They are {factor:.1f} times apart: this {supports} that the noise scale tells the critical size within 5 times.")
+print(f"They are {factor:.1f} times apart: this {supports} that the noise scale tells the bend within 5 times.")
 for name, part in (("Below", sizes <= critical), ("Above", sizes >= critical)):
     if part.sum() > 1:
         steps_as, rates_as = (np.polyfit(np.log(sizes[part]), np.log(each[part]), 1)[0] for each in (steps, rates))
-        print(f"{name} the bend, over {part.sum()} sizes, steps go as batch^{steps_as:.2f}, rates as batch^{rates_as:.2f}.")
+        print(f"{name} it, over {part.sum()} sizes, steps go as batch^{steps_as:.2f}, rates as batch^{rates_as:.2f}.")
         if name == "Below":
             supports = "supports" if rates_as > 0.7 else "does not support"
             print(f"  This {supports} linear scaling of the rate (Goyal et al., 2017: Accurate, large minibatch SGD).")

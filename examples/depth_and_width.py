@@ -66,8 +66,8 @@ figure
 # --------------------
 #
 # With Adam, maximal update differs from the usual parametrization in two places (Table 3 of the paper). The variance of
-# the initial output kernel is ``BASE / width`` times as large, and so are the rates of hidden and output kernels. At the
-# width ``BASE`` both are the same network.
+# the initial output kernel is ``BASE / width`` times as large, and so are the rates of hidden and output kernels. At
+# the width ``BASE`` both are the same network.
 
 # %%
 BASE, DEPTH = 32, 3
@@ -105,7 +105,7 @@ RATE, LOGITS = RATES[len(RATES) // 2], f"size/dense_{DEPTH}"
 def logits(name, step):
     own = {"parametrization": name, "rate": RATE}
     found = [each for each in widths.records if own.items() <= each.trial.items()]
-    return {width: [each.history[LOGITS][0, step] for each in found if each.trial["width"] == width] for width in WIDTHS}
+    return {w: [each.history[LOGITS][0, step] for each in found if each.trial["width"] == w] for w in WIDTHS}
 
 
 figure, axes = plt.subplots(2, 2, figsize=(11, 8), sharey="row", layout="constrained")

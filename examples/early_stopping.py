@@ -138,6 +138,6 @@ for watch in WATCHED:
     wait = both.compare(hparams(watch, long), hparams(watch, short))
     longer, better = (mean(watch, long, name) / mean(watch, short, name) for name in ("epochs", "test_error"))
     print(f"Watching {watch}, patience {long}, against the last weights ({last:.4f}): test error {gain}.")
-    print(f"  Patience {long} instead of {short}: {longer:.1f} times the epochs, {better:.2f} times the test error; {wait}.")
+    print(f"  Patience {long} instead of {short}: {longer:.1f} times the epochs, {better:.2f} times the error; {wait}.")
     agrees = "agrees with" if wait.verdict == "better" else "differs from"
-    print(f"  This {agrees} Prechelt (1998, Early stopping - but when?): 4% better for 4 times the training, on average.")
+    print(f"  This {agrees} Prechelt (1998, Early stopping - but when?): 4% better for 4 times the time, on average.")

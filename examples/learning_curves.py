@@ -121,19 +121,19 @@ for model, (a, b) in laws.items():
     measured, gap = np.mean(points[last]), np.mean(points[last]) - np.mean(errors(model, "train_error")[last])
     supports = "supports" if least <= measured <= most else "does not support"
     print(
-        f"{model}: the test error falls as n^-{b:.2f} ({low:.2f} to {high:.2f} over seeds). At {last} examples this law "
+        f"{model}: the test error falls as n^-{b:.2f} ({low:.2f} to {high:.2f} over seeds). At {last} examples that "
         f"predicts {least:.4f} to {most:.4f}, and {measured:.4f} was measured: it {supports} the law up to there."
     )
     gain = sweep.compare({"model": model, "examples": last}, {"model": model, "examples": half})
     print(
-        f"  {last} instead of {half} examples: test error {gain}. Gap between test and training error: {gap:.4f}. If the "
+        f"  {last} instead of {half} examples: test error {gain}. Gap to the training error: {gap:.4f}. If the "
         f"law went on, half of the error would take {2 ** (1 / b):.1f} times the data."
     )
 exponents = [b for _, b in laws.values()]
 agrees = "agrees" if 0.07 <= min(exponents) and max(exponents) <= 0.35 else "differs"
 print(
-    f"Hestness et al. (2017, Deep learning scaling is predictable, empirically) report exponents of 0.07 to 0.35 on large "
-    f"data sets. Here they are {min(exponents):.2f} to {max(exponents):.2f}, which {agrees}."
+    f"Hestness et al. (2017, Deep learning scaling is predictable, empirically) report exponents of 0.07 to 0.35 on "
+    f"large data sets. Here they are {min(exponents):.2f} to {max(exponents):.2f}, which {agrees}."
 )
 for size in (SIZES[0], last):
     means = {model: np.mean(errors(model, "test_error")[size]) for model in MODELS}

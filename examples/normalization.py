@@ -32,7 +32,7 @@ scaler = data.fit_standard_scaler(train.x)
 # One recipe
 # ----------
 #
-# Raw inputs are the pixels from 0 to 16. Scaled ones have mean 0 and deviation 1, by the statistics of the training set.
+# Raw inputs are the pixels from 0 to 16. Scaled ones have mean 0 and deviation 1, as the training set has them.
 # Normalizations stand between each dense layer and its activation.
 
 # %%

@@ -2,7 +2,7 @@
 Regularization
 ==============
 
-A network learns some two hundred examples by heart. Which regularization helps it on new ones, and how strong should it be?
+A network learns two hundred examples by heart. Which regularization helps it on new ones, and how strong should it be?
 Eight methods are compared at several strengths and over several seeds. The strength is chosen on a validation set, and
 judged on a test set. Two more questions: does L1 make weights that are exactly 0, and is weight decay the same as L2?
 """
@@ -141,7 +141,7 @@ for method in METHODS[1:]:
     print(f"{method} at {chosen[method]['strength']:g} against none: {judged.compare(chosen[method], none)}")
 zeros = {each.hparams["method"]: each.value for each in by_method._replace(objective="zeros").configurations()}
 supports = "supports" if zeros["L1"] < 0.01 < zeros["L1, proximal"] else "does not support"
-print(f"Weights that are exactly 0: {zeros['L1']:.1%} by L1 as a penalty, {zeros['L1, proximal']:.1%} by proximal steps.")
+print(f"Weights that are exactly 0: {zeros['L1']:.1%} by a penalty, {zeros['L1, proximal']:.1%} by proximal steps.")
 print(f"This {supports} that it takes proximal steps to make weights 0.")
 l2, decay = (sweep.isolate("method", {"method": method})[0].best.hparams for method in ("L2", "weight decay"))
 difference = judged.compare(decay, l2)

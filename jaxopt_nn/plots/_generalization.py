@@ -13,7 +13,7 @@ __all__ = ["plot_generalization"]
 def plot_generalization(history: Any, *, metric: str = "loss", log: bool = False, ax: Any = None) -> Any:
     """Training and validation loss over epochs, with the gap between them, and where validation was best.
 
-    Both curves high: the model underfits. The training curve falls and the validation curve rises: it overfits, from the
+    Both curves high: the model underfits. Training falls and validation rises: it overfits, from the
     marked epoch on.
 
     Args:

@@ -68,7 +68,8 @@ def plot_metrics(
     lines: dict[str, dict[Any, list[float]]] = {}
     for value in dict.fromkeys(order):
         for name in names:
-            parts = [*([] if by is None else [format_value(value)]), *([name.replace("_", " ")] if len(names) > 1 else [])]
+            shown_name = [name.replace("_", " ")] if len(names) > 1 else []
+            parts = [*([] if by is None else [format_value(value)]), *shown_name]
             points = {
                 place: _seeds(sweep, each, name) for (of, place), each in chosen.items() if of == value
             }
