@@ -38,7 +38,7 @@ train, valid = (data.transform(scaler, part) for part in (train, valid))
 # has its own best rate.
 
 # %%
-RECTANGLES = [(1, 135), (4, 47)] if QUICK else [(1, 135), (2, 70), (4, 47), (8, 33), (16, 23)]
+RECTANGLES = [(4, 47)] if QUICK else [(1, 135), (2, 70), (4, 47), (8, 33), (16, 23)]
 SHAPES = {f"{depth} x {width}": [width] * depth for depth, width in RECTANGLES}
 if not QUICK:
     SHAPES |= {"pyramid": list(layers.pyramid(76, 16, 4)), "upside down": list(layers.pyramid(25, 80, 4))}

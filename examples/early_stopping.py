@@ -22,7 +22,7 @@ OUT = Path("out")
 OUT.mkdir(exist_ok=True)
 KEY = jax.random.key(0)
 EPOCHS, SEEDS = (10, range(2)) if QUICK else (100, range(10))
-WIDTHS = [2, 64] if QUICK else [2, 16, 128]
+WIDTHS = [16] if QUICK else [2, 16, 128]
 
 train, valid, test = data.split(KEY, data.load_digits(), (0.25, 0.15, 0.6))
 scaler = data.fit_standard_scaler(train.x)
@@ -55,9 +55,10 @@ def recipe(hp):
 
 space = sweeps.grid(width=WIDTHS, seed=SEEDS)
 capacity = sweeps.sweep(recipe, space, train, valid, key=KEY)
-figure, axes = plt.subplots(1, len(WIDTHS), figsize=(4.4 * len(WIDTHS), 3.8), sharey=True, layout="constrained")
+size = (4.4 * len(WIDTHS), 3.8)
+figure, axes = plt.subplots(1, len(WIDTHS), figsize=size, sharey=True, squeeze=False, layout="constrained")
 curves = {}
-for ax, width in zip(axes, WIDTHS, strict=True):
+for ax, width in zip(axes.flat, WIDTHS, strict=True):
     histories = [record.history for record in capacity.records if record.trial["width"] == width]
     curves[width] = {name: np.stack([each[name] for each in histories]) for name in ("train_loss", "valid_loss")}
     plots.plot_generalization(curves[width], log=True, ax=ax).set_title(f"{width} hidden units")

@@ -32,7 +32,7 @@ params = {name: 0.2 * random.normal(size=shape) for name, shape in shapes.items(
 # Forwards and backwards by hand
 # ------------------------------
 #
-# Two layers, tanh, softmax with cross-entropy, and an L2 penalty. Each bug is a line of the backward pass.
+# Two layers, tanh, cross-entropy, and an L2 penalty. Each bug is a line of the backward pass.
 
 
 # %%

@@ -45,7 +45,7 @@ MODELS = {
     "256 units": layers.mlp([256, 10]),
 }
 if QUICK:
-    del MODELS["16 units"]
+    MODELS = {"16 units": MODELS["16 units"]}
 
 
 def recipe(hp):
@@ -100,8 +100,9 @@ def fit(points, sizes):
 
 
 laws = {model: fit(errors(model, "test_error"), SIZES[:-1]) for model in MODELS}
-figure, axes = plt.subplots(1, len(MODELS), figsize=(4.4 * len(MODELS), 4), sharey=True, layout="constrained")
-for ax, model in zip(axes, MODELS, strict=True):
+size = (4.4 * len(MODELS), 4)
+figure, axes = plt.subplots(1, len(MODELS), figsize=size, sharey=True, squeeze=False, layout="constrained")
+for ax, model in zip(axes.flat, MODELS, strict=True):
     curves = {"test": errors(model, "test_error"), "train": errors(model, "train_error")}
     plots.plot_learning_curve(curves, laws={"test": laws[model]}, ax=ax).set_title(model)
 figure.savefig(OUT / "learning_curves.png", dpi=120)

@@ -70,7 +70,8 @@ def test_what_the_sweep_does_not_have(arguments, message):
 
 def test_a_learning_curve_is_straight_under_a_power_law():
     points = {size: [2.0 * size**-0.5, 4.0 * size**-0.5] for size in (100, 200, 400)}
-    ax = plots.plot_learning_curve({"test": points, "train": {100: [0.0], 200: [0.1], 400: [0.2]}}, laws={"test": (3.0, 0.5)})
+    train = {100: [0.0], 200: [0.1], 400: [0.2]}
+    ax = plots.plot_learning_curve({"test": points, "train": train}, laws={"test": (3.0, 0.5)})
     test, train, law = ax.lines
     np.testing.assert_allclose(test.get_ydata(), 3.0 * test.get_xdata() ** -0.5)
     np.testing.assert_allclose(law.get_ydata(), 3.0 * law.get_xdata() ** -0.5)
