@@ -82,7 +82,7 @@ figure
 # learning rate, and the same number of epochs.
 
 # %%
-SIZES, TUNED, TYPICAL = ([64], [0.1], 64) if QUICK else ([2, 8, 32, 128], [0.003, 0.01, 0.03, 0.1, 0.3], 32)
+SIZES, TUNED, TYPICAL = ([64], [0.1], 64) if QUICK else ([2, 8, 32], [0.003, 0.01, 0.03, 0.1, 0.3], 32)
 NAMES = ["BatchNorm"] if QUICK else list(NORMS)
 space = sweeps.grid(inputs="scaled", norm=NAMES, rate=TUNED, batch_size=SIZES, seed=SEEDS)
 by_size = sweeps.sweep(recipe, space, train, valid, key=KEY, objective="valid_error")
@@ -112,9 +112,10 @@ for norm in list(NORMS)[1:]:
     supports = "supports" if normalized > 2 * bare else "does not support"
     print(f"Scaled inputs: the largest rate that trains is {bare:.2g} without, and {normalized:.2g} with {norm}.")
     print(f"  This {supports} that it allows much higher rates (Ioffe and Szegedy, 2015: Batch normalization).")
+few = SIZES[0]
 for norm in NAMES:
-    small, large = (by_size.isolate("norm", {"norm": norm, "batch_size": size})[0].best for size in (SIZES[0], TYPICAL))
+    small, large = (by_size.isolate("norm", {"norm": norm, "batch_size": size})[0].best for size in (few, TYPICAL))
     if small and large:
         difference = by_size.compare(small.hparams, large.hparams)
-        print(f"{norm}: error {small.value:.4f} with batches of {SIZES[0]}, {large.value:.4f} with {TYPICAL}: {difference}.")
+        print(f"{norm}: error {small.value:.4f} with batches of {few}, {large.value:.4f} with {TYPICAL}: {difference}.")
 print("Wu and He (2018, Group normalization) report that small batches hurt BatchNorm, and not a norm of each example.")
