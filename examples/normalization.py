@@ -70,7 +70,7 @@ figure, axes = plt.subplots(1, len(INPUTS), figsize=size, sharey=True, squeeze=F
 for ax, inputs in zip(axes.flat, INPUTS, strict=True):
     plots.plot_metrics(by_rate, "rate", "valid_error", by="norm", fixed={"inputs": inputs}, log=True, ax=ax)
     ax.set_xlabel("learning rate")
-    ax.set_title(f"{inputs} inputs, {DEPTH} hidden layers", pad=24)
+    ax.set_title(f"{inputs} inputs, {DEPTH} hidden layers", pad=40)
 figure.savefig(OUT / "normalization_rates.png", dpi=120)
 figure
 
@@ -88,7 +88,7 @@ space = sweeps.grid(inputs="scaled", norm=NAMES, rate=TUNED, batch_size=SIZES, s
 by_size = sweeps.sweep(recipe, space, train, valid, key=KEY, objective="valid_error")
 figure, ax = plt.subplots(figsize=(6.4, 4), layout="constrained")
 plots.plot_metrics(by_size, "batch_size", "valid_error", by="norm", log=True, ax=ax)
-ax.set_title(f"{EPOCHS} epochs, best rate for each batch size", pad=24)
+ax.set_title(f"{EPOCHS} epochs, best rate for each batch size", pad=40)
 figure.savefig(OUT / "normalization_batches.png", dpi=120)
 figure
 
