@@ -85,7 +85,8 @@ figure
 SIZES, TUNED, TYPICAL = ([64], [0.1], 64) if QUICK else ([2, 8, 32], [0.005, 0.02, 0.08, 0.3], 32)
 NAMES = ["BatchNorm"] if QUICK else list(NORMS)
 
-\ndef shorter(hp):
+
+def shorter(hp):
     return recipe(hp)._replace(epochs=EPOCHS // 2)
 
 
