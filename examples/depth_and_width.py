@@ -72,7 +72,7 @@ figure
 # %%
 BASE, DEPTH = 32, 3
 WIDTHS = [32, 64] if QUICK else [32, 64, 128, 256, 512]
-RATES = [2.0**exponent for exponent in ([-9, -7] if QUICK else range(-12, -3))]
+RATES = [2.0**exponent for exponent in ([-9, -7] if QUICK else range(-12, -4))]
 
 
 def width_recipe(hp):
