@@ -132,8 +132,8 @@ figure
 # %%
 for size, each in best.items():
     print(
-        f"Batches of {size}: {each.value:.0f} steps ({each.low:.0f} to {each.high:.0f}), {each.value * size:.0f} examples"
-        f", rate {each.hparams['rate']:g}."
+        f"Batches of {size}: {each.value:.0f} steps ({each.low:.0f} to {each.high:.0f}), "
+        f"{each.value * size:.0f} examples, rate {each.hparams['rate']:g}."
     )
 print(f"The fit bends at {critical:.0f} examples, with {least:.0f} steps at the least. The noise scale is {noise:.0f}.")
 factor = max(noise / critical, critical / noise)

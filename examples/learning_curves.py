@@ -131,7 +131,7 @@ for model, (a, b) in laws.items():
         f"law went on, half of the error would take {2 ** (1 / b):.1f} times the data."
     )
 exponents = [b for _, b in laws.values()]
-agrees = "agrees" if 0.07 <= min(exponents) and max(exponents) <= 0.35 else "differs"
+agrees = "agrees" if all(0.07 <= b <= 0.35 for b in exponents) else "differs"
 print(
     f"Hestness et al. (2017, Deep learning scaling is predictable, empirically) report exponents of 0.07 to 0.35 on "
     f"large data sets. Here they are {min(exponents):.2f} to {max(exponents):.2f}, which {agrees}."

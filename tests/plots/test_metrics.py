@@ -64,7 +64,7 @@ def test_a_configuration_that_diverged_is_a_cross():
 def test_what_the_sweep_does_not_have(arguments, message):
     with pytest.raises(ValueError, match=message):
         plots.plot_metrics(sweep_of(), **arguments)
-    with pytest.raises(TypeError, match="^sweep: expected what sweeps.sweep returns, got a dict"):
+    with pytest.raises(TypeError, match=r"^sweep: expected what sweeps.sweep returns, got a dict"):
         plots.plot_metrics({}, **arguments)
 
 
