@@ -39,7 +39,9 @@ def plot_means(
     for label, points in lines.items():
         if not isinstance(points, Mapping) or not points:
             raise TypeError(f"lines[{label!r}]: expected a dictionary from places to values, got {shown(points)}")
-    values = {label: {x: _numbers(f"lines[{label!r}][{x!r}]", own) for x, own in lines[label].items()} for label in lines}
+    values = {
+        label: {x: _numbers(f"lines[{label!r}][{x!r}]", own) for x, own in lines[label].items()} for label in lines
+    }
     ax = axes_or_new(ax)
     scale = scale_of([x for points in values.values() for x in points])
     crosses: list[tuple[float, str]] = []
@@ -52,8 +54,17 @@ def plot_means(
         means = np.array([own.mean() if good else np.nan for own, good in zip(points.values(), sound, strict=True)])
         halves = np.array([_half(own) if good else 0.0 for own, good in zip(points.values(), sound, strict=True)])
         order = np.argsort(places)
+        numbers = all(isinstance(x, (int, float, np.number)) for x in points)  # between names there is nothing
         ax.errorbar(
-            places[order], means[order], halves[order], color=colour, marker=marker, markersize=5, capsize=3, label=label
+            places[order],
+            means[order],
+            halves[order],
+            color=colour,
+            marker=marker,
+            linestyle="-" if numbers else "none",
+            markersize=5,
+            capsize=3,
+            label=label,
         )
         crosses += [(place, colour) for place in places[~sound]]
     if log:
@@ -70,7 +81,15 @@ def plot_means(
     return ax
 
 
-def plot_response(sweep: Any, x: str, by: str | None = None, *, log: bool = False, ax: Any = None) -> Any:
+def plot_response(
+    sweep: Any,
+    x: str,
+    by: str | None = None,
+    *,
+    labels: Mapping[Any, str] | None = None,
+    log: bool = False,
+    ax: Any = None,
+) -> Any:
     """The objective of a sweep over one hyperparameter, with a line for each value of another.
 
     All other hyperparameters are tuned: a point is the best configuration with its two values.
@@ -79,6 +98,7 @@ def plot_response(sweep: Any, x: str, by: str | None = None, *, log: bool = Fals
         sweep: of :func:`jaxopt_nn.sweeps.sweep`.
         x: the hyperparameter on the horizontal axis.
         by: the one that has a line for each of its values; None for a single line.
+        labels: of values of ``by``, where their own text says too little.
         log: whether the objective's axis is logarithmic.
         ax: matplotlib ``Axes``; None for those of a new figure.
 
@@ -96,14 +116,17 @@ def plot_response(sweep: Any, x: str, by: str | None = None, *, log: bool = Fals
     for name in (x, by):
         if name is not None and name not in known:
             raise ValueError(f"sweep: expected a hyperparameter, one of {known}, got {name!r}")
+
+    def label_of(hparams: Mapping[str, Any]) -> str:
+        return str(sweep.objective) if by is None else (labels or {}).get(hparams[by]) or format_value(hparams[by])
+
     lines: dict[str, dict[Any, Any]] = {}
     found = [each for each in every if x in each.hparams and (by is None or by in each.hparams)]
     for each in found:
-        label = sweep.objective if by is None else format_value(each.hparams[by])
         values = list(each.values.values()) if each.sound else []
-        lines.setdefault(label, {}).setdefault(each.hparams[x], values)
-    first: list[Any] = list(dict.fromkeys(format_value(record.trial[by]) for record in sweep.records if by in record.trial))
-    lines = {label: lines[label] for label in first if label in lines} or lines
+        lines.setdefault(label_of(each.hparams), {}).setdefault(each.hparams[x], values)
+    order = dict.fromkeys(label_of(record.trial) for record in sweep.records if by is None or by in record.trial)
+    lines = {label: lines[label] for label in order if label in lines}
     better = "lower" if sweep.mode == "min" else "higher"
     ylabel = f"{sweep.objective.replace('_', ' ')} ({better} is better)"
     ax = plot_means(lines, xlabel=x.replace("_", " "), ylabel=ylabel, log=log, ax=ax)
