@@ -70,9 +70,7 @@ def plot_metrics(
         for name in names:
             shown_name = [name.replace("_", " ")] if len(names) > 1 else []
             parts = [*([] if by is None else [format_value(value)]), *shown_name]
-            points = {
-                place: _seeds(sweep, each, name) for (of, place), each in chosen.items() if of == value
-            }
+            points = {place: _seeds(sweep, each, name) for (of, place), each in chosen.items() if of == value}
             if points:
                 lines[", ".join(parts) or name.replace("_", " ")] = points
     label = names[0].replace("_", " ") if len(names) == 1 else ""
