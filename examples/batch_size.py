@@ -23,9 +23,9 @@ OUT = Path("out")
 OUT.mkdir(exist_ok=True)
 KEY = jax.random.key(0)
 SEEDS = range(2) if QUICK else range(3)
-EPOCHS = {64: 1, 256: 2} if QUICK else {8: 2, 32: 4, 128: 8, 512: 16, 2048: 48, 8192: 160}
-RATES = [0.1, 0.4] if QUICK else [0.05, 0.1, 0.2, 0.4, 0.8]
-TARGET = 0.5 if QUICK else 0.05
+EPOCHS = {32: 2, 128: 4} if QUICK else {8: 2, 32: 4, 128: 8, 512: 16, 2048: 48, 8192: 160}
+RATES = [0.2, 0.4] if QUICK else [0.05, 0.1, 0.2, 0.4, 0.8]
+TARGET = 0.6 if QUICK else 0.05
 
 # %% [markdown]
 # The data: 1,024 digits, each at eight places

@@ -19,14 +19,12 @@ from jaxopt_nn import checking, data, plots
 QUICK = "--quick" in sys.argv
 OUT = Path("out")
 OUT.mkdir(exist_ok=True)
-HIDDEN, L2 = 6, 1e-2
 
-digits = data.load_digits()
+digits, random = data.load_digits(), np.random.default_rng(0)
 x = data.transform(data.fit_standard_scaler(digits.x), digits.x)[: 12 if QUICK else 50].astype(np.float64)
 labels = digits.y[: len(x)]
-random = np.random.default_rng(0)
-shapes = {"W1": (64, HIDDEN), "b1": (HIDDEN,), "W2": (HIDDEN, 10), "b2": (10,)}
-params = {name: 0.2 * random.normal(size=shape) for name, shape in shapes.items()}
+params = {"W1": (64, 6), "b1": 6, "W2": (6, 10), "b2": 10}  # shapes
+params = {name: 0.2 * random.normal(size=shape) for name, shape in params.items()}
 
 # %% [markdown]
 # Forwards and backwards by hand
@@ -36,14 +34,14 @@ params = {name: 0.2 * random.normal(size=shape) for name, shape in shapes.items(
 
 
 # %%
-def loss(params, x, l2=L2):
+def loss(params, x, l2=0.01):
     hidden = np.tanh(x @ params["W1"] + params["b1"])
     logits = hidden @ params["W2"] + params["b2"]
     right = logits[np.arange(len(x)), labels]
     return np.mean(np.log(np.sum(np.exp(logits), 1)) - right) + l2 * np.sum(params["W1"] ** 2)
 
 
-def backward(params, x, l2=L2, bug=None):
+def backward(params, x, l2=0.01, bug=None):
     hidden = np.tanh(x @ params["W1"] + params["b1"])
     error = np.exp(hidden @ params["W2"] + params["b2"])
     error /= error.sum(1, keepdims=True)
