@@ -70,7 +70,7 @@ figure
 # the width ``BASE`` both are the same network.
 
 # %%
-BASE, DEPTH = 32, 3
+BASE, DEPTH = 32, 1 if QUICK else 3
 WIDTHS = [32, 64] if QUICK else [32, 64, 128, 256, 512]
 RATES = [2.0**exponent for exponent in ([-9, -7] if QUICK else range(-12, -4))]
 
