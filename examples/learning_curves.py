@@ -89,7 +89,7 @@ def errors(model, metric):
 # -------------
 #
 # ``error = a * n^-b`` is a straight line on logarithmic axes. It is fitted without the largest size, for each seed by
-# itself, and then has to predict the error there.
+# itself, and then has to predict the error there. A training error of 0 has no place on these axes.
 
 
 # %%
