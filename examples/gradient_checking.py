@@ -143,8 +143,8 @@ print(f"The checker found {bad} of {len(judged)} bugs; without a bug it says {ri
 print(f"The rule found {sum(relative > 1e-7 for relative, _ in judged.values())}; without a bug {right[0]:.0e}.")
 for name, own in errors.items():
     best = own.argmin()
-    falls = slice(2, max(4, best - 3))  # where the error comes from the step alone
-    power = np.polyfit(np.log(steps[falls]), np.log(own[falls]), 1)[0]
-    print(f"{name}: at best {own[best]:.0e}, with a step of {steps[best]:.0e}; before, it falls as h^{power:.1f}.")
+    falls = (steps <= 0.03) & (steps > steps[best]) & (own > 10 * own[best])  # the error of the step alone
+    power = f", falling as h^{np.polyfit(np.log(steps[falls]), np.log(own[falls]), 1)[0]:.1f}" if falls.sum() > 2 else ""
+    print(f"{name}: at best {own[best]:.0e}, with a step of {steps[best]:.0e}{power}.")
 for name, (relative, report) in {"a kernel twice too large": tiny, "a right gradient at a kink": kink}.items():
     print(f"{name} {'passes' if relative < 1e-7 else 'does not pass'}, with {relative:.0e}; checker: {report.verdict}.")
