@@ -144,7 +144,7 @@ print(f"The rule found {sum(relative > 1e-7 for relative, _ in judged.values())}
 for name, own in errors.items():
     best = own.argmin()
     falls = (steps <= 0.03) & (steps > steps[best]) & (own > 10 * own[best])  # the error of the step alone
-    power = f", falling as h^{np.polyfit(np.log(steps[falls]), np.log(own[falls]), 1)[0]:.1f}" if falls.sum() > 2 else ""
-    print(f"{name}: at best {own[best]:.0e}, with a step of {steps[best]:.0e}{power}.")
+    slope = np.polyfit(np.log(steps[falls]), np.log(own[falls]), 1)[0] if falls.sum() > 2 else np.nan
+    print(f"{name}: at best {own[best]:.0e}, with a step of {steps[best]:.0e}, falling as h^{slope:.1f}.")
 for name, (relative, report) in {"a kernel twice too large": tiny, "a right gradient at a kink": kink}.items():
     print(f"{name} {'passes' if relative < 1e-7 else 'does not pass'}, with {relative:.0e}; checker: {report.verdict}.")
