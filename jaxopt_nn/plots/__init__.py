@@ -6,9 +6,12 @@ be a panel of a figure of your own; its figure is ``ax.figure``. Neither belongs
 """
 
 from jaxopt_nn.plots._bars import plot_bars, plot_by_layer
+from jaxopt_nn.plots._differences import plot_differences
+from jaxopt_nn.plots._generalization import plot_generalization
 from jaxopt_nn.plots._history import plot_comparison, plot_history
 from jaxopt_nn.plots._landscape import plot_paths
 from jaxopt_nn.plots._means import plot_means, plot_response
+from jaxopt_nn.plots._metrics import plot_learning_curve, plot_metrics
 from jaxopt_nn.plots._rates import plot_range_test, plot_schedules
 from jaxopt_nn.plots._sweep_lines import plot_curves, plot_parallel_coordinates
 from jaxopt_nn.plots._sweep_values import plot_heat_map, plot_importance, plot_isolation, plot_slice
@@ -18,11 +21,15 @@ __all__ = [
     "plot_by_layer",
     "plot_comparison",
     "plot_curves",
+    "plot_differences",
+    "plot_generalization",
     "plot_heat_map",
     "plot_history",
     "plot_importance",
     "plot_isolation",
+    "plot_learning_curve",
     "plot_means",
+    "plot_metrics",
     "plot_parallel_coordinates",
     "plot_paths",
     "plot_range_test",

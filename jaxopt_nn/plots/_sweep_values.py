@@ -97,6 +97,13 @@ def plot_isolation(sweep: Any, scientific: str, *, fixed: Mapping[str, Any] | No
     ends = np.maximum(np.nan_to_num(ends), 0)[~outside].T
     label = "best over the others, 95 % over seeds"
     ax.errorbar(places[~outside], values[~outside], ends, fmt="o", capsize=4, zorder=3, label=label)
+    if ends.any() and ax.get_yscale() == "linear":  # the whole of each interval, if it does not flatten the others
+        low, high = ax.get_ylim()
+        lowest, highest = (values[~outside] - ends[0]).min(), (values[~outside] + ends[1]).max()
+        margin, span = 0.03 * (highest - lowest), high - low
+        low, high = max(low - span, min(low, lowest - margin)), min(high + span, max(high, highest + margin))
+        ax.set_ylim(low, high)
+        border = high if sweep.mode == "min" else low
     mark_outside(ax, sweep, places[outside], border)
     pick = np.argmin(values) if sweep.mode == "min" else np.argmax(values)
     _circle(ax, places[pick], values[pick])

@@ -97,6 +97,10 @@ class Comparison(NamedTuple):
     seeds: int
     verdict: str
 
+    def __str__(self) -> str:
+        ends = f" ({self.low:+.3g} to {self.high:+.3g})" if self.seeds > 1 else ""
+        return f"{self.difference:+.3g}{ends} over {self.seeds} seed{'s' * (self.seeds != 1)}: {self.verdict}"
+
 
 class Drop(NamedTuple):
     """How much of the best configuration's value is luck: it was chosen because it looked best.

@@ -60,6 +60,7 @@ def test_two_seeds_decide_nothing_unless_they_agree():
     result = swept(sweeps.grid(kind=["a", "b", "c"], seed=range(2)), lambda kind, seed: values[kind, seed])
     assert result.compare({"kind": "a"}, {"kind": "b"}).verdict == "undecided"
     assert result.compare({"kind": "a"}, {"kind": "c"}).verdict == "better"  # by 0.5, with both
+    assert str(result.compare({"kind": "a"}, {"kind": "c"})) == "-0.5 (-0.5 to -0.5) over 2 seeds: better"
 
 
 def test_a_configuration_with_fewer_seeds_than_others_is_not_the_best():
