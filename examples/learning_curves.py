@@ -114,7 +114,7 @@ figure
 
 # %%
 last, half = SIZES[-1], SIZES[-2]
-for model, (a, b) in laws.items():
+for model, (_, b) in laws.items():
     points = errors(model, "test_error")
     of_seeds = [fit({size: points[size][seed] for size in SIZES}, SIZES[:-1]) for seed in SEEDS]
     low, high = np.percentile([law[1] for law in of_seeds], (2.5, 97.5))
