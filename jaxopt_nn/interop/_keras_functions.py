@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxopt_nn import layers
 from jaxopt_nn.types import Array
@@ -72,7 +73,8 @@ def activation(of_keras: Any) -> Function | None:
 
 
 def _relu(layer: Any) -> Function:
-    slope, limit, threshold = layer.negative_slope, layer.max_value, layer.threshold
+    slope, threshold = float(layer.negative_slope), float(layer.threshold)
+    limit = None if layer.max_value is None else float(layer.max_value)
     if not slope and not threshold and limit in (None, 6):
         return jax.nn.relu if limit is None else jax.nn.relu6
 
@@ -84,7 +86,8 @@ def _relu(layer: Any) -> Function:
 
 
 def _elu(layer: Any) -> Function:
-    return _called("elu", lambda x: jax.nn.elu(x, layer.alpha))
+    alpha = float(layer.alpha)
+    return _called("elu", lambda x: jax.nn.elu(x, alpha))
 
 
 def _softmax(layer: Any) -> Function:
@@ -103,11 +106,13 @@ def _flatten(layer: Any) -> Function:
 
 
 def _permute(layer: Any) -> Function:
-    return _called("permute", lambda x: jnp.transpose(x, (0, *layer.dims)))
+    order = (0, *layer.dims)
+    return _called("permute", lambda x: jnp.transpose(x, order))
 
 
 def _repeat_vector(layer: Any) -> Function:
-    return _called("repeat_vector", lambda x: jnp.repeat(x[:, None], layer.n, axis=1))
+    times = int(layer.n)
+    return _called("repeat_vector", lambda x: jnp.repeat(x[:, None], times, axis=1))
 
 
 def _pairs(sizes: Any) -> list[tuple[int, int]]:
@@ -155,7 +160,8 @@ def _global_pool(pool: Function) -> Callable[[Any], Function]:
 
 
 def _rescaling(layer: Any) -> Function:
-    return _called("rescaling", lambda x: x * jnp.asarray(layer.scale, x.dtype) + jnp.asarray(layer.offset, x.dtype))
+    scale, offset = (np.asarray(number).tolist() for number in (layer.scale, layer.offset))  # of each channel, perhaps
+    return _called("rescaling", lambda x: x * jnp.asarray(scale, x.dtype) + jnp.asarray(offset, x.dtype))
 
 
 def _reduced(name: str, combine: Callable[[Any, Any], Any], mean: bool = False) -> Callable[[Any], Function]:

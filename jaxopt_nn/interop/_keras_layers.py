@@ -142,8 +142,10 @@ def _batch_norm(layer: Any, call: Call) -> Converted:
     _check_last_axis(layer, call)
     need(layer, renorm=False)
     ours = layers.batch_norm(momentum=layer.momentum, epsilon=layer.epsilon, convention="keras")
-    absent = {leaf: value for leaf, value, on in (("scale", 1, layer.scale), ("bias", 0, layer.center)) if not on}
-    return Converted(_fixed(ours, absent, lambda params, state: state["mean"]))
+    absent: dict[str, _Constant] = {} if layer.scale else {"scale": lambda _, state: jnp.ones_like(state["mean"])}
+    if not layer.center:
+        absent["bias"] = lambda _, state: jnp.zeros_like(state["mean"])
+    return Converted(_fixed(ours, absent))
 
 
 def _layer_norm(layer: Any, call: Call) -> Converted:
@@ -197,7 +199,7 @@ def _recurrent(layer: Any, call: Call) -> Converted:
         raise UnsupportedError("initial_state in its call")
     need(layer, stateful=False, return_state=False, dropout=0.0, recurrent_dropout=0.0)
     options = {"return_sequences": layer.return_sequences, "reverse": layer.go_backwards}
-    kind, absent = type(layer).__name__, {} if layer.use_bias else {"bias": 0}
+    kind, absent = type(layer).__name__, {} if layer.use_bias else {"bias": _no_bias}
     if kind == "SimpleRNN":
         function = activation(layer.activation) or _linear
         ours = layers.simple_rnn(layer.units, activation=function, **options)
@@ -212,8 +214,8 @@ def _recurrent(layer: Any, call: Call) -> Converted:
             if layer.reset_after and layer.use_bias:
                 ours = _two_biases(ours, layer.units)
             elif layer.reset_after:
-                absent["recurrent_bias"] = 0
-    ours = _fixed(ours, absent, lambda params, state: params["recurrent_kernel"][0])
+                absent["recurrent_bias"] = _no_recurrent_bias
+    ours = _fixed(ours, absent)
     # Keras then returns the outputs from the last step to the first.
     backwards = layer.go_backwards and layer.return_sequences
     return Converted(ours, _reversed if backwards else None)
@@ -298,17 +300,28 @@ def _prelu(layer: Any, _: Call) -> Converted:
     return Converted(Layer(init, apply, "prelu"))
 
 
-def _fixed(layer: Layer, values: Mapping[str, float], like: Callable[[Params, State], Array]) -> Layer:
-    """A layer some of whose parameters are numbers, and so none."""
-    if not values:
+_Constant = Callable[[Params, State], Array]
+
+
+def _no_bias(params: Params, _: State) -> Array:
+    return jnp.zeros_like(params["recurrent_kernel"][0])
+
+
+def _no_recurrent_bias(params: Params, _: State) -> Array:
+    return jnp.zeros_like(params["recurrent_kernel"][:, 0])
+
+
+def _fixed(layer: Layer, constants: Mapping[str, _Constant]) -> Layer:
+    """A layer some of whose parameters are constants, and so none."""
+    if not constants:
         return layer
 
     def init(key: Key, x: Any) -> tuple[Params, State]:
         params, state = layer.init(key, x)
-        return {name: leaf for name, leaf in params.items() if name not in values}, state
+        return {name: leaf for name, leaf in params.items() if name not in constants}, state
 
     def apply(params: Params, state: State, x: Any, **mode: Any) -> tuple[Any, State]:
-        numbers = {name: jnp.full_like(like(params, state), value) for name, value in values.items()}
+        numbers = {name: constant(params, state) for name, constant in constants.items()}
         return layer.apply({**params, **numbers}, state, x, **mode)
 
     return Layer(init, apply, layer.name)

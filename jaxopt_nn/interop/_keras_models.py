@@ -122,7 +122,7 @@ class _Plan(NamedTuple):
 
 
 def _plan(model: Any) -> _Plan:
-    kind = getattr(model, "_obj_type", lambda: "")()
+    kind = "" if isinstance(model, type) else getattr(model, "_obj_type", lambda: "")()
     if kind not in ("Sequential", "Functional") or not type(model).__module__.startswith("keras."):
         got = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
         raise TypeError(f"model: expected a Sequential or Functional model of Keras 3, got {got}")

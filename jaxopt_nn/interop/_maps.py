@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxopt_nn.layers import places
+from jaxopt_nn.layers import as_layer, places
 from jaxopt_nn.trees import map_with_path, named_leaves
 from jaxopt_nn.types import Params, State
 
@@ -145,7 +145,7 @@ class _Layer(NamedTuple):
 def _layers(model: Any, paths: Sequence[str], names: Names, kinds: Mapping[str, Kind]) -> list[_Layer]:
     """The layers with weights, with their kinds. Raises unless ``names`` names each of them once."""
     found = places(model)
-    root = len(found) == 1 and found[0].path == found[0].name  # a layer by itself: its leaves have no path before them
+    root = as_layer(model).wiring is None  # a layer by itself: its leaves have no path before them
     prefixes = {place.path: "" if root else f"{place.path}/" for place in found}
     owned = {path: [leaf for leaf in paths if leaf.startswith(prefix)] for path, prefix in prefixes.items()}
     owned = {path: leaves for path, leaves in owned.items() if leaves}
