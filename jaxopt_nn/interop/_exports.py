@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,45 +15,43 @@ __all__ = ["export_model", "export_onnx"]
 
 
 def export_model(
-    path: str | os.PathLike[str],
     model: Any,
     params: Params,
     state: State,
     x: PyTree,
     *,
     platforms: Sequence[str] | None = None,
-) -> None:
-    """Writes the predictions of a trained model as a program of ``jax.export``, for batches of any size.
+) -> export.Exported:
+    """The predictions of a trained model as a program of ``jax.export``, for batches of any size.
 
-    The file holds the weights. It is read by ``jax.export.deserialize(bytearray(content)).call(x)``, with JAX alone.
+    It holds the weights. ``exported.serialize()`` makes bytes of it (that needs the package flatbuffers), and
+    ``jax.export.deserialize(content).call(x)`` predicts in another process, with JAX alone.
 
     Args:
-        path: the file to write.
         model: a layer, or a plain function of an array.
         params, state: of a result: ``result.params, result.model_state``.
         x: an example input with the batch axis first, or its ``jax.ShapeDtypeStruct``; only shapes and dtypes are read.
-        platforms: what it shall run on: ``("cpu", "cuda", "tpu")``; by default the platform that JAX uses here.
+        platforms: the names of those it shall run on, as ``jax.export.export`` takes them; by default the one in use.
+
+    Returns:
+        A ``jax.export.Exported``.
 
     Raises:
         ValueError, TypeError: those of a layer, with its path.
-        OSError: the file cannot be written.
 
     Example:
-        >>> import tempfile, jax.numpy as jnp
+        >>> import jax.numpy as jnp
         >>> from jaxopt_nn import layers
         >>> model = layers.dense(2)
         >>> params, state = model.init(jax.random.key(0), jnp.ones((1, 3)))
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     export_model(folder + "/model.bin", model, params, state, jnp.ones((1, 3)))
-        ...     predict = export.deserialize(bytearray(Path(folder, "model.bin").read_bytes())).call
+        >>> predict = export_model(model, params, state, jnp.ones((1, 3))).call
         >>> predict(jnp.ones((5, 3))).shape
         (5, 2)
     """
     (batch,) = export.symbolic_shape("batch")
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype), _checked(x))
     program = jax.jit(_predict(model, params, state))
-    made = export.export(program, platforms=None if platforms is None else tuple(platforms))(shapes)
-    Path(path).write_bytes(made.serialize())
+    return export.export(program, platforms=None if platforms is None else tuple(platforms))(shapes)
 
 
 def export_onnx(path: str | os.PathLike[str], model: Any, params: Params, state: State, x: PyTree) -> None:
