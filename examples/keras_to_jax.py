@@ -110,10 +110,11 @@ def train_in_ours(ours, optimizer, order):
         start = training.init_state(params, optimizer, jax.random.key(0), state)
         return jax.lax.scan(training.make_step(loss_fn, optimizer), start, batches)
 
-    state, history = jax.jit(run)(ours.params, ours.state, Batch(x[order], y[order]))
+    state, history = jax.jit(run)(ours.params, ours.model_state, Batch(x[order], y[order]))
     return np.asarray(history["loss"]), ours.layer.apply(state.params, state.model_state, x_test)[0]
 
 
+# What is compared: a model and its optimizer.
 PAIRS = {
     "Sequential, SGD": (sequential, optimizers.sgd(0.1, convention="keras")),
     "Functional, Adam": (functional, optimizers.adam(0.003, convention="keras")),
@@ -125,7 +126,7 @@ for name, (build, optimizer) in PAIRS.items():
         keras.utils.set_random_seed(seed)
         model, theirs = build()
         ours = interop.from_keras(model)
-        logits, _ = ours.layer.apply(ours.params, ours.state, x_test)
+        logits, _ = ours.layer.apply(ours.params, ours.model_state, x_test)
         apart.append(np.abs(np.asarray(logits) - np.asarray(model(x_test))).max())
         if build is sequential:
             curves["NumPy"].append(train_in_numpy(model.get_weights(), order, 0.1))

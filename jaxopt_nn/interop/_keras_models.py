@@ -25,7 +25,7 @@ class KerasModel(NamedTuple):
         layer: the model, a :func:`~jaxopt_nn.layers.graph` whose nodes have the names of Keras's layers. An activation
             is a node of its own: ``hidden`` and ``hidden_relu``.
         params: its parameters, NumPy arrays.
-        state: its state: the moving statistics of batch normalization.
+        model_state: its state: the moving statistics of batch normalization.
         names: the path of each layer with weights to its name in a file of Keras, for :func:`from_keras_weights`.
         penalty: the sum of its regularizers, for ``Recipe(penalty=...)``; None without any.
         frozen: patterns of the parameters that Keras does not train, for ``optimizers.freeze``.
@@ -33,7 +33,7 @@ class KerasModel(NamedTuple):
 
     layer: Layer
     params: Params
-    state: State
+    model_state: State
     names: Mapping[str, str]
     penalty: Callable[[Params], Array] | None
     frozen: tuple[str, ...]
@@ -67,7 +67,7 @@ def from_keras(model: Any) -> KerasModel:
 
         model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32, "relu"), keras.layers.Dense(10)])
         ours = interop.from_keras(model)
-        logits, _ = ours.layer.apply(ours.params, ours.state, x)
+        logits, _ = ours.layer.apply(ours.params, ours.model_state, x)
         interop.into_keras(model, result.params, result.model_state)
     """
     plan = _plan(model)

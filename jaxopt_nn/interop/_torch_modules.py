@@ -19,14 +19,14 @@ class TorchModule(NamedTuple):
     Attributes:
         layer: the model. Its input has the channels last: ``[N, H, W, C]`` for PyTorch's ``[N, C, H, W]``.
         params: its parameters, NumPy arrays.
-        state: its state: the running statistics of batch normalization.
+        model_state: its state: the running statistics of batch normalization.
         names: the path of each layer with weights to the name of its module, for :func:`from_torch` and
             :func:`to_torch`.
     """
 
     layer: Layer
     params: Params
-    state: State
+    model_state: State
     names: Mapping[str, str]
 
 
@@ -53,7 +53,7 @@ def from_torch_module(module: Any, x: PyTree) -> TorchModule:
 
         net = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
         ours = interop.from_torch_module(net, jnp.ones((1, 64)))
-        logits, _ = ours.layer.apply(ours.params, ours.state, x)
+        logits, _ = ours.layer.apply(ours.params, ours.model_state, x)
     """
     if not any(base.__module__.startswith("torch.nn") and base.__name__ == "Module" for base in type(module).__mro__):
         got = f"the class {module.__name__}" if isinstance(module, type) else f"a {type(module).__name__}"

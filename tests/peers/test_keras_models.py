@@ -156,11 +156,11 @@ def test_a_model_has_the_predictions_of_keras_and_its_weights_go_both_ways(make,
     model, x = make()
     ours = interop.from_keras(randomized(model))
     expected = jax.tree.map(np.asarray, model(x, training=False))
-    y, _ = jax.jit(ours.layer.apply)(ours.params, ours.state, x)
+    y, _ = jax.jit(ours.layer.apply)(ours.params, ours.model_state, x)
     for one, other in zip(jax.tree.leaves(y), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
     # Its files hold the same, by the names that from_keras says.
-    variables = ours.params, ours.state
+    variables = ours.params, ours.model_state
     model.save_weights(tmp_path / "old.weights.h5")
     model.save(tmp_path / "old.keras")
     arrays = interop.load_keras(tmp_path / "old.weights.h5")
@@ -195,7 +195,7 @@ def test_activations_are_those_of_keras():
     x = keras.Input((6,))
     model = keras.Model(x, [k.Activation(name)(x) for name in ACTIVATIONS])
     ours = interop.from_keras(model)
-    y, _ = ours.layer.apply(ours.params, ours.state, 4 * TABLE)
+    y, _ = ours.layer.apply(ours.params, ours.model_state, 4 * TABLE)
     for name, one, other in zip(ACTIVATIONS, y.values(), model(4 * TABLE), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5, err_msg=name)
 
@@ -249,7 +249,7 @@ def test_a_model_goes_on_training_with_the_curve_of_keras(make, name):
         return loss + (ours.penalty(params) if ours.penalty else 0.0), (state, {})
 
     step = jax.jit(training.make_step(loss_fn, optimizer))
-    state = training.init_state(ours.params, optimizer, model_state=ours.state, key=jax.random.key(0))
+    state = training.init_state(ours.params, optimizer, model_state=ours.model_state, key=jax.random.key(0))
     model.compile(theirs, "sparse_categorical_crossentropy")
     curves = []
     for start in 5 * [0, 16, 32, 48]:
@@ -263,7 +263,7 @@ def test_a_model_goes_on_training_with_the_curve_of_keras(make, name):
     y, _ = ours.layer.apply(state.params, state.model_state, x)
     np.testing.assert_allclose(y, model(x, training=False), atol=2e-3)
     trained = interop.from_keras(model)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), state.model_state, trained.state)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), state.model_state, trained.model_state)
 
 
 def own_layer():
@@ -322,7 +322,7 @@ def test_weights_of_another_model_change_nothing():
     before = [np.asarray(each) for each in model.weights]
     ours = interop.from_keras(model)
     with pytest.raises(ValueError, match=r"d/vars|dense/vars/0 is \[6, 3\], kernel makes it \[6, 4\]"):
-        interop.into_keras(model, {"d": {"kernel": np.ones((6, 4)), "bias": np.ones(4)}}, ours.state)
+        interop.into_keras(model, {"d": {"kernel": np.ones((6, 4)), "bias": np.ones(4)}}, ours.model_state)
     for one, other in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -97,7 +97,7 @@ def test_a_module_has_the_same_predictions_and_goes_on_training(make):
     ours = interop.from_torch_module(module, x)
     with torch.no_grad():
         expected = module.eval()(as_torch(x)).numpy()
-    np.testing.assert_allclose(ours.layer.apply(ours.params, ours.state, x)[0], expected, atol=1e-5)
+    np.testing.assert_allclose(ours.layer.apply(ours.params, ours.model_state, x)[0], expected, atol=1e-5)
     labels = RNG.integers(0, 3, 64)
     theirs = torch.optim.SGD(module.train().parameters(), 0.05, momentum=0.9)
     optimizer = optimizers.sgd(0.05, 0.9, convention="torch")
@@ -107,7 +107,7 @@ def test_a_module_has_the_same_predictions_and_goes_on_training(make):
         return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(y), batch.y[:, None], 1)), (state, {})
 
     step = jax.jit(training.make_step(loss_fn, optimizer))
-    state = training.init_state(ours.params, optimizer, model_state=ours.state, key=jax.random.key(0))
+    state = training.init_state(ours.params, optimizer, model_state=ours.model_state, key=jax.random.key(0))
     curves = []
     for start in 3 * [0, 16, 32, 48]:
         rows = slice(start, start + 16)
