@@ -1,42 +1,24 @@
 """A layer of Keras as one of ours."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 
 from jaxopt_nn import layers
 from jaxopt_nn.interop._keras_functions import UnsupportedError, activation, function, need
-from jaxopt_nn.types import Array, Key, Layer, Params, State
+from jaxopt_nn.interop._keras_recurrent import (
+    Call,
+    Constant,
+    Converted,
+    bidirectional,
+    fixed,
+    identity,
+    recurrent,
+)
+from jaxopt_nn.types import Key, Layer, Params, State
 
 __all__ = ["Call", "Converted", "convert"]
-
-
-class Converted(NamedTuple):
-    """A layer of Keras.
-
-    Attributes:
-        layer: ours.
-        then: a function after it, such as the activation; None for none.
-        weights: the paths within our layer to the attributes of Keras's layer that hold the weights: ``{"": ""}`` for
-            the layer itself.
-    """
-
-    layer: Any
-    then: Any = None
-    weights: Mapping[str, str] = {"": ""}  # noqa: RUF012
-
-
-class Call(NamedTuple):
-    """How a model of Keras calls a layer.
-
-    Attributes:
-        options: the keywords that are no arrays.
-        rank: of its (first) input, with the batch axis.
-    """
-
-    options: Mapping[str, Any]
-    rank: int
 
 
 def convert(layer: Any, call: Call) -> Converted:
@@ -142,10 +124,10 @@ def _batch_norm(layer: Any, call: Call) -> Converted:
     _check_last_axis(layer, call)
     need(layer, renorm=False)
     ours = layers.batch_norm(momentum=layer.momentum, epsilon=layer.epsilon, convention="keras")
-    absent: dict[str, _Constant] = {} if layer.scale else {"scale": lambda _, state: jnp.ones_like(state["mean"])}
+    absent: dict[str, Constant] = {} if layer.scale else {"scale": lambda _, state: jnp.ones_like(state["mean"])}
     if not layer.center:
         absent["bias"] = lambda _, state: jnp.zeros_like(state["mean"])
-    return Converted(_fixed(ours, absent))
+    return Converted(fixed(ours, absent))
 
 
 def _layer_norm(layer: Any, call: Call) -> Converted:
@@ -178,86 +160,13 @@ def _dropout(dropout: Callable[[Any], Layer]) -> Callable[[Any, Call], Converted
 def _activation(layer: Any, _: Call) -> Converted:
     function = activation(layer.activation)
     if function is None:
-        return Converted(_linear, None, {})
+        return Converted(identity, None, {})
     return Converted(function, None, {})
-
-
-def _linear(x: Array) -> Array:
-    return x
-
-
-_linear.__name__ = "identity"
 
 
 def _embedding(layer: Any, _: Call) -> Converted:
     need(layer, mask_zero=False, lora_enabled=False)
     return Converted(layers.embedding(layer.input_dim, layer.output_dim))
-
-
-def _recurrent(layer: Any, call: Call) -> Converted:
-    if "initial_state" in call.options:
-        raise UnsupportedError("initial_state in its call")
-    need(layer, stateful=False, return_state=False, dropout=0.0, recurrent_dropout=0.0)
-    options = {"return_sequences": layer.return_sequences, "reverse": layer.go_backwards}
-    kind, absent = type(layer).__name__, {} if layer.use_bias else {"bias": _no_bias}
-    if kind == "SimpleRNN":
-        function = activation(layer.activation) or _linear
-        ours = layers.simple_rnn(layer.units, activation=function, **options)
-    else:
-        for option, expected in (("activation", "tanh"), ("recurrent_activation", "sigmoid")):
-            if getattr(getattr(layer, option), "__name__", "") != expected:
-                raise UnsupportedError(f"{option}={getattr(getattr(layer, option), '__name__', option)}")
-        if kind == "LSTM":
-            ours = layers.lstm(layer.units, **options)
-        else:
-            ours = layers.gru(layer.units, reset_after=layer.reset_after, **options)
-            if layer.reset_after and layer.use_bias:
-                ours = _two_biases(ours, layer.units)
-            elif layer.reset_after:
-                absent["recurrent_bias"] = _no_recurrent_bias
-    ours = _fixed(ours, absent)
-    # Keras then returns the outputs from the last step to the first.
-    backwards = layer.go_backwards and layer.return_sequences
-    return Converted(ours, _reversed if backwards else None)
-
-
-def _reversed(x: Array) -> Array:
-    return jnp.flip(x, 1)
-
-
-_reversed.__name__ = "reversed"
-
-
-def _two_biases(gru: Layer, features: int) -> Layer:
-    """A GRU with two biases for each gate, both trained, as in Keras."""
-
-    def init(key: Key, x: Any) -> tuple[Params, State]:
-        params, state = gru.init(key, x)
-        return {**params, "recurrent_bias": jnp.zeros_like(params["bias"])}, state
-
-    def apply(params: Params, state: State, x: Any, **mode: Any) -> tuple[Any, State]:
-        of_gates = params["recurrent_bias"].at[2 * features :].set(0)
-        of_new = params["recurrent_bias"][2 * features :]
-        return gru.apply({**params, "bias": params["bias"] + of_gates, "recurrent_bias": of_new}, state, x, **mode)
-
-    return Layer(init, apply, "keras_gru")
-
-
-def _bidirectional(layer: Any, call: Call) -> Converted:
-    forward, backward = _recurrent(layer.forward_layer, call), _recurrent(layer.backward_layer, call)
-    merges = {
-        "concat": layers.concatenate,
-        "sum": layers.add,
-        "mul": lambda both: both[0] * both[1],
-        "ave": lambda both: (both[0] + both[1]) / 2,
-    }
-    if layer.merge_mode not in merges:
-        raise UnsupportedError(f"merge_mode={layer.merge_mode}")
-    if not layer.backward_layer.go_backwards or layer.forward_layer.go_backwards:
-        raise UnsupportedError("layers of these directions")
-    both = layers.parallel(forward.layer, backward.layer, merge=merges[layer.merge_mode])
-    first, second = (node.name for node in both.wiring.nodes[:2])
-    return Converted(both, None, {first: "forward_layer", second: "backward_layer"})
 
 
 def _time_distributed(layer: Any, call: Call) -> Converted:
@@ -300,33 +209,6 @@ def _prelu(layer: Any, _: Call) -> Converted:
     return Converted(Layer(init, apply, "prelu"))
 
 
-_Constant = Callable[[Params, State], Array]
-
-
-def _no_bias(params: Params, _: State) -> Array:
-    return jnp.zeros_like(params["recurrent_kernel"][0])
-
-
-def _no_recurrent_bias(params: Params, _: State) -> Array:
-    return jnp.zeros_like(params["recurrent_kernel"][:, 0])
-
-
-def _fixed(layer: Layer, constants: Mapping[str, _Constant]) -> Layer:
-    """A layer some of whose parameters are constants, and so none."""
-    if not constants:
-        return layer
-
-    def init(key: Key, x: Any) -> tuple[Params, State]:
-        params, state = layer.init(key, x)
-        return {name: leaf for name, leaf in params.items() if name not in constants}, state
-
-    def apply(params: Params, state: State, x: Any, **mode: Any) -> tuple[Any, State]:
-        numbers = {name: constant(params, state) for name, constant in constants.items()}
-        return layer.apply({**params, **numbers}, state, x, **mode)
-
-    return Layer(init, apply, layer.name)
-
-
 _SPATIAL = ("1D", "2D", "3D")
 _LAYERS: dict[str, Callable[[Any, Call], Converted]] = {
     "Dense": _dense,
@@ -346,8 +228,8 @@ _LAYERS: dict[str, Callable[[Any, Call], Converted]] = {
     "Activation": _activation,
     "PReLU": _prelu,
     "Embedding": _embedding,
-    **dict.fromkeys(("SimpleRNN", "LSTM", "GRU"), _recurrent),
-    "Bidirectional": _bidirectional,
+    **dict.fromkeys(("SimpleRNN", "LSTM", "GRU"), recurrent),
+    "Bidirectional": bidirectional,
     "TimeDistributed": _time_distributed,
     "MultiHeadAttention": _attention,
 }
