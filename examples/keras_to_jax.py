@@ -92,7 +92,9 @@ def train_in_ours(ours, optimizer, order):
 
     step = training.make_step(loss_fn, optimizer)
     start = training.init_state(ours.params, optimizer, jax.random.key(0), ours.model_state)
-    state, history = jax.jit(lambda start, batches: jax.lax.scan(step, start, batches))(start, Batch(x[order], y[order]))
+    state, history = jax.jit(lambda start, batches: jax.lax.scan(step, start, batches))(
+        start, Batch(x[order], y[order])
+    )
     return np.asarray(history["loss"]), ours.layer.apply(state.params, state.model_state, x_test)[0]
 
 

@@ -49,9 +49,7 @@ def load_keras(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     return found
 
 
-def save_keras(
-    path: str | os.PathLike[str], weights: Mapping[str, Any], *, like: str | os.PathLike[str]
-) -> None:
+def save_keras(path: str | os.PathLike[str], weights: Mapping[str, Any], *, like: str | os.PathLike[str]) -> None:
     """Writes a file of Keras with other weights.
 
     Args:

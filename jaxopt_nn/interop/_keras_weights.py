@@ -20,9 +20,7 @@ Convert = Callable[[NDArray[Any]], NDArray[Any]]
 
 def _simple(*rows: tuple[str, str], there: Convert = same, back: Convert = same) -> Kind:
     """Rows of our leaf and their array, and the ways there and back."""
-    return Kind(
-        {leaf: Made((name,), there) for leaf, name in rows}, {name: Made((leaf,), back) for leaf, name in rows}
-    )
+    return Kind({leaf: Made((name,), there) for leaf, name in rows}, {name: Made((leaf,), back) for leaf, name in rows})
 
 
 def _folded(*rows: tuple[str, str], there: Convert) -> Kind:

@@ -101,7 +101,9 @@ def write_weights(
     for layer in _layers(model, list(leaves), names, kinds):
         for name, full in place(names[layer.path], layer.theirs).items():
             made = layer.kind.theirs[name]
-            array = np.ascontiguousarray(made.by(*(leaves[layer.full(leaf)] for leaf in made.of if leaf in layer.leaves)))
+            array = np.ascontiguousarray(
+                made.by(*(leaves[layer.full(leaf)] for leaf in made.of if leaf in layer.leaves))
+            )
             if like is not None:
                 array = _like(full, array, made, like, wrong)
             arrays[full] = array

@@ -92,9 +92,7 @@ class _Layout:
         self.channels_first = channels_first
 
 
-def _converted(
-    module: Any, path: str, layout: _Layout, wrong: list[str], names: dict[str, str]
-) -> Layer | None:
+def _converted(module: Any, path: str, layout: _Layout, wrong: list[str], names: dict[str, str]) -> Layer | None:
     """The layer of a module. ``names`` gets the module of each layer in order, and whether it has weights."""
     kind = type(module).__name__
     if kind == "Sequential" and type(module).__module__.startswith("torch."):

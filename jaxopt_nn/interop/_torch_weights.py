@@ -79,8 +79,7 @@ _RECURRENT = Kind(
 _GRU = Kind(
     _MATRICES
     | {"bias": Made(_BIASES, _gru_bias), "recurrent_bias": Made(("bias_hh_l0",), lambda b: np.split(b, 3)[2])},
-    _TORCH_MATRICES
-    | {"bias_ih_l0": Made(("bias",), same), "bias_hh_l0": Made(("recurrent_bias",), _torch_gru_bias)},
+    _TORCH_MATRICES | {"bias_ih_l0": Made(("bias",), same), "bias_hh_l0": Made(("recurrent_bias",), _torch_gru_bias)},
 )
 _PARTS = ("query", "key", "value")
 _ATTENTION = Kind(

@@ -96,7 +96,10 @@ def test_files_are_read_and_written(tmp_path):
         np.testing.assert_equal(interop.load_keras(new), weights | changed)
         np.testing.assert_equal(interop.load_keras(path), weights)
     assert zipfile.ZipFile(tmp_path / "new.keras").read("config.json") == b"{}"
-    for arrays, message in (({"x": 1.0}, "x is not in"), ({"layers/dense/vars/1": np.ones(3)}, r"is \[2\] in .* \[3\]")):
+    for arrays, message in (
+        ({"x": 1.0}, "x is not in"),
+        ({"layers/dense/vars/1": np.ones(3)}, r"is \[2\] in .* \[3\]"),
+    ):
         with pytest.raises(ValueError, match=message):
             interop.save_keras(tmp_path / "no.keras", arrays, like=whole)
     with pytest.raises(ValueError, match=r"^path: expected a file '\.keras', as"):

@@ -60,12 +60,21 @@ def attention():
 
 
 def transformer():
-    parts = layers.embedding(11, 8), layers.repeat(layers.transformer_block(2), 2), layers.layer_norm(), layers.dense(11)
+    parts = (
+        layers.embedding(11, 8),
+        layers.repeat(layers.transformer_block(2), 2),
+        layers.layer_norm(),
+        layers.dense(11),
+    )
     return layers.serial(*parts), IDS
 
 
 def two_inputs():
-    nodes = {"left": (layers.dense(4), "a"), "both": (layers.concatenate, "left", "b"), "out": (layers.dense(2), "both")}
+    nodes = {
+        "left": (layers.dense(4), "a"),
+        "both": (layers.concatenate, "left", "b"),
+        "out": (layers.dense(2), "both"),
+    }
     return layers.graph(nodes, inputs=("a", "b"), outputs="out"), {"a": TABLE, "b": TABLE[:, :2]}
 
 
