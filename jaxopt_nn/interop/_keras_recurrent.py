@@ -24,7 +24,7 @@ class Converted(NamedTuple):
 
     layer: Any
     then: Any = None
-    weights: Mapping[str, str] = {"": ""}  # noqa: RUF012
+    weights: Mapping[str, str] = {"": ""}
 
 
 class Call(NamedTuple):

@@ -144,5 +144,5 @@ def test_what_is_not_supported_is_named_with_its_path():
         with pytest.raises(ValueError, match=message):
             interop.from_torch_module(module, image)
     for module in (nn.Linear, 3, lambda x: x):
-        with pytest.raises(TypeError, match="^module: expected a module of PyTorch, got"):
+        with pytest.raises(TypeError, match=r"^module: expected a module of PyTorch, got"):
             interop.from_torch_module(module, image)
