@@ -191,6 +191,11 @@ def test_what_the_plots_of_a_sweep_show():
     ax = plots.plot_curves(SWEPT, best=2)
     assert [line.get_label() for line in ax.lines] == ["kind a", "kind b"]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [3.05, 2.05, 1.05])
+    ax = plots.plot_curves(SWEPT, by="kind")
+    assert [line.get_label() for line in ax.lines] == ["a", "b"]
+    ax = plots.plot_curves(SWEPT, by="rate")
+    assert [line.get_label() for line in ax.lines] == ["0.01", "0.1", "1"]
+    np.testing.assert_allclose([line.get_ydata()[-1] for line in ax.lines], [2.05, 1.05, 2.05])
     ax = plots.plot_isolation(SWEPT, "rate")
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [2.05, 1.05, 2.05])
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0.01", "0.1", "1"]
@@ -209,3 +214,6 @@ def test_a_value_that_explodes_flattens_no_other():
     assert "far worse" in ax.get_legend_handles_labels()[1]
     found = plots.plot_heat_map(values, "rate", "rate").collections[0]
     assert found.norm.vmax < 2
+    assert type(found.norm).__name__ == "Normalize"
+    decades = swept(sweeps.grid(rate=rates), lambda rate: rate)
+    assert type(plots.plot_heat_map(decades, "rate", "rate").collections[0].norm).__name__ == "LogNorm"

@@ -1,13 +1,24 @@
 """A run's inside on one page."""
 
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
+from jaxopt_nn._arguments import check_choice, check_number, shown
 from jaxopt_nn.monitor._diagnose import diagnose
 from jaxopt_nn.monitor._evidence import Evidence
 
-__all__ = ["plot"]
+__all__ = ["plot", "plot_layers"]
+
+_LABELS = {
+    "gradient": "gradient / parameter",
+    "update": "update / parameter",
+    "deviation": "deviation of outputs",
+}
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")  # Okabe and Ito
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def plot(result: Any, *, title: str = "") -> Any:
@@ -76,6 +87,70 @@ def plot(result: Any, *, title: str = "") -> Any:
         ax.set_axis_off()
     figure.supxlabel("\n".join(_lines(diagnosis)), fontsize=9, ha="left", x=0.01)
     return figure
+
+
+def plot_layers(
+    results: Mapping[str, Any], entry: str = "gradient", *, match: str = "*", epoch: int = 0, ax: Any = None
+) -> Any:
+    """How large something is from the first layer to the last, with a line for each run.
+
+    Args:
+        results: label to the result of a run with ``record=monitor.watch()``, or to its history.
+        entry: ``"gradient"`` or ``"update"``, the L2 norm of a kernel's gradient or update over that of the kernel,
+            from :func:`gradient_flow`; or ``"deviation"``, of a layer's outputs, from :func:`activations`.
+        match: which layers, by a pattern of their paths, such as ``"*dense_*"``.
+        epoch: which one, from 0; -1 for the last that was run.
+        ax: matplotlib ``Axes``; None for those of a new figure, which is ``ax.figure``.
+
+    Returns:
+        The axes, logarithmic in the size. Healthy runs are flat. A layer whose value is 0 or not finite has no point.
+
+    Raises:
+        TypeError, ValueError: there is no such result, entry or epoch.
+        ImportError: without matplotlib.
+
+    >>> history = {"train_loss": [1.0], **{f"flow/{kind}/dense_{i}/kernel": [10.0 ** i] for i in range(3)
+    ...            for kind in ("gradient", "parameter")}}
+    >>> plot_layers({"a run": history}).lines[0].get_ydata().tolist()
+    [1.0, 1.0, 1.0]
+    """
+    check_choice("entry", entry, *_LABELS)
+    check_number("epoch", epoch, -1, whole=True)
+    if not isinstance(results, Mapping) or not results:
+        raise TypeError(f"results: expected a dictionary from labels to results, got {shown(results)}")
+    if ax is None:
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise ImportError("plots need matplotlib: pip install 'jaxopt-nn[plots]'") from error
+        ax = Figure(figsize=(6.4, 4.0), layout="constrained").subplots()
+    for index, (label, result) in enumerate(results.items()):
+        history = getattr(result, "history", result)
+        if not isinstance(history, Mapping) or "train_loss" not in history or np.ndim(history["train_loss"]) != 1:
+            raise TypeError(f"results[{label!r}]: expected the result of one run, or its history, got {shown(result)}")
+        evidence = Evidence(history)
+        curves = {
+            "gradient": evidence.relative_gradients,
+            "update": lambda evidence=evidence: evidence.leaves("ratio"),
+            "deviation": lambda evidence=evidence: evidence.layers("deviation"),
+        }[entry]()
+        if not curves:
+            raise ValueError(f"results[{label!r}]: expected a history of monitor.watch(), got {sorted(history)}")
+        if epoch >= max(evidence.epochs, 1):
+            raise ValueError(f"epoch: expected one of the {evidence.epochs} of {label!r}, got {epoch}")
+        curves = {path: curve for path, curve in curves.items() if fnmatchcase(path, match)}
+        if not curves:
+            raise ValueError(f"match: expected a pattern of the paths of layers of {label!r}, got {match!r}")
+        sizes = np.array([curve[epoch] if len(curve) else np.nan for curve in curves.values()])
+        sizes = np.where(np.isfinite(sizes) & (sizes > 0), sizes, np.nan)
+        style = {"color": _COLOURS[index % len(_COLOURS)], "marker": _MARKERS[index % len(_MARKERS)]}
+        ax.plot(np.arange(1, len(sizes) + 1), sizes, label=label, markersize=4, **style)
+    ax.set(xlabel="layer, from input to output", ylabel=_LABELS[entry], yscale="log")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.grid(alpha=0.3)
+    # Above the axes: a line may go anywhere in them.
+    ax.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2, ncols=2)
+    return ax
 
 
 def _kills(path: str, curve: Any) -> bool:

@@ -5,20 +5,28 @@ be a panel of a figure of your own; its figure is ``ax.figure``. Neither belongs
 ``figure.savefig("curves.png")``, or show it as the last value of a notebook cell.
 """
 
+from jaxopt_nn.plots._bars import plot_bars, plot_by_layer
 from jaxopt_nn.plots._history import plot_comparison, plot_history
+from jaxopt_nn.plots._landscape import plot_paths
+from jaxopt_nn.plots._means import plot_means, plot_response
 from jaxopt_nn.plots._rates import plot_range_test, plot_schedules
 from jaxopt_nn.plots._sweep_lines import plot_curves, plot_parallel_coordinates
 from jaxopt_nn.plots._sweep_values import plot_heat_map, plot_importance, plot_isolation, plot_slice
 
 __all__ = [
+    "plot_bars",
+    "plot_by_layer",
     "plot_comparison",
     "plot_curves",
     "plot_heat_map",
     "plot_history",
     "plot_importance",
     "plot_isolation",
+    "plot_means",
     "plot_parallel_coordinates",
+    "plot_paths",
     "plot_range_test",
+    "plot_response",
     "plot_schedules",
     "plot_slice",
 ]

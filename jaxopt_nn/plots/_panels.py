@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 
 from jaxopt_nn._arguments import shown
 
-__all__ = ["axes_or_new", "check_names", "draw_curve", "make_figure", "plain_values"]
+__all__ = ["COLOURS", "MARKERS", "axes_or_new", "check_names", "draw_curve", "make_figure", "plain_values"]
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+"""Of Okabe and Ito, told apart by the colour-blind; neighbours differ in grey too."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def check_names(name: str, named: Any) -> None:

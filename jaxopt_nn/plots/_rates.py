@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_nn._arguments import check_bool, check_positive_int, shown
-from jaxopt_nn.plots._panels import check_names, make_figure
+from jaxopt_nn.plots._panels import COLOURS, check_names, make_figure
 from jaxopt_nn.trees import takes
 
 __all__ = ["plot_range_test", "plot_schedules"]
@@ -49,6 +49,7 @@ def plot_schedules(
     check_bool("log", log)
     counts = np.unique(np.linspace(0, steps - 1, min(steps, 4000)).astype(np.int32))
     figure, (ax,) = make_figure(1, title)
+    ax.set_prop_cycle(color=COLOURS)
     for label, schedule in schedules.items():
         rates = np.asarray(jax.vmap(lambda count, of=schedule: jnp.asarray(of(count)))(counts), np.float64)
         ax.plot(counts / (steps_per_epoch or 1), rates, label=label, drawstyle="steps-post")
@@ -59,7 +60,7 @@ def plot_schedules(
     ax.set(xlabel="step" if steps_per_epoch is None else "epoch", ylabel="learning rate")
     ax.grid(alpha=0.3)
     # Above the axes: a schedule may go anywhere in them.
-    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2)
+    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2, ncols=3)
     return figure
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxopt_nn._arguments import check_positive_int
-from jaxopt_nn.plots._panels import axes_or_new, draw_curve
+from jaxopt_nn.plots._panels import COLOURS, axes_or_new, draw_curve
 from jaxopt_nn.plots._scales import format_value, height, marks, scale_of, window
 from jaxopt_nn.plots._sweep_axes import BEST, configurations_of, legend_above
 
@@ -16,13 +16,15 @@ _STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))  # curves can be told 
 _BOX = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
 
 
-def plot_curves(sweep: Any, metric: str | None = None, *, best: int = 5, ax: Any = None) -> Any:
+def plot_curves(sweep: Any, metric: str | None = None, *, best: int = 5, by: str | None = None, ax: Any = None) -> Any:
     """The histories of the best configurations: the median over seeds as a line, minimum to maximum as a band.
 
     Args:
         sweep: of :func:`jaxopt_nn.sweeps.sweep`.
         metric: a name of the histories; None for the objective.
         best: how many configurations.
+        by: a hyperparameter: then it is the best configuration for each of its values, all other hyperparameters tuned
+            for it, in the order of the space; None for the best of all.
         ax: matplotlib ``Axes``; None for those of a new figure.
 
     Returns:
@@ -32,31 +34,30 @@ def plot_curves(sweep: Any, metric: str | None = None, *, best: int = 5, ax: Any
         TypeError, ValueError: it is no sweep, or its histories have no such metric.
     """
     check_positive_int("best", best)
-    found = configurations_of(sweep)[:best]
+    found = configurations_of(sweep)[:best] if by is None else _best_of_each(sweep, by)
     metric = metric or str(sweep.objective)
     ax = axes_or_new(ax)
     varied = [name for name in found[0].hparams if len({repr(each.hparams.get(name)) for each in found}) > 1]
+    varied.sort(key=lambda name: name != by)  # it comes first
+    ax.set_prop_cycle(color=COLOURS)
     lowest, highest = np.inf, -np.inf
-    for style, each in zip(_STYLES * best, found, strict=False):
+    for index, each in enumerate(found):
         curves = [record.history.get(metric) for record in _records(sweep, each)]
         if any(curve is None for curve in curves):
             names = sorted({name for record in sweep.records for name in record.history})
             raise ValueError(f"metric: expected one of the histories' {names}, got {metric!r}")
         values = np.stack([np.asarray(curve, np.float64) for curve in curves])
-        draw_curve(
-            ax,
-            values,
-            ", ".join(f"{name} {format_value(each.hparams[name])}" for name in varied if name in each.hparams)
-            or "best",
-        )
-        ax.lines[-1].set_linestyle(style)
+        label = ", ".join(_named(each, name, by) for name in varied if name in each.hparams)
+        draw_curve(ax, values, label or "best")
+        ax.lines[-1].set_linestyle(_STYLES[index % len(_STYLES)])
         lowest, highest = min(lowest, np.nanmin(values)), max(highest, np.nanmax(values))
     if lowest > 0 and highest / lowest > 30:
         ax.set_yscale("log")
     ax.set(xlabel="epoch", ylabel=metric.replace("_", " "))
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(alpha=0.3)
-    ax.legend(frameon=False, fontsize="small", title=f"the best {len(found)}, best first" if len(found) > 1 else None)
+    title = f"the best {len(found)}, best first" if by is None else f"the best for each {by.replace('_', ' ')}"
+    ax.legend(frameon=False, fontsize="small", title=title if len(found) > 1 else None)
     return ax
 
 
@@ -109,6 +110,21 @@ def plot_parallel_coordinates(sweep: Any, names: Sequence[str] | None = None, *,
         ax.spines[side].set_visible(False)
     legend_above(ax)
     return ax
+
+
+def _named(configuration: Any, name: str, by: str | None) -> str:
+    """What the label says of a hyperparameter; the legend's title names ``by``."""
+    value = format_value(configuration.hparams[name])
+    return value if name == by else f"{name} {value}"
+
+
+def _best_of_each(sweep: Any, by: str) -> list[Any]:
+    """The best configuration for each value of a hyperparameter, in the order of the records."""
+    found: dict[str, Any] = {}
+    for each in configurations_of(sweep, by):
+        found.setdefault(repr(each.hparams[by]), each)
+    order = dict.fromkeys(repr(record.trial[by]) for record in sweep.records if by in record.trial)
+    return [found[value] for value in order if value in found]
 
 
 def _mark(ax: Any, x: float, y: float, text: str) -> None:

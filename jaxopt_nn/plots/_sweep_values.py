@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxopt_nn.plots._panels import axes_or_new
-from jaxopt_nn.plots._scales import format_value, scale_of, window
+from jaxopt_nn.plots._scales import LOG, format_value, scale_of, window
 from jaxopt_nn.plots._sweep_axes import (
     BEST,
     configurations_of,
@@ -29,8 +29,9 @@ def plot_heat_map(sweep: Any, x: str, y: str, *, ax: Any = None) -> Any:
         ax: matplotlib ``Axes``; None for those of a new figure, which is ``ax.figure``.
 
     Returns:
-        The axes; the darker, the better. A cell for each pair of values, or a dot for each configuration where there
-        are many values. An empty cell: nothing ended well there, or nothing was tried. The best is framed.
+        The axes; the darker, the better, on a logarithmic scale where the objective spans decades. A cell for each pair
+        of values, or a dot for each configuration where there are many values. An empty cell: nothing ended well there,
+        or nothing was tried. The best is framed.
 
     Raises:
         TypeError: it is no sweep.
@@ -54,7 +55,7 @@ def plot_heat_map(sweep: Any, x: str, y: str, *, ax: Any = None) -> Any:
         for each in reversed(found):  # the best last
             cells[int(vertical.positions(each.hparams[y])), int(horizontal.positions(each.hparams[x]))] = each.value
         drawn = ax.imshow(cells, cmap=colours, norm=ends, origin="lower", aspect="auto")
-        if cells.size <= 60:
+        if cells.size <= 80:
             for (row, column), value in np.ndenumerate(cells):
                 if np.isfinite(value):
                     _write(ax, column, row, format_value(float(value)), drawn.cmap(drawn.norm(value)))
@@ -182,9 +183,10 @@ def _has(configuration: Any, name: str, value: Any, fixed: Mapping[str, Any]) ->
 
 
 def _norm(values: Any, mode: str) -> Any:
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import LogNorm, Normalize
 
-    return Normalize(*window(values, mode))
+    low, high = window(values, mode)
+    return LogNorm(low, high) if low > 0 and high / low >= LOG else Normalize(low, high)
 
 
 def _circle(ax: Any, x: float, y: float) -> None:

@@ -5,6 +5,7 @@ So it can pause after any epoch and go on later, beside other lanes: how its epo
 no bit. A lane of any other function is one call.
 """
 
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,8 @@ from jax.extend import core
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxopt_nn import _ops
+from jaxopt_nn._jaxprs.cache import Program as Shareable
+from jaxopt_nn._jaxprs.cache import share
 from jaxopt_nn._jaxprs.flops import flops_of
 from jaxopt_nn._jaxprs.identity import fingerprint
 from jaxopt_nn._safetensors import impl_of, is_key
@@ -48,6 +51,7 @@ __all__ = [
 
 _SECONDS_PER_CALL = 2.0
 _SHARE_OF_MEMORY = 0.9
+_KEPT = 32  # compiled programs; the one that was used least recently goes first
 _COUNTS = ("status", "epochs", "best_epoch", "first_bad_step")
 
 
@@ -104,18 +108,16 @@ class Program(NamedTuple):
     """A lane, compiled.
 
     Attributes:
-        call: of arguments with a leading axis of ``width``.
+        call: of arguments with a leading axis of ``width``, and of the first epoch and the number of epochs.
         width: lanes.
         peak_bytes: the memory that one device needs for a call.
         seconds: how long compiling took.
-        shared: the key and the data, where the program wants them.
     """
 
     call: Callable[..., Any]
     width: int
     peak_bytes: int
     seconds: float
-    shared: tuple[Any, Any]
 
 
 class Chunk(NamedTuple):
@@ -213,38 +215,56 @@ def compile_lane(work: Work, lane: Lane, width: int) -> Program:
 
 
 def _compiled(work: Work, lane: Lane, width: int) -> Program:
-    started = time.perf_counter()
-    devices = _devices(width)
+    program, constants = share(lane.program)
+    devices = tuple(_devices(width))
     over_lanes = (True, True, True, False, False, False, False)
     batched = [
         each for each, part in zip(over_lanes, lane.inputs, strict=True) for _ in range(len(jax.tree.leaves(part)))
     ]
+    compiled, peak, seconds = _executable(program, width, (*batched, *[False] * len(constants)), devices)
+    tree = jax.tree.structure(lane.outputs)
+    shared: Any = (_unwrapped(work.key)[0], work.data, constants)
+    if len(devices) > 1:
+        shared = jax.device_put(shared, NamedSharding(_mesh(devices), PartitionSpec()))
+
+    def call(*arguments: Any) -> Any:
+        return jax.tree.unflatten(tree, compiled(*jax.tree.leaves((arguments, shared))))
+
+    return Program(call, width, peak, seconds)
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _executable(
+    program: Shareable, width: int, batched: Sequence[bool], devices: Sequence[Any]
+) -> tuple[Any, int, float]:
+    """So many lanes of a program, compiled; the bytes that one device needs for a call; how long compiling took.
+
+    A later sweep of the same lanes, over a wider space perhaps, finds it here.
+    """
+    started = time.perf_counter()
+    function = core.jaxpr_as_fun(program.closed)
     shapes = [
-        jax.ShapeDtypeStruct((width, *leaf.shape) if each else leaf.shape, leaf.dtype)
-        for leaf, each in zip(jax.tree.leaves(lane.inputs), batched, strict=True)
+        jax.ShapeDtypeStruct((width, *aval.shape) if each else aval.shape, aval.dtype)
+        for aval, each in zip(program.closed.in_avals, batched, strict=True)
     ]
-    function, tree = core.jaxpr_as_fun(lane.program), jax.tree.structure(lane.outputs)
 
     def chunk(*flat: Any) -> Any:
         return jax.vmap(function, [0 if each else None for each in batched])(*flat)
 
-    shared: Any = (_unwrapped(work.key)[0], work.data)
     jitted = jax.jit(chunk)
     if len(devices) > 1:
-        mesh = jax.make_mesh((len(devices),), ("lanes",), (AxisType.Auto,), devices=devices)
-        split, whole = PartitionSpec("lanes"), PartitionSpec()
-        specs = tuple(split if each else whole for each in batched)
+        mesh, split = _mesh(devices), PartitionSpec("lanes")
+        specs = tuple(split if each else PartitionSpec() for each in batched)
         mapped = jax.shard_map(chunk, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
         jitted = jax.jit(mapped, in_shardings=tuple(NamedSharding(mesh, spec) for spec in specs))
-        shared = jax.device_put(shared, NamedSharding(mesh, whole))
-    compiled = jitted.lower(*shapes).compile()
+    compiled = jitted.lower(*shapes).compile(_ops.compiler_options())
     memory: Any = compiled.memory_analysis()
     peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes if memory else 0
+    return compiled, peak, time.perf_counter() - started
 
-    def call(*arguments: Any) -> Any:
-        return jax.tree.unflatten(tree, compiled(*jax.tree.leaves(arguments)))
 
-    return Program(call, width, peak, time.perf_counter() - started, shared)
+def _mesh(devices: Sequence[Any]) -> Any:
+    return jax.make_mesh((len(devices),), ("lanes",), (AxisType.Auto,), devices=devices)
 
 
 def advance(
@@ -277,7 +297,7 @@ def advance(
         carried = tuple(np.zeros((program.width, *leaf.shape), leaf.dtype) for leaf in lane.inputs[2])
     began = time.perf_counter()
     if not lane.epochs:
-        _, rows, ends = jax.device_get(program.call(*padded, (), np.int32(0), np.int32(0), *program.shared))
+        _, rows, ends = jax.device_get(program.call(*padded, (), np.int32(0), np.int32(0)))
         return _of_lanes(lanes, rows, ends, (), time.perf_counter() - began, 0.0)
     shapes = {name: ((program.width, *row.shape), row.dtype) for name, row in lane.outputs[1].items()}
     history = {name: np.full(shape, np.nan, dtype) for name, (shape, dtype) in shapes.items()}
@@ -285,7 +305,7 @@ def advance(
     while done < first + count:
         started = time.perf_counter()
         some = min(first + count - done, 1 if pace is None else max(1, int(_SECONDS_PER_CALL / pace)))
-        carried, rows, ends = program.call(*padded, carried, np.int32(done), np.int32(some), *program.shared)
+        carried, rows, ends = program.call(*padded, carried, np.int32(done), np.int32(some))
         rows, ends = jax.device_get((rows, ends))  # waits; Ctrl-C until here loses the chunk
         for name, row in rows.items():
             history[name][:, done : done + some] = row[:, :some]

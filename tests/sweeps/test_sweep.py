@@ -9,7 +9,7 @@ import pytest
 
 from jaxopt_nn import layers, losses, metrics, optimizers, sweeps, training
 from jaxopt_nn._jaxprs.flops import count_flops
-from jaxopt_nn.sweeps import _engine, _execute
+from jaxopt_nn.sweeps import _engine, _execute, _lanes
 from jaxopt_nn.types import Batch, Static
 
 RNG = np.random.default_rng(0)
@@ -65,6 +65,9 @@ def test_each_lane_is_the_single_run_and_each_group_one_program(compiled):
     same = sweeps.sweep(recipe, trials[::-1], TRAIN, VALID, key=KEY, lanes=12)  # another order and another width
     for a, b in zip(result.records, same.records[::-1], strict=True):
         assert a.trial == b.trial and a.metrics == pytest.approx(b.metrics, rel=1e-4, abs=1e-6)
+    before = _lanes._executable.cache_info().misses
+    sweeps.sweep(recipe, space(rate=[1e-2, 1.0], seed=range(5)), TRAIN, VALID, key=jax.random.key(1), lanes=4)
+    assert _lanes._executable.cache_info().misses == before  # a wider space compiles nothing
 
 
 @pytest.mark.slow
