@@ -27,13 +27,12 @@ except ImportError:
     sys.exit(0)
 
 QUICK = "--quick" in sys.argv
-STEPS, SEEDS, BATCH_SIZE = (15, 2, 32) if QUICK else (150, 5, 32)
+STEPS, SEEDS, BATCH_SIZE = (15, 1, 32) if QUICK else (150, 5, 32)
 OUT = Path("out")
 OUT.mkdir(exist_ok=True)
 train, _, test = data.split(jax.random.key(0), data.load_digits(), (0.7, 0.1, 0.2))
-scaler = data.fit_standard_scaler(train.x)
-x, x_test = (np.asarray(data.transform(scaler, part).x) for part in (train, test))
-y, y_test = np.asarray(train.y), np.asarray(test.y)
+parts = [data.transform(data.fit_standard_scaler(train.x), part) for part in (train, test)]
+(x, y), (x_test, y_test) = ((np.asarray(part.x), np.asarray(part.y)) for part in parts)
 orders = [np.random.default_rng(seed).integers(0, len(x), (STEPS, BATCH_SIZE)) for seed in range(SEEDS)]
 
 # %% [markdown]
@@ -92,9 +91,8 @@ def train_in_ours(ours, optimizer, order):
 
     step = training.make_step(loss_fn, optimizer)
     start = training.init_state(ours.params, optimizer, jax.random.key(0), ours.model_state)
-    state, history = jax.jit(lambda start, batches: jax.lax.scan(step, start, batches))(
-        start, Batch(x[order], y[order])
-    )
+    run = jax.jit(lambda start, batches: jax.lax.scan(step, start, batches))
+    state, history = run(start, Batch(x[order], y[order]))
     return np.asarray(history["loss"]), ours.layer.apply(state.params, state.model_state, x_test)[0]
 
 
