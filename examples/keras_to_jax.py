@@ -126,7 +126,7 @@ for name, colour, style in zip(PAIRS, ("#0072B2", "#D55E00"), "-:", strict=True)
 axes[0].set(xlabel="step", ylabel="training loss", title="The same curve (one seed)", yscale="log")
 for (name, gap), style, colour in zip(gaps.items(), ("--", "-", ":"), ("#009E73", "#0072B2", "#D55E00"), strict=True):
     axes[1].plot(np.maximum(np.max(gap, 0), 1e-9), color=colour, linestyle=style, label=name)
-axes[1].set(xlabel="step", ylabel="relative difference of losses", yscale="log", title=f"Largest of {SEEDS} seeds (equal: at 1e-9)")
+axes[1].set(xlabel="step", ylabel="relative difference of losses", yscale="log", title="Seeds' largest (equal: 1e-9)")
 _ = [ax.legend(fontsize=7, loc=place) for ax, place in zip(axes, ("upper right", "center right"), strict=True)]
 figure.savefig(OUT / "keras_to_jax.png", dpi=120)
 figure

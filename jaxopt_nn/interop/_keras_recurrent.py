@@ -109,7 +109,7 @@ def _two_biases(gru: Layer, features: int) -> Layer:
         return {**params, "recurrent_bias": jnp.zeros_like(params["bias"])}, state
 
     def apply(params: Params, state: State, x: Any, **mode: Any) -> tuple[Any, State]:
-        of_gates = params["recurrent_bias"].at[2 * features :].set(0)
+        of_gates = jnp.asarray(params["recurrent_bias"]).at[2 * features :].set(0)
         of_new = params["recurrent_bias"][2 * features :]
         return gru.apply({**params, "bias": params["bias"] + of_gates, "recurrent_bias": of_new}, state, x, **mode)
 
