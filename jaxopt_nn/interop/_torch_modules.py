@@ -215,7 +215,7 @@ def _softmax(module: Any, layout: _Layout) -> Any:
     return jax.nn.softmax if type(module).__name__ == "Softmax" else jax.nn.log_softmax
 
 
-def _with_slope(name: str, function: Callable[..., Any], option: str) -> Callable[[Any, _Layout], Any]:
+def _with_number(name: str, function: Callable[..., Any], option: str) -> Callable[[Any, _Layout], Any]:
     """An activation with a number."""
 
     def made(module: Any, _: _Layout) -> Any:
@@ -228,121 +228,6 @@ def _with_slope(name: str, function: Callable[..., Any], option: str) -> Callabl
 def _gelu(module: Any, _: _Layout) -> Any:
     approximate = module.approximate == "tanh"
     return _called("gelu", lambda x: jax.nn.gelu(x, approximate=approximate))
-
-
-_CHANNELS_FIRST:
-            layout.needs(channels_first=True)
-        elif kind in _FEATURES_LAST:
-            layout.needs(channels_first=False)
-        layer = layers.as_layer(_MODULES[kind](module, layout))
-    except _Unsupported as error:
-        text = str(error)
-        wrong.append(f"{path or 'module'} ({kind})" if text == kind else f"{path or 'module'} ({kind}: {text})")
-        return None
-    names[path] = path if module.state_dict() else ""
-    return layer
-
-
-def _need(module: Any, **options: Any) -> None:
-    for name, expected in options.items():
-        if getattr(module, name, expected) != expected:
-            raise _Unsupported(f"{name}={getattr(module, name)!r}")
-
-
-def _sizes(size: Any) -> Any:
-    return size if isinstance(size, int) else tuple(size)
-
-
-def _conv(module: Any, _: _Layout) -> Layer:
-    _need(module, padding_mode="zeros", transposed=False)
-    if isinstance(module.padding, str):
-        padding: Any = module.padding.upper()
-    else:
-        padding = tuple((size, size) for size in module.padding)
-    return layers.conv(
-        module.out_channels,
-        tuple(module.kernel_size),
-        stride=tuple(module.stride),
-        padding=padding,
-        dilation=tuple(module.dilation),
-        groups=module.groups,
-        use_bias=module.bias is not None,
-    )
-
-
-def _pool(axes: int, pool: Callable[..., Layer]) -> Callable[[Any, _Layout], Layer]:
-    def made(module: Any, _: _Layout) -> Layer:
-        _need(module, dilation=1, ceil_mode=False, return_indices=False, divisor_override=None)
-        pads = module.padding if isinstance(module.padding, tuple) else (module.padding,) * axes
-        stride = module.kernel_size if module.stride is None else module.stride
-        padding = tuple((size, size) for size in pads) if any(pads) else "VALID"
-        counted = {"count_padding": module.count_include_pad} if hasattr(module, "count_include_pad") else {}
-        return pool(_sizes(module.kernel_size), stride=_sizes(stride), padding=padding, **counted)
-
-    return made
-
-
-def _global_pool(pool: Callable[[Any], Any]) -> Callable[[Any, _Layout], Any]:
-    def made(module: Any, _: _Layout) -> Any:
-        sizes = module.output_size if isinstance(module.output_size, tuple) else (module.output_size,)
-        if set(sizes) != {1}:
-            raise _Unsupported(f"output_size={module.output_size}")
-
-        def global_pool(x: Any) -> Any:
-            return jnp.expand_dims(pool(x), tuple(range(1, x.ndim - 1)))
-
-        global_pool.__name__ = pool.__name__
-        return global_pool
-
-    return made
-
-
-def _batch_norm(module: Any, _: _Layout) -> Layer:
-    _need(module, affine=True, track_running_stats=True)
-    if module.momentum is None:
-        raise _Unsupported("momentum=None")
-    return layers.batch_norm(momentum=module.momentum, epsilon=module.eps)
-
-
-def _layer_norm(module: Any, _: _Layout) -> Layer:
-    if len(module.normalized_shape) != 1:
-        raise _Unsupported(f"normalized_shape={tuple(module.normalized_shape)}")
-    use_scale = module.weight is not None
-    return layers.layer_norm(epsilon=module.eps, use_scale=use_scale, use_bias=module.bias is not None)
-
-
-def _group_norm(module: Any, _: _Layout) -> Layer:
-    _need(module, affine=True)
-    return layers.group_norm(module.num_groups, epsilon=module.eps)
-
-
-def _flatten(module: Any, layout: _Layout) -> Any:
-    _need(module, start_dim=1, end_dim=-1)
-    channels_first, layout.rank = layout.channels_first is not False, 2
-    return torch_flatten if channels_first else layers.flatten
-
-
-def _embedding(module: Any, layout: _Layout) -> Layer:
-    layout.rank += 1
-    _need(module, max_norm=None, scale_grad_by_freq=False, padding_idx=None)
-    return layers.embedding(module.num_embeddings, module.embedding_dim)
-
-
-def _called(name: str, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    function.__name__ = name
-    return function
-
-
-def _softmax(module: Any, layout: _Layout) -> Any:
-    last = layout.rank - 1
-    allowed = (1, -1) if layout.rank == 2 else (1, 1 - layout.rank) if layout.channels_first else (-1, last)
-    if module.dim not in allowed:
-        raise _Unsupported(f"dim={module.dim}")
-    return jax.nn.softmax if type(module).__name__ == "Softmax" else jax.nn.log_softmax
-
-
-def _gelu(module: Any, _: _Layout) -> Any:
-    return _called("gelu", lambda x: jax.nn.gelu(x, approximate=module.approximate == "tanh"))
 
 
 _CHANNELS_FIRST = ("Conv", "BatchNorm", "GroupNorm", "MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool")
@@ -364,8 +249,8 @@ _MODULES: dict[str, Callable[[Any, _Layout], Any]] = {
     "Identity": lambda module, _: _called("identity", lambda x: x),
     "ReLU": lambda module, _: jax.nn.relu,
     "ReLU6": lambda module, _: jax.nn.relu6,
-    "LeakyReLU": _with_slope("leaky_relu", jax.nn.leaky_relu, "negative_slope"),
-    "ELU": _with_slope("elu", jax.nn.elu, "alpha"),
+    "LeakyReLU": _with_number("leaky_relu", jax.nn.leaky_relu, "negative_slope"),
+    "ELU": _with_number("elu", jax.nn.elu, "alpha"),
     "SELU": lambda module, _: jax.nn.selu,
     "GELU": _gelu,
     "SiLU": lambda module, _: jax.nn.silu,
