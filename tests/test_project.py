@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "sweeps": BASE | {"optimizers", "plots", "training"},
     "monitor": BASE | {"training"},
     "estimators": BASE | LEAVES | {"training"},
-    "interop": BASE | {"layers"},
+    "interop": BASE | {"layers", "penalties"},
 }
 
 

@@ -1,44 +1,109 @@
 """PyTorch's weights in the places of ours, layer by layer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxopt_nn.layers import places
-from jaxopt_nn.trees import map_with_path, named_leaves
-from jaxopt_nn.types import Params, State
+from jaxopt_nn.interop._maps import Kind, Made, Names, read_weights, same, write_weights
+from jaxopt_nn.layers import flatten
+from jaxopt_nn.types import Array, Params, State
 
-__all__ = ["from_torch", "to_torch"]
-
-Convert = Callable[[NDArray[Any]], NDArray[Any]]
-Names = Mapping[str, str]
-
-
-def _same(array: NDArray[Any]) -> NDArray[Any]:
-    return array
+__all__ = ["KINDS", "from_torch", "to_torch", "torch_flatten"]
 
 
 def _kernel(array: NDArray[Any]) -> NDArray[Any]:
     """``[out, in, *window]`` as ``[*window, in, out]``."""
-    axes = range(array.ndim)
-    return array.transpose([*axes[2:], 1, 0])
+    return array.transpose([*range(array.ndim)[2:], 1, 0])
 
 
 def _torch_kernel(array: NDArray[Any]) -> NDArray[Any]:
     return array.transpose([array.ndim - 1, array.ndim - 2, *range(array.ndim - 2)])
 
 
-_AFFINE = {"scale": ("weight", _same, _same), "bias": ("bias", _same, _same)}
-_LINEAR = {"kernel": ("weight", _kernel, _torch_kernel), "bias": ("bias", _same, _same)}
-_LAYERS: dict[str, dict[str, tuple[str, Convert, Convert]]] = {
-    **dict.fromkeys(("dense", "conv", "depthwise_conv"), _LINEAR),
-    **dict.fromkeys(("layer_norm", "group_norm", "instance_norm", "rms_norm"), _AFFINE),
-    "batch_norm": {**_AFFINE, "mean": ("running_mean", _same, _same), "var": ("running_var", _same, _same)},
-    "embedding": {"embedding": ("weight", _same, _same)},
+def _simple(**leaves: str) -> Kind:
+    """Our leaves to their arrays, one to one. Kernels change their layout."""
+    kernels = {"kernel": (_kernel, _torch_kernel)}
+    ways = {leaf: kernels.get(leaf, (same, same)) for leaf in leaves}
+    return Kind(
+        {leaf: Made((name,), ways[leaf][0]) for leaf, name in leaves.items()},
+        {name: Made((leaf,), ways[leaf][1]) for leaf, name in leaves.items()},
+    )
+
+
+def _transposed(array: NDArray[Any]) -> NDArray[Any]:
+    return array.T
+
+
+def _part(index: int, parts: int) -> Any:
+    """One of the parts of an array on its first axis, transposed if it is a matrix."""
+
+    def part(array: NDArray[Any]) -> NDArray[Any]:
+        return np.split(array, parts)[index].T
+
+    return part
+
+
+def _joined(*arrays: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate([array.T for array in arrays])
+
+
+# Two biases are added up. On the way back the second is 0, except for that of the new state in a GRU.
+_MATRICES = {
+    "kernel": Made(("weight_ih_l0",), _transposed),
+    "recurrent_kernel": Made(("weight_hh_l0",), _transposed),
 }
-"""Of each kind of layer: our leaf to the name of PyTorch's, and how one becomes the other."""
+_TORCH_MATRICES = {
+    "weight_ih_l0": Made(("kernel",), _transposed),
+    "weight_hh_l0": Made(("recurrent_kernel",), _transposed),
+}
+_BIASES = ("bias_ih_l0", "bias_hh_l0")
+
+
+def _gru_bias(of_input: NDArray[Any], of_state: NDArray[Any]) -> NDArray[Any]:
+    own = np.split(of_state, 3)
+    return of_input + np.concatenate([own[0], own[1], np.zeros_like(own[2])])
+
+
+def _torch_gru_bias(recurrent: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate([np.zeros_like(recurrent)] * 2 + [recurrent])
+
+
+_AFFINE = {"scale": "weight", "bias": "bias"}
+_RECURRENT = Kind(
+    _MATRICES | {"bias": Made(_BIASES, np.add)},
+    _TORCH_MATRICES | {"bias_ih_l0": Made(("bias",), same), "bias_hh_l0": Made(("bias",), np.zeros_like)},
+)
+_GRU = Kind(
+    _MATRICES
+    | {"bias": Made(_BIASES, _gru_bias), "recurrent_bias": Made(("bias_hh_l0",), lambda b: np.split(b, 3)[2])},
+    _TORCH_MATRICES | {"bias_ih_l0": Made(("bias",), same), "bias_hh_l0": Made(("recurrent_bias",), _torch_gru_bias)},
+)
+_PARTS = ("query", "key", "value")
+_ATTENTION = Kind(
+    {f"{part}/kernel": Made(("in_proj_weight",), _part(index, 3)) for index, part in enumerate(_PARTS)}
+    | {f"{part}/bias": Made(("in_proj_bias",), _part(index, 3)) for index, part in enumerate(_PARTS)}
+    | {"output/kernel": Made(("out_proj.weight",), _transposed), "output/bias": Made(("out_proj.bias",), same)},
+    {
+        "in_proj_weight": Made(tuple(f"{part}/kernel" for part in _PARTS), _joined),
+        "in_proj_bias": Made(tuple(f"{part}/bias" for part in _PARTS), _joined),
+        "out_proj.weight": Made(("output/kernel",), _transposed),
+        "out_proj.bias": Made(("output/bias",), same),
+    },
+)
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("dense", "conv", "depthwise_conv"), _simple(kernel="weight", bias="bias")),
+    **dict.fromkeys(("layer_norm", "group_norm", "instance_norm", "rms_norm"), _simple(**_AFFINE)),
+    "batch_norm": _simple(**_AFFINE, mean="running_mean", var="running_var"),
+    "embedding": _simple(embedding="weight"),
+    "simple_rnn": _RECURRENT,
+    "lstm": _RECURRENT,
+    "gru": _GRU,
+    "multi_head_attention": _ATTENTION,
+}
+"""Of each kind of layer: how its weights become ours, and back."""
 
 
 def from_torch(
@@ -47,6 +112,8 @@ def from_torch(
     """Parameters and state of a model of ours from PyTorch's weights.
 
     Kernels change their layout: ``[out, in]`` becomes ``[in, out]``, ``[out, in, H, W]`` becomes ``[H, W, in, out]``.
+    The two biases of a recurrent layer are added up. Of attention, ``in_proj_weight`` is split. A dense layer keeps the
+    order of its features: after a flattened image use :func:`torch_flatten`.
 
     Args:
         model: a layer, or a plain function of an array.
@@ -75,22 +142,12 @@ def from_torch(
         >>> params["dense_0"]["kernel"].shape
         (3, 2)
     """
-    table = _table(model, variables, names)
-    given = {name: np.asarray(value) for name, value in weights.items() if not name.endswith("num_batches_tracked")}
-    given = {name: value for name, value in given.items() if not _is_ignored(name, ignore)}
-    wrong = [f"missing is {name}, for {path}" for path, (name, _, _) in table.items() if name not in given]
-    wrong += [f"left over is {name}" for name in given if name not in {entry[0] for entry in table.values()}]
-    found: dict[str, NDArray[Any]] = {}
-    for part in variables:
-        for path, leaf in named_leaves(part):
-            name, convert, _ = table[path]
-            if name in given:
-                found[path] = convert(given[name]).astype(leaf.dtype)
-                if found[path].shape != leaf.shape:
-                    wrong.append(f"{path} is {list(leaf.shape)}, {name} makes it {list(found[path].shape)}")
-    _raise_for("weights", wrong)
-    params, state = (map_with_path(lambda path, _: found[path], part) for part in variables)
-    return params, state
+    given = {
+        name: np.asarray(value)
+        for name, value in weights.items()
+        if not name.endswith("num_batches_tracked") and not _is_ignored(name, ignore)
+    }
+    return read_weights(model, variables, given, names, KINDS)
 
 
 def to_torch(model: Any, variables: tuple[Params, State], names: Names) -> dict[str, NDArray[Any]]:
@@ -100,7 +157,8 @@ def to_torch(model: Any, variables: tuple[Params, State], names: Names) -> dict[
         model, variables, names: as for :func:`from_torch`.
 
     Returns:
-        A ``state_dict`` of NumPy arrays: ``{name: torch.from_numpy(array)}`` is one that PyTorch loads.
+        A ``state_dict`` of NumPy arrays: ``{name: torch.from_numpy(array)}`` is one that PyTorch loads. Where PyTorch
+        has two biases, one of which is enough, ``bias_hh`` is 0.
 
     Raises:
         ValueError, TypeError: as :func:`from_torch`.
@@ -110,42 +168,21 @@ def to_torch(model: Any, variables: tuple[Params, State], names: Names) -> dict[
         >>> from jaxopt_nn import layers
         >>> variables = layers.dense(2).init(jax.random.key(0), jnp.ones((1, 3)))
         >>> {name: array.shape for name, array in to_torch(layers.dense(2), variables, {"dense": "fc"}).items()}
-        {'fc.bias': (2,), 'fc.weight': (2, 3)}
+        {'fc.weight': (2, 3), 'fc.bias': (2,)}
     """
-    table = _table(model, variables, names)
-    leaves = {path: np.asarray(leaf) for part in variables for path, leaf in named_leaves(part)}
-    return {table[path][0]: np.ascontiguousarray(table[path][2](leaf)) for path, leaf in leaves.items()}
+    return write_weights(model, variables, names, KINDS)
 
 
-def _table(model: Any, variables: tuple[Params, State], names: Names) -> dict[str, tuple[str, Convert, Convert]]:
-    """The path of each leaf to the name of PyTorch's tensor, and the functions between them."""
-    found = places(model)
-    root = len(found) == 1 and found[0].path == found[0].name  # a layer by itself: its leaves have no path before them
-    kinds = {place.path: place.name for place in found}
-    leaves = [path for part in variables for path, _ in named_leaves(part)]
-    owners = {path: found[0].path if root else path.rpartition("/")[0] for path in leaves}
-    wrong = [f"{path} has parameters and no name" for path in dict.fromkeys(owners.values()) if path not in names]
-    wrong += [f"{path} is no layer with parameters" for path in names if path not in owners.values()]
-    taken = list(names.values())
-    wrong += [f"{name} stands for two layers" for name in dict.fromkeys(taken) if taken.count(name) > 1]
-    _raise_for("names", wrong)
-    table: dict[str, tuple[str, Convert, Convert]] = {}
-    for path in leaves:
-        owner, leaf = owners[path], path.rpartition("/")[2]
-        kind = kinds.get(owner, "")
-        if leaf not in _LAYERS.get(kind, {}):
-            raise TypeError(f"{path}: a {kind or 'layer'} has no counterpart among {sorted(_LAYERS)}")
-        name, convert, back = _LAYERS[kind][leaf]
-        prefix = names[owner]
-        table[path] = (f"{prefix}.{name}" if prefix else name, convert, back)
-    return table
+def torch_flatten(x: Array) -> Array:
+    """Flattens ``[N, *spatial, C]`` with the channels first, as PyTorch does: a plain function, and so a layer.
+
+    The weights of a dense layer after it are those of PyTorch's layer after ``Flatten``.
+
+    >>> torch_flatten(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
+    [[0.0, 2.0, 4.0, 6.0, 1.0, 3.0, 5.0, 7.0]]
+    """
+    return flatten(jnp.moveaxis(x, -1, 1) if x.ndim > 2 else x)
 
 
 def _is_ignored(name: str, ignore: Sequence[str]) -> bool:
     return any(name == each or name.startswith(f"{each}.") for each in ignore)
-
-
-def _raise_for(argument: str, wrong: list[str]) -> None:
-    if wrong:
-        more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
-        raise ValueError(f"{argument}: not those of this model: " + "; ".join(wrong[:4]) + more)

@@ -23,6 +23,7 @@ from jaxopt_nn.layers._initialization.lsuv import lsuv
 from jaxopt_nn.layers._inspection.draw import draw
 from jaxopt_nn.layers._inspection.outputs import Place, apply_with_outputs, places
 from jaxopt_nn.layers._inspection.summary import Description, Row, describe, summary
+from jaxopt_nn.layers._keras import from_keras
 from jaxopt_nn.layers._normalization.batch_norm import batch_norm
 from jaxopt_nn.layers._normalization.per_example import group_norm, instance_norm, layer_norm, rms_norm
 from jaxopt_nn.layers._normalization.weight_norm import weight_norm
@@ -58,6 +59,7 @@ __all__ = [
     "from_apply",
     "from_equinox",
     "from_haiku",
+    "from_keras",
     "from_linen",
     "from_nnx",
     "gaussian_noise",

@@ -23,7 +23,7 @@ from jaxopt_nn._arguments import shown
 from jaxopt_nn.trees import named_leaves, takes
 from jaxopt_nn.types import Array, Key, Layer, Params, PyTree, State
 
-__all__ = ["from_apply", "from_equinox", "from_haiku", "from_linen", "from_nnx"]
+__all__ = ["from_apply", "from_equinox", "from_haiku", "from_linen", "from_nnx", "library", "unless_empty"]
 
 _WHILE_TRAINING = ("train", "training", "is_training")
 _WHILE_NOT = ("deterministic", "use_running_average", "inference")
@@ -100,10 +100,10 @@ def from_linen(module: Any, *, rngs: tuple[str, ...] = ("dropout",)) -> Layer:
         TypeError: ``module`` is none, or a class of modules.
         ValueError: from ``apply``, if something is random in training and there is no key.
     """
-    _check_module("module", module, _library("flax.linen").Module, "linen.Dense(3)")
+    _check_module("module", module, library("flax.linen").Module, "linen.Dense(3)")
     if isinstance(rngs, str):
         raise TypeError(f"rngs: expected a tuple of names, got the string {rngs!r}")
-    no_key = _library("flax.errors").InvalidRngError
+    no_key = library("flax.errors").InvalidRngError
     names = _mode_names(type(module).__call__)
 
     def init(key: Key, x: PyTree) -> tuple[Params, State]:
@@ -130,7 +130,7 @@ def from_linen(module: Any, *, rngs: tuple[str, ...] = ("dropout",)) -> Layer:
             y, changed = module.apply(variables, x, rngs=streams, mutable=list(state), **mode)
         except no_key as error:
             raise ValueError(f"key: expected a PRNG key in training, got {key}: {error}") from error
-        return y, _unless_empty(weight, x, {**state, **changed}, state)
+        return y, unless_empty(weight, x, {**state, **changed}, state)
 
     return Layer(init, apply, _kind(module))
 
@@ -152,7 +152,7 @@ def from_nnx(build: Callable[[Any], Any]) -> Layer:
         TypeError: ``build`` is a module, or does not make one.
         ValueError: from ``apply``, if the module has random streams and there is no key in training.
     """
-    nnx = _library("flax.nnx")
+    nnx = library("flax.nnx")
     _check_build(build, nnx.Module, "lambda rngs: nnx.Linear(5, 3, rngs=rngs)")
     abstract = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
     _check_module("build", abstract, nnx.Module, "nnx.Linear(5, 3, rngs=rngs)")
@@ -196,7 +196,7 @@ def from_nnx(build: Callable[[Any], Any]) -> Layer:
         module = nnx.merge(definition, *map(filled, templates, values))
         module.train() if train else module.eval()
         y = module(x)
-        return y, _unless_empty(weight, x, nnx.to_pure_dict(parts(module)[3]), state) if train else state
+        return y, unless_empty(weight, x, nnx.to_pure_dict(parts(module)[3]), state) if train else state
 
     return Layer(init, apply, _kind(abstract))
 
@@ -220,7 +220,7 @@ def from_equinox(build: Callable[[Key], Any], *, batched: bool = False, axis_nam
         TypeError: ``build`` is a module, or makes none.
         ValueError, RuntimeError: from ``apply``, Equinox's own, if something is random in training without a key.
     """
-    eqx = _library("equinox")
+    eqx = library("equinox")
     _check_build(build, eqx.Module, "lambda key: eqx.nn.Linear(5, 3, key=key)")
 
     def split(result: Any, is_array: Callable[[Any], bool]) -> tuple[Any, Any, Any, Any]:
@@ -268,7 +268,7 @@ def from_equinox(build: Callable[[Key], Any], *, batched: bool = False, axis_nam
             y, inner = mapped(x, inner, keys)
         if not train or "state" not in state:
             return y, state
-        return y, _unless_empty(weight, x, {**state, "state": dict(named_leaves(inner))}, state)
+        return y, unless_empty(weight, x, {**state, "state": dict(named_leaves(inner))}, state)
 
     return Layer(init, apply, _kind(abstract[0] if isinstance(abstract, tuple) else abstract))
 
@@ -288,7 +288,7 @@ def from_haiku(function: Callable[..., Any]) -> Layer:
         TypeError: ``function`` is no function, such as one that is transformed already.
         ValueError: from ``apply``, Haiku's own, if something is random in training without a key.
     """
-    haiku = _library("haiku")
+    haiku = library("haiku")
     if isinstance(function, type) or not callable(function):
         got = f"the class {function.__name__}" if isinstance(function, type) else f"a {type(function).__name__}"
         raise TypeError(f"function: expected a function of x, not transformed yet, got {got}")
@@ -308,12 +308,13 @@ def from_haiku(function: Callable[..., Any]) -> Layer:
         weight: Array | None = None,
     ) -> tuple[PyTree, State]:
         y, changed = transformed.apply(params, state, key, x, **_mode(names, train))
-        return y, _unless_empty(weight, x, changed, state) if train else state
+        return y, unless_empty(weight, x, changed, state) if train else state
 
     return Layer(init, apply, getattr(function, "__name__", "haiku").strip("<>"))
 
 
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
+    """The module of this name, of a package that may not be installed."""
     package = {"haiku": "dm-haiku"}.get(name, name.split(".")[0])
     try:
         return importlib.import_module(name)
@@ -336,7 +337,7 @@ def _check_module(name: str, value: Any, module: type, example: str) -> None:
         raise TypeError(f"{name}: expected a module, such as {example}, got {got}")
 
 
-def _unless_empty(weight: Array | None, x: PyTree, new: State, old: State) -> State:
+def unless_empty(weight: Array | None, x: PyTree, new: State, old: State) -> State:
     """The new state, or the old one where no row has weight."""
     if jax.tree.leaves(x)[0].shape[0] == 0:
         return old

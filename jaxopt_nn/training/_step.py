@@ -268,6 +268,8 @@ def gradient_fn(
         trained, assemble = _split_trained(params, frozen_paths(state.opt_state))
 
         def loss_of(trained: list[Array], model_state: State, batch: Batch, key: Key) -> Any:
+            # Made anew, since the variables of Flax NNX may be written only in the trace in which they were made.
+            model_state = jax.tree.map(lambda leaf: leaf, model_state)
             return loss_fn(assemble(trained), model_state, batch, key)
 
         scale = scale_of(loss_scale, state)

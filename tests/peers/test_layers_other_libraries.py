@@ -243,3 +243,28 @@ def test_an_instance_for_the_way_to_make_one_is_named():
     ):
         with pytest.raises(TypeError, match=match):
             call()
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_the_variables_of_nnx_in_a_loop_of_ones_own(micro_batches):
+    """BatchNorm writes them, while the gradient is taken ("Cannot mutate BatchStat from a different trace level")."""
+    nnx = pytest.importorskip("flax.nnx")
+    module = nnx.Sequential(nnx.Linear(2, 8, rngs=nnx.Rngs(0)), nnx.BatchNorm(8, momentum=0.9, rngs=nnx.Rngs(0)))
+    definition, params, others = nnx.split(module, nnx.Param, ...)
+
+    def loss_fn(params, model_state, batch, key):
+        module = nnx.merge(definition, params, model_state)
+        loss = jnp.mean(losses.softmax_cross_entropy(module(batch.x), batch.y))
+        return loss, (nnx.split(module, nnx.Param, ...)[2], {})
+
+    optimizer = optimizers.adam(0.01)
+    state = training.init_state(params, optimizer, KEY, others)
+    step = jax.jit(training.make_step(loss_fn, optimizer, micro_batches=micro_batches))
+    batch = circle(32, 0)
+    first = step(state, batch)
+    state, metrics = step(*first[:1], batch)
+    assert float(metrics["loss"]) < float(first[1]["loss"])
+    mean = np.asarray(jax.tree.leaves(first[0].model_state)[0])
+    hidden = batch.x @ np.asarray(module.layers[0].kernel[...]) + np.asarray(module.layers[0].bias[...])
+    if micro_batches == 1:
+        np.testing.assert_allclose(mean, 0.1 * hidden.mean(0), atol=1e-6)

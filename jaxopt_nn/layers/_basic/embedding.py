@@ -86,7 +86,7 @@ def embedding(
         ids = concrete_array(x)
         if ids is not None and ids.size and not (ids.min() >= 0 and ids.max() < num_embeddings):
             raise ValueError(f"expected ids in [0, {num_embeddings}), got {ids.min()} to {ids.max()}")
-        table = params["embedding"]
+        table = jnp.asarray(params["embedding"])  # NumPy's arrays, as loaded weights are, have no `at`
         sharding = jax.typeof(x).sharding
         sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec, None)) if any(sharding.spec) else None
         vectors = table.at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False, out_sharding=sharding)
