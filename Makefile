@@ -57,8 +57,8 @@ golden: .venv-peers/peers.stamp ## run other libraries' optimizers anew, for the
 bench: .venv-peers/peers.stamp ## measure side by side with other libraries (takes a while)
 	@.venv-peers/bin/python -m benchmarks $(ARGS)
 
-docs: .venv/docs.stamp ## build the documentation into out/docs
-	@.venv/bin/python -m sphinx -q -W --keep-going -b html docs out/docs
+docs: .venv/docs.stamp ## run the studies and build the documentation into out/docs
+	@STUDY_ARGS="$(ARGS)" .venv/bin/python -m sphinx -q -W --keep-going -b html docs out/docs
 	@echo "built out/docs/index.html"
 
 pins: ## resolve constraints anew, but for lowest.txt (needs Python 3.12, Python 3.11 and the network)
@@ -68,7 +68,7 @@ pins: ## resolve constraints anew, but for lowest.txt (needs Python 3.12, Python
 	$(call resolve,peers,3.11,".[peers]" $(TORCH) -c constraints/python3.11.txt)
 
 clean: ## remove what the targets made, except for the environments
-	@rm -rf out build dist .pytest_cache .ruff_cache .hypothesis docs/api
+	@rm -rf out build dist .pytest_cache .ruff_cache .hypothesis docs/api docs/gallery
 	@find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-environments: ## remove the environments; the next target installs anew

@@ -14,7 +14,8 @@ package = import_module("jaxopt_nn")
 project = "jaxopt_nn"
 author = "the jaxopt_nn authors"
 version = release = package.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_gallery.gen_gallery"]
+sphinx_gallery_conf = import_module("studies").settings()
 html_theme = "furo"
 html_title = f"jaxopt_nn {release}"
 exclude_patterns = ["_build"]
