@@ -46,9 +46,10 @@ LOWEST := jaxopt_nn tests/training/test_run.py tests/training/test_step.py tests
 test-lowest: .venv-lowest/test.stamp ## run examples and the main tests with the lowest versions that the package allows
 	@ONE_IN=40 .venv-lowest/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(LOWEST) $(ARGS)
 
-lint: .venv/dev.stamp ## check style, format and types
+lint: .venv/dev.stamp ## check style, format, spelling and types
 	@.venv/bin/python -m ruff check --quiet --output-format concise .
 	@.venv/bin/python -m ruff format --quiet --check .
+	@.venv/bin/python -m codespell_lib docs jaxopt_nn examples README.md CHANGELOG.md CONTRIBUTING.md
 	@.venv/bin/python -m pyright --pythonpath .venv/bin/python
 
 golden: .venv-peers/peers.stamp ## run other libraries' optimizers anew, for the data that tests compare with

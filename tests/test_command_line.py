@@ -77,7 +77,7 @@ def test_it_explains_a_saved_model(tmp_path, capsys):
     assert found["parameters"] == "(13 numbers, 52 bytes)"
     assert (found["rate"], found["width"], found["status"]) == ("0.1", "3", "COMPLETED")
     assert found["train_loss"] == f"{float(result.history['train_loss'][1]):.4g}"
-    assert found["key"] == "fry [0, 3]" and found["classes/1"] == "b" and found["jax"] == jax.__version__
+    assert found["key"] == "threefry2x32 [0, 3]" and found["classes/1"] == "b" and found["jax"] == jax.__version__
     assert found["x"].startswith("float32[4, 2] sha256 ")
     arrays = tmp_path / "model" / "arrays.safetensors"
     arrays.write_bytes(arrays.read_bytes()[:-1] + b"!")
