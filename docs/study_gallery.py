@@ -44,6 +44,7 @@ def settings() -> dict[str, Any]:
         "reset_modules_order": "both",
         "ignore_repr_types": r"matplotlib",
         "matplotlib_animations": True,
+        "remove_config_comments": True,
         "min_reported_time": 1e9,
         "write_computation_times": False,
         "show_signature": False,
