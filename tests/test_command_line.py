@@ -33,7 +33,9 @@ def refused(capsys, *arguments):
 def studies(tmp_path, monkeypatch):
     folder = tmp_path / "examples"
     folder.mkdir()
-    (folder / "first.py").write_text('"""\nThe first\n=========\n\nWhat is asked.\n"""\nimport sys\nprint(sys.argv[1:])\n')
+    (folder / "first.py").write_text(
+        '"""\nThe first\n=========\n\nWhat is asked.\n"""\nimport sys\nprint(sys.argv[1:])\n'
+    )
     (folder / "second.py").write_text('"""\nThe second\n==========\n"""\nimport no_such_library\n')
     (folder / "third.py").write_text('"""\nThe third\n=========\n"""\nraise ValueError("of the study")\n')
     monkeypatch.setattr(command_line, "EXAMPLES", folder)

@@ -40,7 +40,9 @@ def table_rows(path, library="\\w+"):
     table = rf"^\| [\w-]*{library} \| here \|\n\|[-|]+\n((?:\|.*\n)+)"
     if path.name != "coming_from.md":
         return []
-    return [re.findall(r"`([^`]+)`", row) for body in re.findall(table, path.read_text(), re.M) for row in body.splitlines()]
+    return [
+        re.findall(r"`([^`]+)`", row) for body in re.findall(table, path.read_text(), re.M) for row in body.splitlines()
+    ]
 
 
 def test_the_tables_of_other_libraries_have_two_lines_in_a_row():

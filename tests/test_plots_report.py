@@ -22,12 +22,14 @@ def recipe(hp):
     return training.Recipe(
         model=layers.serial(layers.dense(32), jax.nn.relu, layers.dense(3)), loss=losses.softmax_cross_entropy,
         metrics={"accuracy": metrics.accuracy}, optimizer=optimizers.adam(hp["rate"]), batch_size=16, epochs=12,
-        record=monitor.watch())  # fmt: skip
+        record=monitor.gradient_flow())  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def result():
-    return training.make_run(recipe)(KEY, HPARAMS, TRAIN, jax.tree.map(lambda leaf: leaf[::-1], TRAIN)._replace(x=-TRAIN.x))
+    return training.make_run(recipe)(
+        KEY, HPARAMS, TRAIN, jax.tree.map(lambda leaf: leaf[::-1], TRAIN)._replace(x=-TRAIN.x)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,9 @@ def test_what_a_report_refuses(result):
         plots.report(result.history)
     with pytest.raises(TypeError, match=r"^evaluation: expected name to number, got a float"):
         plots.report(result, evaluation=0.5)
-    with pytest.raises(ValueError, match=r"^evaluation\['f1'\]: expected a number or a square matrix, got float64\[3\]"):
+    with pytest.raises(
+        ValueError, match=r"^evaluation\['f1'\]: expected a number or a square matrix, got float64\[3\]"
+    ):
         plots.report(result, evaluation={"f1": np.ones(3)})
 
 

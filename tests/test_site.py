@@ -85,6 +85,7 @@ def test_a_browser_shows_the_site(tmp_path):
             process.terminate()
             process.wait()
             server.shutdown()
+            server.server_close()
     assert server.missing == []
     assert not [line for line in (tmp_path / "said").read_text().splitlines() if "CONSOLE" in line]
     pages = {page.pop("address"): page for page in server.seen["pages"]}
@@ -119,7 +120,9 @@ def test_studies_are_written_as_the_gallery_reads_them(path):
     assert not re.findall(r"^# %%\n+#.*", text, re.M), "a code cell that begins with a comment is read as text"
     cells = re.findall(r"^# %% \[markdown\]\n((?:#.*\n)*)", text, re.M)
     assert all(cells), "a text cell is comment lines"
-    assert not [cell for cell in cells if re.search(r"^# #+ |(?<!`)`[^`]+`(?!`)|\]\(http", cell, re.M)], "Markdown alone"
+    assert not [cell for cell in cells if re.search(r"^# #+ |(?<!`)`[^`]+`(?!`)|\]\(http", cell, re.M)], (
+        "Markdown alone"
+    )
     assert '"--quick" in sys.argv' in text
 
 

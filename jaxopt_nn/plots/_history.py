@@ -43,7 +43,7 @@ def plot_history(history: Any, *, best_epoch: int | None = None, title: str = ""
 
 
 class Panel(NamedTuple):
-    """Curves that share a pair of axes: name to values ``[..., epochs]``, a label, and whether they may be logarithmic."""
+    """Curves ``[..., epochs]`` by name that share axes, the label of these, and whether they may be logarithmic."""
 
     label: str
     curves: dict[str, NDArray[Any]]
