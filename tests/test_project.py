@@ -20,7 +20,8 @@ PACKAGE = ROOT / "jaxopt_nn"
 # itself it may import what it likes. `jaxopt_nn/__init__.py` may import every part, and no part may import it.
 BASE = {"types", "trees", "_arguments", "_dtypes", "_jaxprs", "_ops", "_safetensors", "_scale"}
 LEAVES = {
-    "augment", "checking", "data", "initializers", "layers", "losses", "metrics", "optimizers", "penalties", "schedules",
+    "augment", "checking", "data", "initializers", "layers", "losses", "metrics", "optimizers", "penalties",
+    "schedules",
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
     "types": set(),

@@ -1,8 +1,9 @@
 """Pictures of training runs and sweeps, drawn with matplotlib (the ``plots`` extra).
 
-What shows a run returns a ``matplotlib.figure.Figure``; :func:`report` is a run on one page, also as an HTML file. What shows a sweep takes and returns ``Axes``, so that it can
-be a panel of a figure of your own; its figure is ``ax.figure``. Neither belongs to any global state: save a figure with
-``figure.savefig("curves.png")``, or show it as the last value of a notebook cell.
+What shows a run returns a ``matplotlib.figure.Figure``; :func:`report` is a run on one page, also as an HTML file. What
+shows a sweep takes and returns ``Axes``, so that it can be a panel of a figure of your own; its figure is
+``ax.figure``. Neither belongs to any global state: save a figure with ``figure.savefig("curves.png")``, or show it as
+the last value of a notebook cell.
 """
 
 from jaxopt_nn.plots._confusion import plot_confusion_matrix

@@ -47,14 +47,9 @@ def _summary(sweep: Any, configurations: Sequence[Configuration]) -> str:
         return page.items(lines)
     best = sweep.best()
     hparams = ", ".join(f"{name} = {page.text_of(value)}" for name, value in best.hparams.items())
-    ends = (
-        f" ({page.text_of(best.low)} to {page.text_of(best.high)})"
-        if best.seeds > 1
-        else " of a single seed, so nothing is sure"
-    )
-    lines.append(
-        f"<b>Best:</b> {html.escape(hparams)}: {page.text_of(best.value)}{ends}, the best of {best.considered}."
-    )
+    value, low, high = map(page.text_of, (best.value, best.low, best.high))
+    ends = f" ({low} to {high})" if best.seeds > 1 else " of a single seed, so nothing is sure"
+    lines.append(f"<b>Best:</b> {html.escape(hparams)}: {value}{ends}, the best of {best.considered}.")
     drop = str(sweep.expected_drop())
     lines.append(f"{drop[0].upper()}{drop[1:]}.")
     if best.left_out:
