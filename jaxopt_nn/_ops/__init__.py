@@ -35,7 +35,14 @@ import jax.numpy as jnp
 
 from jaxopt_nn._ops import plain
 from jaxopt_nn._ops.cpu import convolution, pooling
-from jaxopt_nn._ops.machine import BARRIER, VMAP_RULE_CALL, device_memory, lanes_of_a_device, platform
+from jaxopt_nn._ops.machine import (
+    BARRIER,
+    VMAP_RULE_CALL,
+    compiler_options,
+    device_memory,
+    lanes_of_a_device,
+    platform,
+)
 from jaxopt_nn._ops.plain import any_over_vmapped_axis, random_uint16
 from jaxopt_nn._ops.windows import Axis, Lowering
 from jaxopt_nn.types import Array
@@ -44,6 +51,7 @@ __all__ = [
     "BARRIER",
     "VMAP_RULE_CALL",
     "any_over_vmapped_axis",
+    "compiler_options",
     "convolve",
     "convolve_transposed",
     "device_memory",

@@ -4,7 +4,7 @@ import os
 
 import jax
 
-__all__ = ["BARRIER", "VMAP_RULE_CALL", "device_memory", "lanes_of_a_device", "platform"]
+__all__ = ["BARRIER", "VMAP_RULE_CALL", "compiler_options", "device_memory", "lanes_of_a_device", "platform"]
 
 BARRIER = "optimization_barrier"
 """The primitive that returns its operands: it steers the compiler and computes nothing."""
@@ -32,3 +32,9 @@ def device_memory() -> int | None:
 def lanes_of_a_device() -> int:
     """How many small runs one device trains at a time: on a CPU more of them leave its caches."""
     return 16 if platform() == "cpu" else 256
+
+
+def compiler_options() -> dict[str, int]:
+    """Options to compile many lanes with. At level 2 of 3 XLA for CPUs takes half the time; they train as fast."""
+    chosen = "xla_backend_optimization_level" in os.environ.get("XLA_FLAGS", "")
+    return {} if chosen or platform() != "cpu" else {"xla_backend_optimization_level": 2}

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxopt_nn.monitor._sample import sample
+from jaxopt_nn.monitor._sample import sample, sum_of_squares
 from jaxopt_nn.training import Record, StepEnd
 from jaxopt_nn.trees import named_leaves
 from jaxopt_nn.types import Array, Params
@@ -33,20 +33,21 @@ def gradient_noise(every: int = 1) -> dict[str, Record]:
         McCandlish et al., "An empirical model of large-batch training", 2018, section 2.2 and appendix A.1.
     """
 
-    def init(params: Params) -> list[Array]:
-        return [jnp.full_like(sample(leaf), jnp.nan) for _, leaf in named_leaves(params)]
+    def init(params: Params) -> list[tuple[Array, Array]]:
+        rows = [jnp.full_like(sample(leaf), jnp.nan) for _, leaf in named_leaves(params)]
+        return [(row, jnp.asarray(jnp.nan, row.dtype)) for row in rows]
 
-    def products(end: StepEnd, before: list[Array]) -> tuple[dict[str, Any], list[Array]]:
+    def products(end: StepEnd, before: list[tuple[Array, Array]]) -> tuple[dict[str, Any], list[tuple[Array, Array]]]:
         named = named_leaves(end.gradient)
-        now = [sample(leaf) for _, leaf in named]
-        agreed = {path: jnp.vdot(a, b) for (path, _), a, b in zip(named, now, before, strict=True)}
+        now = [(row, sum_of_squares(row)) for row in (sample(leaf) for _, leaf in named)]
+        agreed = {path: jnp.vdot(a, b) for (path, _), (a, _), (b, _) in zip(named, now, before, strict=True)}
         # Of the same steps as the products, so that both means are over the same gradients.
         square = {
-            path: jnp.where(jnp.isnan(agreed[path]), jnp.nan, jnp.vdot(a, a) / 2 + jnp.vdot(b, b) / 2)
-            for (path, _), a, b in zip(named, now, before, strict=True)
+            path: jnp.where(jnp.isnan(agreed[path]), jnp.nan, a / 2 + b / 2)
+            for (path, _), (_, a), (_, b) in zip(named, now, before, strict=True)
         }
         sizes = {
-            path: jnp.float32(leaf.size / max(each.size, 1)) for (path, leaf), each in zip(named, now, strict=True)
+            path: jnp.float32(leaf.size / max(row.size, 1)) for (path, leaf), (row, _) in zip(named, now, strict=True)
         }
         examples = jax.tree.leaves(end.batch.x)[0].shape[0]
         weight = end.batch.weight

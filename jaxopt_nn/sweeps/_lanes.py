@@ -237,7 +237,7 @@ def _compiled(work: Work, lane: Lane, width: int) -> Program:
         mapped = jax.shard_map(chunk, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
         jitted = jax.jit(mapped, in_shardings=tuple(NamedSharding(mesh, spec) for spec in specs))
         shared = jax.device_put(shared, NamedSharding(mesh, whole))
-    compiled = jitted.lower(*shapes).compile()
+    compiled = jitted.lower(*shapes).compile(_ops.compiler_options())
     memory: Any = compiled.memory_analysis()
     peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes if memory else 0
 

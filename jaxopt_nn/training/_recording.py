@@ -96,15 +96,14 @@ def layer_values(
 def layer_vectors(
     record: Mapping[str, Record], model: Layer, outputs: Mapping[str, Any], weight: Array | None, index: Array
 ) -> dict[str, Array]:
-    """The values of each record of layers in a row; zeros where it is not due."""
+    """The values of each record of layers in a row; NaN where it is not due."""
     vectors: dict[str, Array] = {}
-    for name, one in record.items():
+    for every, records in _by_cadence(record).items():
 
-        def due(name: str = name, one: Record = one) -> Array:
-            return _row(layer_values({name: one}, model, outputs, weight)[name])
+        def due(records: Mapping[str, Record] = records) -> dict[str, Array]:
+            return {name: _row(values) for name, values in layer_values(records, model, outputs, weight).items()}
 
-        shape = jax.eval_shape(due)
-        vectors[name] = _if_due(one, index, due, lambda shape=shape: jnp.zeros(shape.shape, shape.dtype))
+        vectors |= _if_due(every, index, due, functools.partial(_missing, jax.eval_shape(due)))
     return vectors
 
 
@@ -128,34 +127,30 @@ def with_step(
 ) -> dict[str, Recorded]:
     """What the records of steps have after a step; ``index`` is its place in the epoch."""
     after: dict[str, Recorded] = {}
-    for name, one in record.items():
+    for every, records in _by_cadence(record).items():
 
-        def due(name: str = name, one: Record = one) -> Recorded:
-            before = recorded[name]
-            if one.init is None:
-                return _with_row(one, before, index, _row(_numbers(name, one.function(end))))
-            values, memory = _pair(name, one.function(end, before.memory))
-            memory = _strong(memory)
-            check_same_structure(f"record[{name!r}]: its memory", before.memory, memory)
-            return dataclasses.replace(_with_row(one, before, index, _row(_numbers(name, values))), memory=memory)
+        def due(records: Mapping[str, Record] = records) -> dict[str, Recorded]:
+            return {name: _after_step(name, one, recorded[name], index, end) for name, one in records.items()}
 
-        after[name] = _if_due(one, index, due, lambda name=name: recorded[name])
+        before = {name: recorded[name] for name in records}
+        after |= _if_due(every, index, due, lambda before=before: before)
     return after
+
+
+def _after_step(name: str, one: Record, before: Recorded, index: Array, end: StepEnd) -> Recorded:
+    if one.init is None:
+        return _with_row(one, before, index, _row(_numbers(name, one.function(end))))
+    values, memory = _pair(name, one.function(end, before.memory))
+    memory = _strong(memory)
+    check_same_structure(f"record[{name!r}]: its memory", before.memory, memory)
+    return dataclasses.replace(_with_row(one, before, index, _row(_numbers(name, values))), memory=memory)
 
 
 def with_layers(
     record: Mapping[str, Record], recorded: Mapping[str, Recorded], index: Array, rows: Mapping[str, Array]
 ) -> dict[str, Recorded]:
     """What the records of layers have after a step, whose :func:`layer_vectors` are ``rows``."""
-    return {
-        name: _if_due(
-            one,
-            index,
-            lambda name=name, one=one: _with_row(one, recorded[name], index, rows[name]),
-            lambda name=name: recorded[name],
-        )
-        for name, one in record.items()
-    }
+    return {name: _with_row(one, recorded[name], index, rows[name]) for name, one in record.items()}
 
 
 def finished(record: Mapping[str, Any], recorded: Mapping[str, Recorded]) -> dict[str, Array]:
@@ -184,9 +179,7 @@ def epoch_values(record: Mapping[str, Any], end: EpochEnd) -> dict[str, Array]:
         def due(name: str = name, one: Record = one) -> dict[str, Array]:
             return _entries(name, one.function(end))
 
-        shapes = jax.eval_shape(due)
-        nan = functools.partial(jax.tree.map, lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), shapes)
-        _add(entries, name, _if_due(one, end.epoch, due, nan))
+        _add(entries, name, _if_due(one.every, end.epoch, due, functools.partial(_missing, jax.eval_shape(due))))
     return entries
 
 
@@ -196,19 +189,34 @@ def _add(entries: dict[str, Array], name: str, new: dict[str, Array]) -> None:
     entries |= new
 
 
-def _if_due(one: Record, index: Any, due: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+def _by_cadence(record: Mapping[str, Record]) -> dict[int, dict[str, Record]]:
+    """The records of one cadence together: each branch of a program costs about as much as a small kernel."""
+    groups: dict[int, dict[str, Record]] = {}
+    for name, one in record.items():
+        groups.setdefault(one.every, {})[name] = one
+    return groups
+
+
+def _if_due(every: int, index: Any, due: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
     """A branch, under ``vmap`` too: there the index is the same in all lanes, though JAX may not know that it is."""
-    if one.every == 1:
+    if every == 1:
         return due()
-    return lax.cond(any_over_vmapped_axis(index % one.every == 0), due, otherwise)
+    return lax.cond(any_over_vmapped_axis(index % every == 0), due, otherwise)
+
+
+def _missing(shapes: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), shapes)
 
 
 def _with_row(one: Record, before: Recorded, index: Array, row: Array) -> Recorded:
+    """With the numbers of a step; those that are NaN, as all are where the record is not due, count nowhere."""
     row = row.astype(before.sums.dtype)
     missing = jnp.isnan(row)
     sums = before.sums + jnp.stack([jnp.where(missing, 0, row), (~missing).astype(row.dtype)])
-    series = None if before.series is None else before.series.at[index // one.every].set(row)
-    return dataclasses.replace(before, sums=sums, series=series)
+    if before.series is None:
+        return dataclasses.replace(before, sums=sums)
+    place = jnp.where(index % one.every == 0, index // one.every, len(before.series))
+    return dataclasses.replace(before, sums=sums, series=before.series.at[place].set(row, mode="drop"))
 
 
 def _pair(name: str, result: Any) -> tuple[Any, Any]:
