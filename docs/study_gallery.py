@@ -23,8 +23,8 @@ Studies
 =======
 
 Each study asks one question of the field, answers it on real data with several seeds, and says at its end what was
-found, in figures that it computed itself. It was run when this page was built, and can be downloaded as a script or as a
-notebook. The :doc:`course </course>` leads through them in an order to learn from.
+found, in figures that it computed itself. It was run when this page was built, and can be downloaded as a script or as
+a notebook. The :doc:`course </course>` leads through them in an order to learn from.
 """
 
 

@@ -77,9 +77,7 @@ def test_what_a_report_refuses(result):
         plots.report(result.history)
     with pytest.raises(TypeError, match=r"^evaluation: expected name to number, got a float"):
         plots.report(result, evaluation=0.5)
-    with pytest.raises(
-        ValueError, match=r"^evaluation\['f1'\]: expected a number or a square matrix, got f"
-    ):
+    with pytest.raises(ValueError, match=r"^evaluation\['f1'\]: expected a number or a square matrix, got f"):
         plots.report(result, evaluation={"f1": np.ones(3)})
 
 

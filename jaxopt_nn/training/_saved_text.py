@@ -79,7 +79,7 @@ def _values(value: Any, arrays: Mapping[str, Any], path: str = "") -> dict[str, 
     elif isinstance(value, dict):
         fields = cast("dict[str, Any]", value)
         kind = next(iter(fields), "")
-        inner = fields.get(kind)
+        inner: Any = fields.get(kind)
         match kind:
             case "$static" | "$scaler" | "$table" | "$column" | "$tuple":
                 return _values(inner, arrays, path)
