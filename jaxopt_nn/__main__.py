@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         chosen.command(chosen)
+    except BrokenPipeError:  # of `... | head`
+        return 0
     except (ValueError, TypeError, OSError, ImportError) as error:
         if getattr(chosen, "running", False):  # the mistake is one of a study's code
             raise

@@ -168,7 +168,7 @@ def _figure(
     rows = -(-(len(panels) + len(matrices)) // _COLUMNS)
     drawn, written = 3.1 * rows, 0.16 * lines + 0.2
     figure: Any = Figure(figsize=(8.3, 1.0 + drawn + written), layout="constrained")
-    figure.suptitle(f"{title}\n", fontsize=15)
+    figure.suptitle(title, fontsize=15)
     above, below = figure.subfigures(2, 1, height_ratios=[drawn + 0.4, written])
     above.suptitle(fill(ending, _WIDTH), fontsize=9)
     grid = list(above.subplots(rows, _COLUMNS, squeeze=False).ravel())
