@@ -46,9 +46,10 @@ LOWEST := jaxopt_nn tests/training/test_run.py tests/training/test_step.py tests
 test-lowest: .venv-lowest/test.stamp ## run examples and the main tests with the lowest versions that the package allows
 	@ONE_IN=40 .venv-lowest/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(LOWEST) $(ARGS)
 
-lint: .venv/dev.stamp ## check style, format and types
+lint: .venv/dev.stamp ## check style, format, spelling and types
 	@.venv/bin/python -m ruff check --quiet --output-format concise .
 	@.venv/bin/python -m ruff format --quiet --check .
+	@.venv/bin/python -m codespell_lib docs jaxopt_nn examples README.md CHANGELOG.md CONTRIBUTING.md
 	@.venv/bin/python -m pyright --pythonpath .venv/bin/python
 
 golden: .venv-peers/peers.stamp ## run other libraries' optimizers anew, for the data that tests compare with
@@ -57,8 +58,8 @@ golden: .venv-peers/peers.stamp ## run other libraries' optimizers anew, for the
 bench: .venv-peers/peers.stamp ## measure side by side with other libraries (takes a while)
 	@.venv-peers/bin/python -m benchmarks $(ARGS)
 
-docs: .venv/docs.stamp ## build the documentation into out/docs
-	@.venv/bin/python -m sphinx -q -W --keep-going -b html docs out/docs
+docs: .venv/docs.stamp ## run the studies and build the documentation into out/docs
+	@STUDY_ARGS="$(ARGS)" .venv/bin/python -m sphinx -q -W --keep-going -b html docs out/docs
 	@echo "built out/docs/index.html"
 
 pins: ## resolve constraints anew, but for lowest.txt (needs Python 3.12, Python 3.11 and the network)
@@ -68,7 +69,7 @@ pins: ## resolve constraints anew, but for lowest.txt (needs Python 3.12, Python
 	$(call resolve,peers,3.11,".[peers]" $(TORCH) -c constraints/python3.11.txt)
 
 clean: ## remove what the targets made, except for the environments
-	@rm -rf out build dist .pytest_cache .ruff_cache .hypothesis docs/api
+	@rm -rf out build dist .pytest_cache .ruff_cache .hypothesis docs/api docs/gallery
 	@find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-environments: ## remove the environments; the next target installs anew

@@ -1,4 +1,4 @@
-"""Sphinx: the README, and one page for each public module, written here."""
+"""Sphinx: the README, the guides, the studies as they run, and the reference, whose pages are written here."""
 
 import re
 import sys
@@ -14,11 +14,13 @@ package = import_module("jaxopt_nn")
 project = "jaxopt_nn"
 author = "the jaxopt_nn authors"
 version = release = package.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_gallery.gen_gallery"]
+sphinx_gallery_conf = import_module("study_gallery").settings()
 html_theme = "furo"
 html_title = f"jaxopt_nn {release}"
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
+myst_enable_extensions = ["deflist"]
 # The README's links lead to files of the repository, which are no pages here; attributes of two classes share a name.
 suppress_warnings = ["myst.xref_missing", "ref.python"]
 autodoc_member_order = "bysource"
@@ -26,22 +28,6 @@ autodoc_typehints = "none"
 autodoc_preserve_defaults = True
 napoleon_use_ivar = True
 napoleon_use_rtype = False
-
-
-def module_names() -> list[str]:
-    """The public modules: those right below the package."""
-    found = [path.stem for path in (DOCS.parent / "jaxopt_nn").iterdir() if path.suffix == ".py" or path.is_dir()]
-    return sorted(name for name in found if not name.startswith("_"))
-
-
-def write_pages() -> None:
-    """Writes ``api/NAME.md`` for each module, where it is not there yet or not the same."""
-    (DOCS / "api").mkdir(exist_ok=True)
-    for name in module_names():
-        page = DOCS / "api" / f"{name}.md"
-        text = f"# {name}\n\n```{{eval-rst}}\n.. automodule:: jaxopt_nn.{name}\n   :members:\n```\n"
-        if not page.is_file() or page.read_text() != text:
-            page.write_text(text)
 
 
 def draw_pictures() -> None:
@@ -72,9 +58,17 @@ def keep_bars(app: Any, what: str, name: str, value: Any, options: Any, lines: l
     lines[:] = [re.sub(r"(``.*?``)|(?<!\\)\|", lambda bar: bar[1] or r"\|", line) for line in lines]
 
 
+def unlink_missing_studies(app: Any, name: str, source: list[str]) -> None:
+    """Leaves the names of studies that are not there, without links."""
+    for stem in set(re.findall(r"\]\(gallery/(\w+)\.rst\)", source[0])) - {"index"}:
+        if not (DOCS.parent / "examples" / f"{stem}.py").is_file():
+            source[0] = re.sub(rf"\[([^]]*)\]\(gallery/{stem}\.rst\)", r"\1", source[0])
+
+
 def setup(app: Any) -> None:
-    write_pages()
+    import_module("api_pages").write()
     draw_pictures()
+    app.connect("source-read", unlink_missing_studies)
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("autodoc-process-docstring", keep_bars)
     app.connect("autodoc-process-docstring", show_picture)

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "jaxopt_nn"
 # itself it may import what it likes. `jaxopt_nn/__init__.py` may import every part, and no part may import it.
 BASE = {"types", "trees", "_arguments", "_dtypes", "_jaxprs", "_ops", "_safetensors", "_scale"}
 LEAVES = {
-    "augment", "checking", "data", "initializers", "layers", "losses", "metrics", "optimizers", "penalties", "plots",
+    "augment", "checking", "data", "initializers", "layers", "losses", "metrics", "optimizers", "penalties",
     "schedules",
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
@@ -38,8 +38,10 @@ ALLOWED: dict[str, set[str]] = {
     "training": BASE | LEAVES,
     "sweeps": BASE | {"optimizers", "plots", "training"},
     "monitor": BASE | {"training"},
+    "plots": BASE | {"metrics", "monitor", "training"},
     "estimators": BASE | LEAVES | {"training"},
     "interop": BASE | {"layers", "penalties"},
+    "__main__": {"sweeps", "training"},
 }
 
 

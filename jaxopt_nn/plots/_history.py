@@ -1,14 +1,15 @@
 """Curves of runs: one run's history, and candidates side by side."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jaxopt_nn._arguments import check_bool, check_number
 from jaxopt_nn.plots._panels import check_names, draw_curve, make_figure, plain_values
 
-__all__ = ["plot_comparison", "plot_history"]
+__all__ = ["Panel", "draw_panel", "panels_of", "plot_comparison", "plot_history"]
 
 
 def plot_history(history: Any, *, best_epoch: int | None = None, title: str = "") -> Any:
@@ -32,34 +33,53 @@ def plot_history(history: Any, *, best_epoch: int | None = None, title: str = ""
     >>> [axes.get_ylabel() for axes in figure.axes]
     ['loss', 'learning rate']
     """
+    if best_epoch is not None:
+        check_number("best_epoch", best_epoch, -1, whole=True)
+    panels = panels_of(history)
+    figure, axes = make_figure(len(panels), title)
+    for ax, panel in zip(axes, panels, strict=True):
+        draw_panel(ax, panel, best_epoch)
+    return figure
+
+
+class Panel(NamedTuple):
+    """Curves ``[..., epochs]`` by name that share axes, the label of these, and whether they may be logarithmic."""
+
+    label: str
+    curves: dict[str, NDArray[Any]]
+    log: bool
+
+
+def panels_of(history: Any) -> list[Panel]:
+    """What :func:`plot_history` draws of a history, or of a result that has one; raises as it does."""
     named = getattr(history, "history", history)
     if not isinstance(named, Mapping):
         raise TypeError(f"history: expected a run's result, or its history, got a {type(history).__name__}")
-    if best_epoch is not None:
-        check_number("best_epoch", best_epoch, -1, whole=True)
     check_names("history", named)
     values = {name: plain_values(f"history[{name!r}]", value) for name, value in named.items()}
     losses = [name for name in ("train_loss", "valid_loss", "penalty") if name in values]
     curves = {values[name].shape for name in losses}  # a confusion matrix is none
     metrics = [name for name in values if name.startswith(("train_", "valid_")) and name not in losses]
     metrics = [name for name in metrics if not curves or values[name].shape in curves]
-    panels = [("loss", losses, "log"), ("metric", metrics, "linear")]
-    panels += [(name.replace("_", " "), [name], "log") for name in ("gradient_norm", "learning_rate") if name in values]
-    panels = [panel for panel in panels if panel[1]]
-    if not panels:
+    panels = [("loss", losses, True), ("metric", metrics, False)]
+    panels += [(name.replace("_", " "), [name], True) for name in ("gradient_norm", "learning_rate") if name in values]
+    found = [Panel(label, {name: values[name] for name in names}, log) for label, names, log in panels if names]
+    if not found:
         raise ValueError(f"history: expected a curve to draw, such as train_loss, got {list(values)}")
-    figure, axes = make_figure(len(panels), title)
-    for ax, (label, names, scale) in zip(axes, panels, strict=True):
-        for name in names:
-            draw_curve(ax, values[name], name.replace("_", " "))
-        if best_epoch is not None and best_epoch >= 0:
-            ax.axvline(best_epoch + 1, color="0.6", linestyle=":", label="best epoch")
-        if scale == "log" and all(np.nanmin(values[name], initial=np.inf) > 0 for name in names):
-            ax.set_yscale("log")
-        ax.set(xlabel="epoch", ylabel=label)
-        ax.grid(alpha=0.3)
-        ax.legend(frameon=False)
-    return figure
+    return found
+
+
+def draw_panel(ax: Any, panel: Panel, best_epoch: int | None) -> None:
+    """Draws the curves of a panel, and marks the best epoch (from 0)."""
+    for name, values in panel.curves.items():
+        draw_curve(ax, values, name.replace("_", " "))
+    if best_epoch is not None and best_epoch >= 0:
+        ax.axvline(best_epoch + 1, color="0.6", linestyle=":", label="best epoch")
+    if panel.log and all(np.nanmin(values, initial=np.inf) > 0 for values in panel.curves.values()):
+        ax.set_yscale("log")
+    ax.set(xlabel="epoch", ylabel=panel.label)
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False)
 
 
 def plot_comparison(curves: Mapping[str, Any], *, ylabel: str, title: str = "", log: bool = False) -> Any:

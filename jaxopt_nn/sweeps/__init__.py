@@ -14,6 +14,7 @@ from jaxopt_nn.sweeps._lanes import run_keys
 from jaxopt_nn.sweeps._plan import Group, Plan
 from jaxopt_nn.sweeps._pruning import Pruning, asha, hyperband, successive_halving
 from jaxopt_nn.sweeps._ray import ray
+from jaxopt_nn.sweeps._read_store import read_store
 from jaxopt_nn.sweeps._results import Sweep
 from jaxopt_nn.sweeps._search import search
 from jaxopt_nn.sweeps._space import (
@@ -61,6 +62,7 @@ __all__ = [
     "plan",
     "random",
     "ray",
+    "read_store",
     "run_keys",
     "search",
     "sobol",

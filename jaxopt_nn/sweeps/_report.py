@@ -1,14 +1,13 @@
 """A sweep as one HTML file that needs nothing else: what was found in words, plots, and tables that sort."""
 
-import base64
 import html
-import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxopt_nn import plots
+from jaxopt_nn.plots import _page as page
 from jaxopt_nn.sweeps._configurations import Configuration, compare, count_folds
 from jaxopt_nn.sweeps._isolation import edges_of
 
@@ -21,19 +20,12 @@ def write_report(sweep: Any, path: Path, title: str) -> Path:
     """Writes the report of a :class:`~jaxopt_nn.sweeps.Sweep`."""
     configurations = sweep.configurations()
     parts = [
-        _section("What was found", _summary(sweep, configurations)),
-        _section("Plots", _pictures(sweep, configurations)),
-        _section("Configurations", _configuration_table(sweep, configurations)),
-        _section("Trials", _trial_table(sweep)),
+        page.section("What was found", _summary(sweep, configurations)),
+        page.section("Plots", _pictures(sweep, configurations)),
+        page.section("Configurations", _configuration_table(sweep, configurations)),
+        page.section("Trials", _trial_table(sweep)),
     ]
-    page = Path(__file__).with_name("_page.html").read_text(encoding="utf-8")
-    page = page.replace("{title}", html.escape(title)).replace("{body}", "\n".join(parts))
-    path.write_text(page, encoding="utf-8")
-    return path
-
-
-def _section(heading: str, body: str) -> str:
-    return f"<section><h2>{heading}</h2>\n{body}</section>"
+    return page.write_page(path, title, parts)
 
 
 def _summary(sweep: Any, configurations: Sequence[Configuration]) -> str:
@@ -52,22 +44,19 @@ def _summary(sweep: Any, configurations: Sequence[Configuration]) -> str:
         lines.append("<b>The sweep was interrupted:</b> trials are missing.")
     if not any(each.sound for each in configurations):
         lines.append("<b>No configuration ended well in all of its seeds, so there is no best one.</b>")
-        return _items(lines)
+        return page.items(lines)
     best = sweep.best()
-    hparams = ", ".join(f"{name} = {_text(value)}" for name, value in best.hparams.items())
-    ends = f" ({_text(best.low)} to {_text(best.high)})" if best.seeds > 1 else " of a single seed, so nothing is sure"
-    lines.append(f"<b>Best:</b> {html.escape(hparams)}: {_text(best.value)}{ends}, the best of {best.considered}.")
+    hparams = ", ".join(f"{name} = {page.text_of(value)}" for name, value in best.hparams.items())
+    value, low, high = map(page.text_of, (best.value, best.low, best.high))
+    ends = f" ({low} to {high})" if best.seeds > 1 else " of a single seed, so nothing is sure"
+    lines.append(f"<b>Best:</b> {html.escape(hparams)}: {value}{ends}, the best of {best.considered}.")
     drop = str(sweep.expected_drop())
     lines.append(f"{drop[0].upper()}{drop[1:]}.")
     if best.left_out:
         out = ", ".join(f"{count} {status}" for status, count in best.left_out.items())
         lines.append(f"Not compared, since a seed ended badly or is missing: {html.escape(out)}.")
     lines += [f"<b>Widen the space:</b> {html.escape(str(edge))}." for edge in edges_of(configurations)]
-    return _items(lines)
-
-
-def _items(lines: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"
+    return page.items(lines)
 
 
 def _pictures(sweep: Any, configurations: Sequence[Configuration]) -> str:
@@ -87,40 +76,31 @@ def _pictures(sweep: Any, configurations: Sequence[Configuration]) -> str:
             "How much of what differs between trials is due to each hyperparameter, by itself, in the space that was "
             "tried. What is no more than the seed's share is noise."
         )
-        pictures.append(_picture("Importance", text, lambda: plots.plot_importance(sweep)))
+        pictures.append(page.picture("Importance", text, lambda: plots.plot_importance(sweep)))
     if any(sweep.objective in record.history for record in sweep.records):
         text = "The best configurations by epoch: line the median, band minimum to maximum over seeds."
-        pictures.append(_picture("Curves", text, lambda: plots.plot_curves(sweep)))
+        pictures.append(page.picture("Curves", text, lambda: plots.plot_curves(sweep)))
     for name in shown:
         text = (
             f"For each value of {name}, the best that tuning the other hyperparameters reaches. Intervals that overlap "
             f"decide nothing."
         )
-        pictures.append(_picture(f"Isolation: {name}", text, lambda name=name: plots.plot_isolation(sweep, name)))
+        pictures.append(page.picture(f"Isolation: {name}", text, lambda name=name: plots.plot_isolation(sweep, name)))
     complete = [name for name in shown if all(name in each.hparams for each in good)]
     if len(complete) > 1:
         x, y = complete[:2]
         text = f"Each cell: the best that the other hyperparameters reach at this {x} and {y}."
-        pictures.append(_picture("Heat map", text, lambda: plots.plot_heat_map(sweep, x, y)))
+        pictures.append(page.picture("Heat map", text, lambda: plots.plot_heat_map(sweep, x, y)))
     if shown:
         text = "A line is a configuration. Follow the dark ones: where they meet, the hyperparameter matters."
         names = shown[::-1]
         pictures.append(
-            _picture("Parallel coordinates", text, lambda: plots.plot_parallel_coordinates(sweep, names), "wide")
+            page.picture("Parallel coordinates", text, lambda: plots.plot_parallel_coordinates(sweep, names), "wide")
         )
     for name in shown:
         text = f"A dot is a configuration. If the best lie at an end, try values of {name} beyond it."
-        pictures.append(_picture(f"Slice: {name}", text, lambda name=name: plots.plot_slice(sweep, name)))
+        pictures.append(page.picture(f"Slice: {name}", text, lambda name=name: plots.plot_slice(sweep, name)))
     return f'<div class="plots">{"".join(pictures)}</div>'
-
-
-def _picture(heading: str, text: str, draw: Callable[[], Any], kind: str = "") -> str:
-    with io.BytesIO() as buffer:
-        draw().figure.savefig(buffer, format="svg")
-        data = base64.b64encode(buffer.getvalue()).decode()
-    heading, text = html.escape(heading), html.escape(text)
-    image = f'<img alt="{heading}" src="data:image/svg+xml;base64,{data}">'
-    return f"<figure class='{kind}'><h3>{heading}</h3>{image}<figcaption>{text}</figcaption></figure>"
 
 
 def _configuration_table(sweep: Any, configurations: Sequence[Configuration]) -> str:
@@ -150,7 +130,7 @@ def _configuration_table(sweep: Any, configurations: Sequence[Configuration]) ->
         "<p>Behind the best: whether the best one is better seed by seed, after what it owes to being chosen is taken "
         "from it. Among undecided ones take the simplest, or run more seeds. Click on a heading to sort.</p>"
     )
-    return note + _table("configurations", heads, rows)
+    return note + page.table("configurations", heads, rows)
 
 
 def _trial_table(sweep: Any) -> str:
@@ -167,24 +147,4 @@ def _trial_table(sweep: Any) -> str:
         ]
         for record in sweep.records
     ]
-    return _table("trials", [*names, "status", *metrics, "seconds", "error"], rows)
-
-
-def _table(name: str, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(f'<th scope="col"><button>{html.escape(each)}</button></th>' for each in heads)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-    return f'<div class="scroll"><table id="{name}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _cell(value: Any) -> str:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    key = "" if value is None or value != value else repr(value) if number else str(value)
-    return f'<td{" class=number" * number} data-value="{html.escape(key)}">{html.escape(_text(value))}</td>'
-
-
-def _text(value: Any) -> str:
-    if value is None or value != value:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(getattr(value, "__name__", value))
+    return page.table("trials", [*names, "status", *metrics, "seconds", "error"], rows)
