@@ -136,7 +136,7 @@ def inputs(every: int = 1) -> Records:
 def _target(end: StepEnd) -> dict[str, Array]:
     y = end.batch.y
     if hasattr(y, "dtype") and jnp.issubdtype(y.dtype, jnp.integer):
-        # Compared instead of scattered: XLA for CPUs makes a loop of a scatter.
+        # Compared, not scattered: a scatter is a loop on some machines.
         labels = jnp.ravel(y).astype(jnp.int32) % 256
         return {"counts": jnp.sum(labels[:, None] == jnp.arange(256, dtype=jnp.int32)[None], 0, dtype=jnp.float32)}
     floats = [
