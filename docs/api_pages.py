@@ -16,7 +16,7 @@ TOPICS = {
         "combinators": ["_combinators"],
         "initialization": ["_initialization"],
         "summaries and drawings": ["_inspection"],
-        "other libraries and precision": ["_other_libraries", "_precision"],
+        "other libraries and precision": ["_keras", "_other_libraries", "_precision"],
     },
     "optimizers": {"algorithms": ["_algorithms"], "transforms": ["_transforms"], "wrappers": ["_wrappers"]},
     "training": {
