@@ -1,8 +1,10 @@
 """The tables of "coming from another library": the lines of Keras and of PyTorch run, with these libraries."""
 
 import re
+import warnings
 from pathlib import Path
 
+import jax
 import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "coming_from.md"
@@ -21,5 +23,7 @@ def test_the_lines_of_the_tables(library, module, tmp_path, monkeypatch):
     theirs |= {module: peer, "labels": ours["y_train"][:1], "logits": ours["np"].asarray(ours["logits"])}
     for row in table.splitlines():
         left, right = re.findall(r"`([^`]+)`", row)
-        exec(left, theirs)
+        with jax.numpy_rank_promotion("allow"), warnings.catch_warnings():  # Keras on JAX needs both
+            warnings.simplefilter("ignore")
+            exec(left, theirs)
         exec(right, ours)
