@@ -4,7 +4,7 @@ import io
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,12 +96,12 @@ def _h5py() -> Any:
     try:
         import h5py  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ImportError("files of Keras need h5py: pip install h5py") from error
+        raise ImportError("files of Keras need h5py: pip install 'jaxopt-nn[interop]'") from error
     return h5py
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Generator[Any]:
     h5py, source = _h5py(), str(path)
     with open(path, "rb"):  # the operating system's own error, if it cannot be read
         pass
