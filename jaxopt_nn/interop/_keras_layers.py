@@ -97,7 +97,7 @@ def _depthwise_conv(layer: Any, _: Call) -> Converted:
 
 
 def _separable_conv(layer: Any, _: Call) -> Converted:
-    window = _window(layer) | {"use_bias": False}
+    window: dict[str, Any] = {**_window(layer), "use_bias": False}
     parts = layers.serial(
         layers.depthwise_conv(tuple(layer.kernel_size), multiplier=layer.depth_multiplier, **window),
         layers.conv(layer.filters, 1, use_bias=layer.use_bias),
