@@ -25,7 +25,7 @@ ONE_CORE = "-one-core"
 # Ours without what a case is about: what other cases run anyway.
 BASELINES = {
     *("ours-without", "ours-in-memory", "ours-unwatched", "ours-unaugmented", "ours-memory", "ours-one-device"),
-    *("ours-full", "ours-run", "ours-forward"),
+    *("ours-full", "ours-run", "ours-forward", "ours-ray-1"),
 }
 PATIENCE = 600.0  # seconds of a process
 # Options of the compiler under which small programs are ready soonest.
