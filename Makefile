@@ -25,7 +25,7 @@ help: ## list the targets
 demo: .venv/demo.stamp ## train on the digits, compare optimizers, check a gradient; curves go to out/
 	@.venv/bin/python examples/demo.py $(ARGS)
 
-test: .venv/dev.stamp ## run the test suite: of a test with many cases a few, and no slow ones
+test: .venv/dev.stamp ## run the test suite: of the cases of a test one in forty, and no slow ones
 	@.venv/bin/python -m pytest -q -n 2 --dist worksteal $(if $(ARGS),$(ARGS),-m "not slow")
 
 test-all: .venv/dev.stamp ## run every case of the test suite (half an hour)

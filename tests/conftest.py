@@ -22,20 +22,19 @@ hypothesis.settings.register_profile("jaxopt_nn", deadline=None, derandomize=Tru
 hypothesis.settings.load_profile("jaxopt_nn")
 
 ONE_IN = os.environ.get("ONE_IN", "40")
-"""Of a test with many cases, one in so many is run; 1 for all of them."""
-MANY = 3
+"""Of the cases of a test, one in so many is run; 1 for all of them."""
 
 
 def pytest_collection_modifyitems(config, items):
     """Runs a part of the tables: every optimizer by every setting is thousands of programs to compile.
 
-    Of each test with more than three cases one in forty is run; ``make test-all`` runs all.
+    Of the cases of each test one in forty is run, of most tests the first; ``make test-all`` runs all.
     """
     if any("::" in argument for argument in config.args):
         return
     cases = {}
     for item in items:
         cases.setdefault(item.nodeid.split("[")[0], []).append(item)
-    kept = {item for many in cases.values() for item in (many if len(many) <= MANY else many[:: int(ONE_IN)])}
+    kept = {item for many in cases.values() for item in many[:: int(ONE_IN)]}
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = [item for item in items if item in kept]

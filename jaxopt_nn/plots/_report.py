@@ -52,7 +52,7 @@ def report(
         ValueError: it is of several lanes; an entry of ``evaluation`` is neither a number nor a square matrix.
         ImportError: matplotlib is missing (the ``plots`` extra).
 
-    >>> import jax, tempfile
+    >>> import jax, pathlib, tempfile
     >>> from jaxopt_nn import data, layers, losses, optimizers, training
     >>> train = data.from_arrays(jax.numpy.eye(4), jax.numpy.arange(4))
     >>> def recipe(hp):
@@ -62,7 +62,7 @@ def report(
     >>> result = training.make_run(recipe)(jax.random.key(0), {"rate": 0.1}, train)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     figure = report(result, folder + "/run.html", hparams={"rate": 0.1}, title="Four points")
-    ...     "completed 3 epochs" in open(folder + "/run.html").read()
+    ...     "Completed 3 epochs" in pathlib.Path(folder, "run.html").read_text()
     True
     """
     if not isinstance(result, RunResult):
