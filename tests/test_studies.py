@@ -12,6 +12,7 @@ def test_the_tables_of_the_guide():
     assert tables.insert(text) == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed, number", [(50233, 5), (60091, 19), (70124, 11)])
 def test_what_was_a_false_alarm_once(seed, number):
     """Of random correct nets that the checker failed: round-off beside a slope that cancels, and kinks that meet."""

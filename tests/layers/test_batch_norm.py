@@ -240,6 +240,7 @@ for w in (weight, None):
 """
 
 
+@pytest.mark.slow
 def test_statistics_of_a_sharded_batch_are_those_of_the_whole():
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

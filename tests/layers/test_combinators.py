@@ -129,6 +129,7 @@ def written_out():
     return all_at_once()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("unroll", "remat"), [(1, False), (2, True), (8, False)])
 def test_repeat_is_serial_with_stacked_parameters(unroll, remat):
     (params, state), expected = written_out()

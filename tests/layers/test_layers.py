@@ -541,6 +541,7 @@ def test_errors_of_jax_carry_the_path_as_a_note():
     assert raised.value.__notes__[-1] == "in the layer repeat_0/lambda_0"
 
 
+@pytest.mark.slow
 def test_integers_of_numpy_are_integers():
     two = np.int64(2)
     model = layers.serial(

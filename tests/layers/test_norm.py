@@ -148,6 +148,7 @@ def test_weight_norm_starts_as_the_layer_and_has_its_outputs_magnitudes():
     assert float(jnp.max(jnp.abs(along))) < 1e-3 * float(jnp.linalg.norm(gradient))
 
 
+@pytest.mark.slow
 def test_weight_norm_of_several_layers_by_mask():
     layer = layers.weight_norm(layers.serial(layers.dense(4), layers.batch_norm(), layers.dense(2)), "dense_1/kernel")
     x = jnp.ones((3, 5))

@@ -29,6 +29,7 @@ def test_a_filter_of_a_direction_has_the_norm_of_its_own():
     assert not directions["conv"]["bias"].any()
 
 
+@pytest.mark.slow
 def test_a_rescaled_network_has_the_same_slice():
     """W₁ · 8 and W₂ / 8 compute the same through a ReLU. The slice by filters is the same, the plain one is not."""
     x, y = (jnp.float32(RNG.normal(size=shape)) for shape in ((20, 3), (20, 1)))

@@ -316,6 +316,7 @@ def compare_on_four_devices():
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), results, expected)
 
 
+@pytest.mark.slow
 def test_each_device_with_a_part_of_the_batch():
     code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_forms"
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}

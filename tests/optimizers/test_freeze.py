@@ -66,6 +66,7 @@ def _products(optimizer, params, loss_fn, batch):
     return sum(" dot(" in line for line in text.splitlines())
 
 
+@pytest.mark.slow
 def test_the_gradient_of_what_is_frozen_is_not_computed():
     params, loss_fn, batch = _problem()
     everything = _products(optimizers.sgd(0.1), params, loss_fn, batch)

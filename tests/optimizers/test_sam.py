@@ -205,6 +205,7 @@ def test_sophia_is_algorithm_3():
         assert 0 < sum((np.abs(leaf) < 1).sum() for leaf in u.values()) < 8  # some are clipped, some not
 
 
+@pytest.mark.slow
 def test_numbers_of_sophia_may_be_swept_and_differentiated():
     numbers = {"learning_rate": 0.05, "b1": 0.9, "b2": 0.8, "gamma": 5.0, "eps": 0.7, "weight_decay": 0.1}
 

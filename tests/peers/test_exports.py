@@ -130,6 +130,7 @@ def test_a_network_as_onnx(make, tmp_path):
         np.testing.assert_allclose(y, model.apply(*variables, part)[0], rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 @each_network
 def test_a_network_as_a_program_of_jax(make):
     model, x = make()

@@ -105,6 +105,7 @@ MODELS = [from_apply, from_linen, from_nnx, from_equinox, from_haiku]
 each_model = pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__)
 
 
+@pytest.mark.slow
 @each_model
 def test_a_model_is_trained_by_make_run(make):
     layer = make()
@@ -131,6 +132,7 @@ def test_a_model_is_trained_by_make_run(make):
     assert floats and any(np.abs(leaf).max() > 0.01 for leaf in floats)  # its running statistics have run
 
 
+@pytest.mark.slow
 @each_model
 def test_a_model_keeps_the_protocol(make):
     layer = make()

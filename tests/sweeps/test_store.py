@@ -34,6 +34,7 @@ def recipe(hp):
     )
 
 
+@pytest.mark.slow
 def test_a_change_in_what_the_recipe_calls_is_refused_and_one_in_its_words_is_not(tmp_path, monkeypatch):
     store = tmp_path / "sweep.sqlite"
     space = sweeps.grid(rate=[0.01, 0.1], batch_size=8)

@@ -95,6 +95,7 @@ def test_fit_and_a_run_that_goes_on_are_the_run(tmp_path):
     assert all(map(np.array_equal, jax.tree.leaves(result.params), jax.tree.leaves(expected.params)))
 
 
+@pytest.mark.slow
 def test_a_stream_of_the_same_batches_is_the_run():
     recipe = recipe_of(augment.random_noise(1.0), optimizer=optimizers.adam(0.1), shuffle=False)
     expected = training.make_run(recipe)(KEYS, None, TRAIN)
@@ -157,6 +158,7 @@ def shifted(batch, keys):
     return batch._replace(x=batch.x + 5.0)
 
 
+@pytest.mark.slow
 def test_range_test_and_statistics_are_augmented():
     model = layers.serial(layers.batch_norm(), layers.dense(1))
     result = training.make_run(recipe_of(None, model=model))(KEYS, None, TRAIN)

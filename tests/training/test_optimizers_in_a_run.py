@@ -42,6 +42,7 @@ def test_a_run_validates_and_returns_the_weights_to_evaluate_with(optimizer, sto
     np.testing.assert_allclose(fitted.params["kernel"], result.params["kernel"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_sam_gets_the_gradient_of_the_step():
     rho = 0.3
     result = jax.jit(
@@ -64,6 +65,7 @@ def test_sam_gets_the_gradient_of_the_step():
         np.testing.assert_allclose(result.params[name], leaf, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_line_search_gets_value_and_gradient():
     """L-BFGS of optax evaluates the loss along its direction: on a quadratic it needs a few full-batch steps."""
     made = recipe(lambda hp: optax.lbfgs(), batch_size=48, epochs=12)

@@ -158,6 +158,7 @@ def test_a_validation_and_a_run_that_did_not_fail():
     assert not other.exact and "NOT that of the result" in str(other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "where"), [(2, (0, 1)), (3, (0, 4))])
 def test_the_failure_begins_with_the_first_of_those_in_a_row(limit, where):
     """With a limit of 3 the row goes over the end of an epoch: batches 4, 0 and 1 of 5."""

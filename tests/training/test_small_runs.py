@@ -22,6 +22,7 @@ def linear(rate, **changes):
     return parts._replace(**changes)
 
 
+@pytest.mark.slow
 def test_the_range_test_trains_with_the_rates_it_reports():
     """Against a loop of one's own over the same batches, two epochs and a part of a third."""
     test = training.learning_rate_range_test(linear, TRAIN, key=training.RunKeys(KEY, KEY, KEY), low=1e-3, steps=7)

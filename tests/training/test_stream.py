@@ -90,6 +90,7 @@ class Loader:
         return iter(self.items)
 
 
+@pytest.mark.slow
 def test_what_a_batch_may_be():
     """Of any of these the result is that of the rows in memory, float64 in float32."""
     expected = training.fit(small(), 0.1, ROWS, key=KEY)

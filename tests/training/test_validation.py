@@ -70,6 +70,7 @@ def test_a_run_stops_by_a_metric_of_the_whole_set(problem):
         training.make_run(wrong)(problem.key, problem.hparams, problem.train, problem.valid)
 
 
+@pytest.mark.slow
 def test_callbacks_and_loggers_with_an_array_in_the_history(problem, tmp_path):
     ends = []
     recipe = linear(problem, metrics={"confusion": WHOLE_SET["confusion"]})
