@@ -17,10 +17,8 @@ import numpy as np
 
 from jaxopt_nn import augment, data, layers, losses, metrics, optimizers, plots, sweeps, training
 
-QUICK = "--quick" in sys.argv
-OUT = Path("out")
+QUICK, OUT, KEY = "--quick" in sys.argv, Path("out"), jax.random.key(0)
 OUT.mkdir(exist_ok=True)
-KEY = jax.random.key(0)
 SHOTS, SEEDS, STEPS = ([4, 8], range(2), 10) if QUICK else ([10, 50], range(5), 600)
 STRENGTHS = [0.0, 1.0] if QUICK else [0.0, 0.25, 0.5, 1.0]
 

@@ -23,11 +23,9 @@ from sklearn.model_selection import train_test_split
 
 from jaxopt_nn import data, layers, losses, metrics, optimizers, plots, sweeps, training
 
-QUICK = "--quick" in sys.argv
-OUT = Path("out")
+QUICK, OUT = "--quick" in sys.argv, Path("out")
 OUT.mkdir(exist_ok=True)
-KEY = jax.random.key(0)
-PATH = OUT / "tumours.csv"
+KEY, PATH = jax.random.key(0), OUT / "tumours.csv"
 
 # %% [markdown]
 # The file

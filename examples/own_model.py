@@ -9,6 +9,7 @@ and the trained parameters go back into the library.
 
 # %%
 import sys
+from itertools import product
 from pathlib import Path
 
 import equinox as eqx
@@ -18,8 +19,7 @@ from flax import linen
 
 from jaxopt_nn import checking, data, layers, losses, metrics, monitor, optimizers, plots, sweeps, training
 
-QUICK = "--quick" in sys.argv
-OUT = Path("out")
+QUICK, OUT = "--quick" in sys.argv, Path("out")
 OUT.mkdir(exist_ok=True)
 KEY = jax.random.key(0)
 WIDTH, EPOCHS, SEEDS = (8, 2, range(2)) if QUICK else (64, 20, range(5))
@@ -108,9 +108,7 @@ def recipe(hp):
 
 # %%
 reports = {}
-for library, name in [("Flax", "right"), ("Flax", "wrong"), ("Equinox", "right"), ("Equinox", "wrong")][
-    : 2 if QUICK else 4
-]:
+for library, name in product(["Flax"] if QUICK else ["Flax", "Equinox"], ["right", "wrong"]):
     reports[library, name] = checking.check_layer(model_of(library, ACTIVATIONS[name]), train.x[:16], key=KEY)
 print(reports["Flax", "wrong"])
 

@@ -24,8 +24,7 @@ from scipy.stats import t as student
 from jaxopt_nn import data, interop, layers, losses, metrics, optimizers, plots, training
 from jaxopt_nn.types import Batch, Static
 
-QUICK = "--quick" in sys.argv
-OUT = Path("out")
+QUICK, OUT = "--quick" in sys.argv, Path("out")
 OUT.mkdir(exist_ok=True)
 KEY = jax.random.key(0)
 SIZE, SEEDS, TESTED = (32, range(2), 100) if QUICK else (64, range(5), 2_000)  # SIZE: of the enlarged images

@@ -19,8 +19,7 @@ import optax
 from jaxopt_nn import data, initializers, layers, losses, metrics, monitor, optimizers, plots, sweeps, training
 from jaxopt_nn.types import Batch
 
-QUICK = "--quick" in sys.argv
-OUT = Path("out")
+QUICK, OUT = "--quick" in sys.argv, Path("out")
 OUT.mkdir(exist_ok=True)
 KEY, ACCURACY = jax.random.key(0), {"accuracy": metrics.accuracy}
 DEPTH, WIDTH, EPOCHS, SEEDS = (3, 8, 2, range(2)) if QUICK else (10, 32, 10, range(5))
