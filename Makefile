@@ -31,7 +31,7 @@ test: .venv/dev.stamp ## run the test suite: of the cases of a test one in forty
 test-all: .venv/dev.stamp ## run every case of the test suite (half an hour)
 	@ONE_IN=1 .venv/bin/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
-PLAIN := tests/layers tests/training/test_step.py tests/training/test_fit.py
+PLAIN := tests/layers tests/training/test_step.py
 
 test-python3.11: .venv-python3.11/test.stamp ## run a part of the suite on Python 3.11
 	@ONE_IN=40 .venv-python3.11/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(PLAIN) $(ARGS)
@@ -40,8 +40,7 @@ test-peers: .venv-peers/peers.stamp ## compare with other libraries as they run 
 	@.venv-peers/bin/python -m pytest -q -n 2 --dist worksteal tests/peers $(ARGS)
 
 # Every public function's example, the runs that hold all of it together, and what reads files and other libraries.
-LOWEST := jaxopt_nn tests/training/test_run.py tests/training/test_step.py tests/data \
-  tests/test_jaxprs.py tests/test_project.py tests/optimizers/test_trajectories.py
+LOWEST := jaxopt_nn tests/training/test_run.py tests/training/test_step.py tests/test_jaxprs.py tests/test_project.py
 
 test-lowest: .venv-lowest/test.stamp ## run examples and the main tests with the lowest versions that the package allows
 	@ONE_IN=40 .venv-lowest/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(LOWEST) $(ARGS)
