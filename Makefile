@@ -39,7 +39,7 @@ test-python3.11: .venv-python3.11/test.stamp ## run a part of the suite on Pytho
 test-peers: .venv-peers/peers.stamp ## compare with other libraries as they run (torch, keras, flax, equinox)
 	@.venv-peers/bin/python -m pytest -q -n 2 --dist worksteal tests/peers $(ARGS)
 
-# Every public function's example, the runs that hold all of it together, and what reads files and other libraries.
+# Every public function's example, and the runs that hold all of it together.
 LOWEST := jaxopt_nn tests/training/test_run.py tests/training/test_step.py tests/test_jaxprs.py tests/test_project.py
 
 test-lowest: .venv-lowest/test.stamp ## run examples and the main tests with the lowest versions that the package allows
