@@ -364,6 +364,7 @@ def test_what_a_loss_is_not_defined_for_is_named(call, error, message):
         call()
 
 
+@pytest.mark.slow
 def test_losses_of_embeddings_are_those_of_optax():
     outputs = RNG.normal(size=(6, 3, 4)).astype("f")
     np.testing.assert_allclose(

@@ -95,6 +95,7 @@ def test_channel_statistics_beside_numpy(folder):
     np.testing.assert_allclose(scaled[..., 0].mean(), 0.0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bytes_are_trained_on_as_they_are():
     x = RNG.integers(0, 256, (32, 6, 6, 3)).astype(np.uint8)
     train = Batch(x, (x.mean((1, 2, 3)) > x.mean()).astype(np.int32))

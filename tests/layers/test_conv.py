@@ -202,6 +202,7 @@ def convolutions_in(params_in_lanes, lowering):
     return jax.jit(gradient).lower(params, x).as_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(_ops.uses_plain_forms(), reason="the plain form is that convolution")
 @pytest.mark.parametrize("params_in_lanes", [False, True])
 def test_lanes_of_kernels_are_no_grouped_convolution(params_in_lanes):

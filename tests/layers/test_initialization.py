@@ -64,6 +64,7 @@ def test_torch_defaults_of_a_whole_model():
     assert_uniform(p["dense_0/kernel"], 32**-0.5)
 
 
+@pytest.mark.slow
 def test_keras_defaults_of_a_whole_model():
     p = drawn(model(), "keras", X)
     assert_uniform(p["conv_0/kernel"], (6 / (36 + 72)) ** 0.5)
@@ -160,6 +161,7 @@ def test_lsuv_of_a_shared_layer_is_that_of_its_first_use_and_the_next_layer_sees
     np.testing.assert_allclose(jnp.var(x @ first @ first @ last), 1, atol=0.01)
 
 
+@pytest.mark.slow
 def test_lsuv_leaves_what_it_cannot_mend_and_names_bad_input():
     model = layers.serial(layers.dense(4), layers.lstm(3))
     x = jnp.zeros((10, 5, 2))

@@ -198,6 +198,7 @@ def test_a_transformer_block_is_its_formula():
     np.testing.assert_allclose(y, h + hidden @ two["kernel"] + two["bias"], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_blocks_pass_their_mask_on_and_stack():
     model = layers.repeat(layers.transformer_block(2, causal=True), 3)
     params, _ = jax.jit(model.init)(KEY, (X, MASK))

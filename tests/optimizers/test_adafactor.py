@@ -107,6 +107,7 @@ def test_a_large_matrix_has_a_row_and_a_column():
     assert nu["small"].shape == (127, 500)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_a_factored_state_in_is_state_out(dtype):
     params = jax.tree.map(lambda x: jnp.asarray(x, dtype), _tree(0))

@@ -105,6 +105,7 @@ def test_the_plain_average_is_that_of_the_weights_at_its_steps():
             np.testing.assert_allclose(average["kernel"], expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_decay_may_be_swept_and_differentiated():
     def end(decay):
         return _at(_run(optimizers.weight_ema(optimizers.sgd(0.1), decay)), 5)[1]["bias"]

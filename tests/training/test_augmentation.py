@@ -65,6 +65,7 @@ def test_keys_do_not_depend_on_the_other_examples():
         assert not np.isin(draw(jax.random.fold_in(key, 1), 0, jnp.array([3, 5])), four).any()
 
 
+@pytest.mark.slow
 def test_lanes_are_single_runs():
     def recipe(rate):
         return recipe_of(augment.random_noise(rate), optimizer=optimizers.sgd(0.1))(None)

@@ -16,6 +16,7 @@ def _ends(*epochs):
     return [EpochEnd(epoch, {"train_loss": 1 / (1 + epoch), "valid_loss": math.nan}, None) for epoch in epochs]
 
 
+@pytest.mark.slow
 def test_tables_have_each_epoch_once_in_a_run_that_goes_on_too(problem, tmp_path):
     recipe = problem.recipe(model=layers.dense(3), optimizer=optimizers.sgd(0.1), penalty=None, epochs=4)
     table, lines = tmp_path / "logs" / "a.csv", tmp_path / "logs" / "a.jsonl"

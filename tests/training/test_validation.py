@@ -161,6 +161,7 @@ def test_missing_targets_count_nowhere(micro_batches):
     np.testing.assert_allclose(result.history["valid_error"][0], error[there].mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_ignored_tokens_count_nowhere():
     """The cross-entropy of torch with ``ignore_index``: the mean over all tokens that are there, of all sequences."""
     rng = np.random.default_rng(0)
