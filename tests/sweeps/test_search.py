@@ -27,7 +27,6 @@ def recipe(hp):
     )
 
 
-@pytest.mark.slow
 def test_a_sampler_drives_the_lanes_and_its_study_goes_on(tmp_path, monkeypatch):
     compiled, compile_lane = [], _execute.compile_lane
     monkeypatch.setattr(_execute, "compile_lane", lambda *part: compiled.append(part[2]) or compile_lane(*part))
