@@ -113,8 +113,10 @@ for name, (build, optimizer, theirs) in PAIRS.items():
         curves[name].append((curve, train_in_keras(model, theirs(), order)))
         accuracy.append([np.mean(np.argmax(each, 1) == y_test) for each in (logits, model(x_test))])
 
-# %%
+# %% [markdown]
 # The curves, and how far they are apart.
+
+# %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 by_hand = zip(curves["NumPy"], curves["Sequential, SGD"], strict=True)
 gaps = {"NumPy and ours, SGD": [np.abs(numpy / ours - 1) for numpy, (ours, _) in by_hand]}
@@ -131,8 +133,10 @@ _ = [ax.legend(fontsize=7, loc=place) for ax, place in zip(axes, ("upper right",
 figure.savefig(OUT / "keras_to_jax.png", dpi=120)
 figure
 
-# %%
+# %% [markdown]
 # The computational graph of the model that was carried over.
+
+# %%
 figure = layers.draw(ours.layer, x[:1], title="The Functional model of Keras, in our layers")
 figure.savefig(OUT / "keras_to_jax_graph.png", dpi=120)
 figure
