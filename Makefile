@@ -37,7 +37,7 @@ test-python3.11: .venv-python3.11/test.stamp ## run a part of the suite on Pytho
 	@ONE_IN=40 .venv-python3.11/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(PLAIN) $(ARGS)
 
 test-peers: .venv-peers/peers.stamp ## compare with other libraries as they run (torch, keras, flax, equinox)
-	@.venv-peers/bin/python -m pytest -q -n 2 --dist worksteal tests/peers $(ARGS)
+	@.venv-peers/bin/python -m pytest -q -rs -n 2 --dist worksteal tests/peers tests/interop $(ARGS)
 
 # Every public function's example, and the runs that hold all of it together.
 LOWEST := jaxopt_nn tests/training/test_run.py tests/training/test_step.py tests/test_jaxprs.py tests/test_project.py

@@ -9,8 +9,6 @@ from jaxopt_nn import interop, layers, losses, optimizers, training
 from jaxopt_nn.types import Batch
 
 keras = pytest.importorskip("keras")
-if keras.backend.backend() != "jax":
-    pytest.skip("Keras has to run on JAX: KERAS_BACKEND=jax", allow_module_level=True)
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")  # Keras's own
 k = keras.layers
 

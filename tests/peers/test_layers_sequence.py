@@ -4,7 +4,6 @@ Each kind takes 51 random configurations: weights, inputs and masks drawn anew, 
 """
 
 import functools
-import os
 
 import jax
 import jax.numpy as jnp
@@ -110,7 +109,6 @@ def test_a_recurrence_is_that_of_torch(kind, sizes):
 
 @pytest.fixture
 def keras():
-    os.environ.setdefault("KERAS_BACKEND", "jax")
     library = pytest.importorskip("keras")
     with jax.numpy_rank_promotion("allow"):
         yield library

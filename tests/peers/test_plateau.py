@@ -1,6 +1,5 @@
 """The plateau against the live classes of PyTorch and Keras."""
 
-import os
 from types import SimpleNamespace
 
 import jax
@@ -84,7 +83,6 @@ def test_it_equals_torch(mode, kind):
 
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_it_equals_keras(mode):
-    os.environ.setdefault("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
 
     def theirs(numbers, metric, rate):
