@@ -118,7 +118,8 @@ def test_damaged_files_and_links_are_refused(tmp_path):
     with h5py.File(outside, "w") as file:
         file.create_dataset("w", (4,), "f8", external=[(str(secret), 0, 32)])
     with h5py.File(endless, "w") as file:
-        file.create_group("a")["a"] = file["a"]
+        group = file.create_group("a")
+        group["a"] = group
     whole = _written(h5py, tmp_path / "whole.h5", {"w": np.ones(3)})
     empty, cut, text = tmp_path / "empty.h5", tmp_path / "cut.h5", tmp_path / "text.keras"
     h5py.File(empty, "w").close()
