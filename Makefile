@@ -58,7 +58,9 @@ bench: .venv-peers/peers.stamp ## measure side by side with other libraries (tak
 	@.venv-peers/bin/python -m benchmarks $(ARGS)
 
 docs: .venv/docs.stamp ## run the studies and build the documentation into out/docs
+	@rm -f out/docs/index.html
 	@STUDY_ARGS="$(ARGS)" .venv/bin/python -m sphinx -q -W --keep-going -b html docs out/docs
+	@test -f out/docs/index.html || { echo "no pages were written: did a study end the build?" >&2; exit 1; }
 	@echo "built out/docs/index.html"
 
 pins: ## resolve constraints anew, but for lowest.txt (needs Python 3.12, Python 3.11 and the network)

@@ -42,6 +42,7 @@ def settings() -> dict[str, Any]:
         "reset_argv": "study_gallery.arguments",
         "reset_modules": ("matplotlib", "study_gallery.reset_jax"),
         "reset_modules_order": "both",
+        "parallel": 2,  # most of a study is compiled by a single thread
         "ignore_repr_types": r"matplotlib",
         "matplotlib_animations": True,
         "remove_config_comments": True,

