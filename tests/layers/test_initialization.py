@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_nn import initializers, layers
+from jaxopt_nn import initializers, layers, losses
 from jaxopt_nn.trees import named_leaves
 
 KEY = jax.random.key(11)
@@ -272,3 +272,21 @@ def test_poor_ones_vanish_or_explode(moments, name, factor):
     np.testing.assert_allclose(squares[-1] / squares[0], factor**29, rtol=0.7)
     np.testing.assert_allclose(gradients[0] / gradients[-1], factor**29, rtol=0.7)
     assert not 1e-6 < factor**29 < 1e6
+
+
+def test_gradients_at_a_kernel_of_zeros_made_in_the_same_program():
+    layer, x = layers.dense(10, kernel_init=jax.nn.initializers.zeros), jax.random.normal(KEY, (4096, 64))
+    labels = jnp.arange(4096) % 10
+
+    def gradient(x):
+        params, state = layer.init(KEY, x)
+
+        def loss(params):
+            logits, _ = layer.apply(params, state, x, train=True, key=None, weight=None)
+            return losses.softmax_cross_entropy(logits, labels).mean()
+
+        return jax.grad(loss)(params)["kernel"]
+
+    right = x.T @ (0.1 - jax.nn.one_hot(labels, 10)) / 4096
+    for _ in range(12):  # XLA's fault showed in every third compilation
+        np.testing.assert_allclose(jax.jit(lambda x: gradient(x))(x), right, atol=1e-5)
