@@ -40,6 +40,7 @@ from jaxopt_nn._ops.machine import (
     VMAP_RULE_CALL,
     compiler_options,
     device_memory,
+    hidden_value,
     lanes_of_a_device,
     platform,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "convolve",
     "convolve_transposed",
     "device_memory",
+    "hidden_value",
     "lanes_of_a_device",
     "max_pool",
     "plain_forms",

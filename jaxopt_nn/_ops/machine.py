@@ -3,8 +3,19 @@
 import os
 
 import jax
+from jax import lax
 
-__all__ = ["BARRIER", "VMAP_RULE_CALL", "compiler_options", "device_memory", "lanes_of_a_device", "platform"]
+from jaxopt_nn.types import Array
+
+__all__ = [
+    "BARRIER",
+    "VMAP_RULE_CALL",
+    "compiler_options",
+    "device_memory",
+    "hidden_value",
+    "lanes_of_a_device",
+    "platform",
+]
 
 BARRIER = "optimization_barrier"
 """The primitive that returns its operands: it steers the compiler and computes nothing."""
@@ -38,3 +49,12 @@ def compiler_options() -> dict[str, int]:
     """Options to compile many lanes with. At level 2 of 3 XLA for CPUs takes half the time; they train as fast."""
     chosen = "xla_backend_optimization_level" in os.environ.get("XLA_FLAGS", "")
     return {} if chosen or platform() != "cpu" else {"xla_backend_optimization_level": 2}
+
+
+def hidden_value(x: Array) -> Array:
+    """``x``, which the compiler does not take for a constant, also where it is one.
+
+    XLA for CPUs (JAX 0.10 to 0.12) reads freed memory where a matrix product with a constant of one number, as a kernel
+    of zeros, is fused with what follows: the softmax's gradient was NaN in a third of the compilations.
+    """
+    return lax.optimization_barrier(x)

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jax import lax
-
+from jaxopt_nn import _ops
 from jaxopt_nn._arguments import shown
 from jaxopt_nn.initializers import Initializer
 from jaxopt_nn.trees import takes
@@ -31,9 +30,7 @@ def initializer(name: str, init: Any) -> Initializer | None:
         drawn: Any = init(key, shape, dtype)
         if getattr(drawn, "shape", None) != tuple(shape):
             raise ValueError(f"{name}: expected an initializer that makes an array {list(shape)}, got {shown(drawn)}")
-        # A known kernel of one number stays hidden from XLA (JAX 0.10 to 0.12): on CPUs its products with such a constant
-        # read freed memory, and a third of the compilations of the gradient at a kernel of zeros gave NaN.
-        return lax.optimization_barrier(drawn)
+        return _ops.hidden_value(drawn)  # of the same program as the products: zeros would be known to the compiler
 
     return draw
 
