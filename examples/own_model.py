@@ -19,9 +19,8 @@ from flax import linen
 
 from jaxopt_nn import checking, data, layers, losses, metrics, monitor, optimizers, plots, sweeps, training
 
-QUICK, OUT = "--quick" in sys.argv, Path("out")
+KEY, QUICK, OUT = jax.random.key(0), "--quick" in sys.argv, Path("out")
 OUT.mkdir(exist_ok=True)
-KEY = jax.random.key(0)
 WIDTH, EPOCHS, SEEDS = (8, 2, range(2)) if QUICK else (64, 20, range(5))
 RATES = [1e-3, 1e-2] if QUICK else [1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
 
@@ -113,10 +112,10 @@ for library, name in product(["Flax"] if QUICK else ["Flax", "Equinox"], ["right
 print(reports["Flax", "wrong"])
 
 # %% [markdown]
-# Swept
-# -----
+# Swept and watched
+# -----------------
 #
-# Each library is a program; rates and seeds are its lanes.
+# Each library is a program; rates and seeds are its lanes. The best run is watched.
 
 # %%
 grid = sweeps.grid(library=["Flax", "Equinox"], rate=RATES, seed=SEEDS)
@@ -125,10 +124,6 @@ figure, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
 plots.plot_response(sweep, "rate", "library", ax=ax).set_title("One network in two libraries", pad=36)
 figure.savefig(OUT / "own_model.png", dpi=120)
 figure
-
-# %% [markdown]
-# Watched
-# -------
 
 # %%
 hparams = {"library": "Flax", "rate": sweep.best().hparams["rate"]}

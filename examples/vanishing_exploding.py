@@ -91,16 +91,14 @@ different = {str(hp): hp for hp in cells.values()}.values()
 space = [{**hp, **rest} for hp in different for rest in sweeps.grid(rate=RATES, seed=SEEDS)]
 sweep = sweeps.sweep(recipe, space, train, valid, key=KEY, objective="valid_accuracy")
 named = []  # the same records by network and remedy
-for (network, remedy), hp in cells.items():
-    for each in sweep.records:
-        rest = {"rate": each.trial["rate"], "seed": each.trial["seed"]}
-        if each.trial == {**hp, **rest}:
-            named.append(each._replace(trial={"network": network, "remedy": remedy, **rest}))
+for each in sweep.records:
+    rest = {"rate": each.trial["rate"], "seed": each.trial["seed"]}
+    names = [cell for cell, hp in cells.items() if each.trial == {**hp, **rest}]
+    named += [each._replace(trial={"network": network, "remedy": remedy, **rest}) for network, remedy in names]
 table = sweep._replace(records=tuple(named))
 figure, ax = plt.subplots(figsize=(8.4, 3.4), layout="constrained")
-plots.plot_heat_map(table, "remedy", "network", ax=ax).set_title(
-    f"{DEPTH} hidden layers: mean over seeds at the best rate"
-)
+plots.plot_heat_map(table, "remedy", "network", ax=ax)
+ax.set_title(f"{DEPTH} hidden layers: mean over seeds at the best rate")
 figure.savefig(OUT / "vanishing_exploding_remedies.png", dpi=120)
 figure
 
@@ -139,18 +137,14 @@ figure
 # --------------
 
 # %%
-scores = {
-    (each.hparams["network"], each.hparams["remedy"]): each for each in table.configurations()[::-1] if each.sound
-}
+best = {(each.hparams["network"], each.hparams["remedy"]): each for each in table.configurations()[::-1] if each.sound}
 for name in NETWORKS:
-    mended = [own for own in REMEDIES if (name, own) in scores and min(scores[name, own].values.values()) > 0.8]
+    mended = [own for own in REMEDIES if (name, own) in best and min(best[name, own].values.values()) > 0.8]
     print(f"{name}: every seed gets above 80 % with {', '.join(mended) or 'nothing'} (of {', '.join(REMEDIES)}).")
 largest = max(float(jnp.nanmax(each.history["gradient_norm"])) for each in memory.records)
 print(f"The norm of the recurrent gradient, the mean of an epoch, gets up to {largest:.2g}.")
-sure = {clip: [0.0] for clip in (NEVER, 1.0)}
-for each in memory.configurations():
-    if each.sound and min(each.values.values()) > 0.95:
-        sure[each.hparams["clip"]].append(each.hparams["rate"])
-print(f"The largest rate at which every seed remembers: {max(sure[1.0])} with clipping, {max(sure[NEVER])} without.")
-agrees = "supports" if max(sure[1.0]) > max(sure[NEVER]) else "does not support"
+sure = [each.hparams for each in memory.configurations() if each.sound and min(each.values.values()) > 0.95]
+most = {clip: max([0.0, *(hp["rate"] for hp in sure if hp["clip"] == clip)]) for clip in labels}
+print(f"The largest rate at which every seed remembers: {most[1.0]} with clipping, {most[NEVER]} without.")
+agrees = "supports" if most[1.0] > most[NEVER] else "does not support"
 print(f"This {agrees} Pascanu et al. (2013): clipping makes larger rates safe where gradients explode.")
