@@ -26,11 +26,9 @@ from jaxopt_nn.data._scaling import (
 )
 from jaxopt_nn.data._splitting import kfold, split
 from jaxopt_nn.data._streams import Stream, stream, stream_blocks
-from jaxopt_nn.data._tables import CsvData, load_csv
 from jaxopt_nn.data._targets import mask_missing
 
 __all__ = [
-    "CsvData",
     "FittedTable",
     "ImageData",
     "ImageFiles",
@@ -50,7 +48,6 @@ __all__ = [
     "inverse_transform",
     "kfold",
     "load_breast_cancer",
-    "load_csv",
     "load_diabetes",
     "load_digits",
     "load_fashion_mnist",

@@ -22,7 +22,7 @@ from jaxopt_nn.data._checks import (
 )
 from jaxopt_nn.types import Batch
 
-__all__ = ["Task", "class_weights", "float32_or_64", "from_arrays"]
+__all__ = ["Task", "class_weights", "from_arrays"]
 
 Task = Literal["classification", "regression"]
 
@@ -144,7 +144,7 @@ def class_weights(labels: Any, num_classes: int | None = None) -> NDArray[np.flo
     return (len(array) / (classes * counts)).astype(np.float32)
 
 
-def float32_or_64(name: str, array: NDArray[Any]) -> np.dtype[Any]:
+def _float32_or_64(name: str, array: NDArray[Any]) -> np.dtype[Any]:
     """float32, or float64 where features would lose their meaning in float32."""
     if blurred_feature(array, np.float32) is None:
         return np.dtype(np.float32)
@@ -158,7 +158,7 @@ def _measured(name: str, array: NDArray[Any], dtype: DTypeLike | None) -> NDArra
     """Features or targets in ``dtype``; raises for those that would lose their meaning."""
     if dtype is None:
         check_finite(name, array)
-        dtype = float32_or_64(name, array)
+        dtype = _float32_or_64(name, array)
     elif np.dtype(dtype) == np.float32 and (blurred := blurred_feature(array, np.float32)) is not None:
         raise ValueError(f"{name}: expected numbers that stay apart in float32, got such {blurred}: use dtype=None")
     return _convert(name, array, dtype)

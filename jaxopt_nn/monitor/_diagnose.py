@@ -222,7 +222,7 @@ def _worst(values: Mapping[str, Any]) -> tuple[str, float]:
 
 def _dead(facts: _Facts) -> Finding | None:
     path, dead = _worst(facts.evidence.layers("dead"))
-    if not dead >= 0.4:
+    if not dead >= 0.4 or 0 < _shrinking(facts)[1] < 1e-3:  # a unit that only its bias reaches is easily dead
         return None
     text = f"{dead:.0%} of the units of {path} are 0 for all examples, so nothing behind them learns"
     remedy = (
@@ -247,8 +247,6 @@ def _saturated(facts: _Facts) -> Finding | None:
 def _vanishing(facts: _Facts) -> Finding | None:
     gradients = {path: first(values) for path, values in facts.evidence.relative_gradients().items()}
     gradients = {path: value for path, value in gradients.items() if np.isfinite(value)}
-    sizes = {path: first(values) for path, values in facts.evidence.starts().items()}
-    sizes = {path: size for path, size in sizes.items() if np.isfinite(size)}
     found, figures = list[str](), dict[str, float]()
     if len(gradients) > 3:
         *early, _, _ = gradients.values()
@@ -257,11 +255,10 @@ def _vanishing(facts: _Facts) -> Finding | None:
         if part < 1e-3:
             found.append(f"the gradient of {path}, for its size, is {part:.1g} of that of the last layers")
             figures["gradient"] = part
-    if len(sizes) > 3:
-        begin, *_, end = sizes.values()
-        if begin > 0 and end < 1e-3 * begin:
-            found.append(f"outputs shrink from deviation {begin:.2g} to {end:.2g}")
-            figures["shrink"] = end / begin
+    begin, part = _shrinking(facts)
+    if part < 1e-3:
+        found.append(f"outputs shrink from deviation {begin:.2g} to {begin * part:.2g}")
+        figures["shrink"] = part
     if not found:
         return None
     remedy = (
@@ -269,6 +266,15 @@ def _vanishing(facts: _Facts) -> Finding | None:
         "layers.batch_norm or layers.layer_norm, residual blocks, or fewer layers."
     )
     return Finding("vanishing", "; ".join(found), remedy, figures)
+
+
+def _shrinking(facts: _Facts) -> tuple[float, float]:
+    """The deviation of the first layer's outputs before training, and what part of it the last layer's is."""
+    sizes = [first(values) for values in facts.evidence.starts().values()]
+    sizes = [size for size in sizes if np.isfinite(size)]
+    if len(sizes) < 4 or not sizes[0] > 0:
+        return np.nan, np.nan
+    return sizes[0], sizes[-1] / sizes[0]
 
 
 def _starved(facts: _Facts) -> Finding | None:

@@ -114,6 +114,52 @@ def test_a_regression_and_its_unit():
     assert data.fit_table({"a": [1, 2], "y": [3, 4]}, target="y", task="regression").classes is None
 
 
+@pytest.mark.parametrize(
+    ("cells", "classes"),
+    [
+        (["1.0", "0.0", "1.0"], (0, 1)),  # labels that went through a float
+        (["0.0", "1.0", "2.0"] * 2, (0, 1, 2)),
+        (["10", "9", "10"], (9, 10)),
+        (["1.0", "2.0", "3.0"], None),  # none of which recurs
+        (["151.0", "75.0", "141.0"] * 2, None),
+        (["1.0", "0.5", "1.0"], None),
+        (["1.0", "1.0"], None),
+    ],
+)
+def test_classes_or_a_regression_is_read_off_the_target(tmp_path, cells, classes):
+    path = tmp_path / "table.csv"
+    path.write_text("x,y\n" + "".join(f"{row},{cell}\n" for row, cell in enumerate(cells)))
+    fitted = data.fit_table(path, target="y")
+    assert fitted.classes == classes
+    if classes is not None:  # 1 and 1.0 are one class
+        assert data.transform_table(fitted, {"x": [5], "y": [classes[1]]}).y.tolist() == [1]
+
+
+def test_a_first_line_that_is_data(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("5.1,3.5,setosa\n6.3,2.5,virginica\n")
+    with pytest.raises(ValueError, match=r"expected names of columns in the first line, got '5\.1'; use csv="):
+        data.fit_table(path)
+    fitted = data.fit_table(path, target="column 2", csv={"header": None})
+    assert fitted.classes == ("setosa", "virginica") and fitted.feature_names == ("column 0", "column 1")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", r"table\.csv: expected a table, got an empty file"),
+        ("a,b\n1,2,3\n4,5,6\n", r"table\.csv: it cannot be read: Length of header or names does not match"),
+        ("a,b\n1,2\n4,5,6\n", r"table\.csv: it cannot be read: .*Expected 2 fields in line 3, saw 3"),
+        ("a,b\n1,\xff\n", r"table\.csv: it cannot be read: .*can't decode byte 0xff.*csv=\{\.\.\.\} are options"),
+    ],
+)
+def test_broken_files_are_named(tmp_path, content, message):
+    path = tmp_path / "table.csv"
+    path.write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError, match=message):
+        data.fit_table(path)
+
+
 def test_rows_that_were_fitted_on_are_no_test_rows():
     fitted = data.fit_table(FRAME, target="kind")
     with pytest.raises(ValueError, match=r"got 1 of 3 that were, the first in row 2: they leak"):

@@ -105,3 +105,8 @@ def test_a_cut_gzip_file_tells_how_far_it_went(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         data.read_idx(tmp_path / "nowhere")
+
+
+def test_a_path_is_wanted():
+    with pytest.raises(TypeError, match=r"^path: expected the path of a file, got None"):
+        data.read_idx(None)

@@ -51,6 +51,8 @@ STAYS = [1.4, 1.39, 1.38, 1.38, 1.38, 1.38]
         ({}, ()),
         ({"input__largest": np.full(6, 250.0)}, ("inputs not scaled",)),
         ({"activation__relu_0__dead": np.full(6, 0.9), "train_loss": STAYS}, ("dead ReLUs",)),
+        ({"activation__relu_0__dead": np.full(6, 0.9), **{f"start__dense_{i}": [10.0**-i] * 6 for i in range(5)}},
+         ("vanishing",)),
         ({"activation__tanh_0__saturated": np.full(6, 0.8)}, ("saturated",)),
         ({"train_loss": [1, 2, 3, 4, 5, 6]}, ("rate too high",)),
         ({f"flow__ratio__dense_{i}__kernel": np.full(6, 1e-7) for i in range(2)} | {"train_loss": STAYS},

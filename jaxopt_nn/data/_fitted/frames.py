@@ -1,6 +1,7 @@
 """A person's table, whatever it is, as a pandas data frame."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,19 +51,16 @@ def frame_of(name: str, table: Any, csv: Mapping[str, Any] | None = None) -> Any
         frame = pandas.DataFrame(table)
     elif isinstance(table, np.ndarray) or hasattr(table, "__array__"):
         array = np.asarray(table)
-        if array.dtype.names is not None:
-            frame = pandas.DataFrame(array)
-        elif array.ndim != 2:
+        if array.dtype.names is None and array.ndim != 2:
             raise ValueError(f"{name}: expected a table [rows, columns], got the shape {list(array.shape)}")
-        else:
-            frame = pandas.DataFrame(array, columns=[f"column {index}" for index in range(array.shape[1])])
+        frame = pandas.DataFrame(array)
     else:
         raise TypeError(
             f"{name}: expected a data frame, a dictionary of columns, an array [rows, columns] or the path of a CSV "
             f"file, got a {type(table).__name__}"
         )
     frame = frame.reset_index(drop=True)
-    names = [str(column) for column in frame.columns]
+    names = [column if isinstance(column, str) else f"column {column}" for column in frame.columns]
     frame.columns = names
     repeated = [name for index, name in enumerate(names) if name in names[:index]]
     if repeated:
@@ -74,8 +72,25 @@ def frame_of(name: str, table: Any, csv: Mapping[str, Any] | None = None) -> Any
 
 def _read_csv(pandas: Any, path: Path, options: Mapping[str, Any]) -> Any:
     try:
-        return pandas.read_csv(path, **options)
+        with warnings.catch_warnings():  # one that cells are dropped
+            warnings.filterwarnings("error", "Length of header", pandas.errors.ParserWarning)
+            frame = pandas.read_csv(path, **{"index_col": False, **options})
     except pandas.errors.EmptyDataError as error:
         raise ValueError(f"{path}: expected a table, got an empty file") from error
-    except (pandas.errors.ParserError, UnicodeDecodeError) as error:
+    except (pandas.errors.ParserError, pandas.errors.ParserWarning, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: it cannot be read: {error}; csv={{...}} are options of pandas.read_csv") from error
+    numbers = [name for name in frame.columns if isinstance(name, str) and _is_number(name)]
+    if numbers and not options.keys() & {"header", "names"}:
+        raise ValueError(
+            f"{path}: expected names of columns in the first line, got {numbers[0]!r}; use csv={{'header': None}} if "
+            f"it is data, csv={{'header': 0}} if these are names"
+        )
+    return frame
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -80,14 +80,16 @@ def fit_table(
         table: the **training rows alone**: a pandas or polars data frame, a dictionary of columns, a list of
             dictionaries, an array ``[N, F]`` (its columns are called ``"column 0"``, ...), or the path of a CSV file.
         target: the column to predict; None if there is none.
-        task: ``"classification"`` or ``"regression"``. None takes floats for a regression and all else for classes.
+        task: ``"classification"`` or ``"regression"``. None takes floats for a regression and all else for classes;
+            floats are classes too if they are two whole numbers, or 0, 1, 2, ... or 1, 2, 3, ... of which all recur.
         columns: name to kind, where it is not to be read off the values. Numbers and truth values are numeric, dates
             are dates, words are categorical.
         scaling: ``"standard"``, ``"min-max"``, ``"robust"``, ``"quantile"`` (to a normal distribution), ``"power"``
             (Yeo-Johnson, then standard), or None; or name to one of these, then ``"standard"`` for all others.
         impute: ``"median"`` or ``"mean"`` of the training rows; or name to one of them.
         target_scaling: of a regression, one of the scalings.
-        csv: options of ``pandas.read_csv``, such as ``{"sep": ";", "encoding": "latin-1"}``.
+        csv: options of ``pandas.read_csv``, such as ``{"sep": ";", "encoding": "latin-1"}``, or ``{"header": None}`` of
+            a file whose first line is data: its columns are called ``"column 0"``, ...
 
     Returns:
         The fitted table.
@@ -132,7 +134,8 @@ def fit_table(
         values = frame[target]
         _check_target(target, values)
         if task is None:
-            task = "regression" if import_pandas().api.types.is_float_dtype(values) else "classification"
+            floats = import_pandas().api.types.is_float_dtype(values)
+            task = "regression" if floats and not _are_labels(values) else "classification"
         if task == "classification":
             classes = fit_column(target, "categorical", values, None, "median").categories
         else:
@@ -243,6 +246,15 @@ def _targets(fitted: FittedTable, frame: Any) -> NDArray[Any]:
             f"{row}"
         )
     return labels
+
+
+def _are_labels(numbers: Any) -> bool:
+    """Whether floats are rather classes than measurements."""
+    different, counts = np.unique(numbers, return_counts=True)
+    if not np.all(np.mod(different, 1) == 0) or len(different) < 2:
+        return False
+    consecutive = different[0] in (0, 1) and different[-1] - different[0] == len(different) - 1
+    return len(different) == 2 or bool(consecutive and counts.min() > 1)
 
 
 def _check_target(name: str, values: Any) -> None:
