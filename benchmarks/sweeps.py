@@ -49,6 +49,16 @@ def use_devices(number: int) -> None:
         jax.config.update("jax_num_cpu_devices", number)
 
 
+def forget_programs() -> None:
+    """Throws away what was compiled; sweeps keep their programs themselves."""
+    import jax
+
+    from jaxopt_nn.sweeps import _lanes
+
+    jax.clear_caches()
+    _lanes._executable.cache_clear()  # pyright: ignore[reportPrivateUsage]
+
+
 def _parts(work: Sweep) -> tuple[Any, Any, Any]:
     import jax
 
@@ -95,7 +105,7 @@ def grid(work: Sweep, *, devices: int = 2, workers: int = 0, **options: Any) -> 
         options["executor"] = sweeps.ray()
 
     def once() -> dict[str, float]:
-        jax.clear_caches()
+        forget_programs()
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             store = Path(folder) / "sweep.sqlite" if work.store else None
@@ -118,10 +128,8 @@ def halving(work: Sweep, *, full: bool = False) -> Round:
     draws = itertools.count()
 
     def once() -> dict[str, float]:
-        import jax
-
         draw = next(draws)
-        jax.clear_caches()
+        forget_programs()
         started = time.perf_counter()
         best = _drawn(work, parts, draw, full=full).best()
         seconds = time.perf_counter() - started
