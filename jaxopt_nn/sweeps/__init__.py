@@ -12,6 +12,7 @@ from jaxopt_nn.sweeps._hypergradient import Hypergradient, hypergradient, valida
 from jaxopt_nn.sweeps._isolation import Edge, Isolated
 from jaxopt_nn.sweeps._lanes import run_keys
 from jaxopt_nn.sweeps._plan import Group, Plan
+from jaxopt_nn.sweeps._processes import processes
 from jaxopt_nn.sweeps._pruning import Pruning, asha, hyperband, successive_halving
 from jaxopt_nn.sweeps._ray import ray
 from jaxopt_nn.sweeps._read_store import read_store
@@ -60,6 +61,7 @@ __all__ = [
     "integers",
     "log_uniform",
     "plan",
+    "processes",
     "random",
     "ray",
     "read_store",

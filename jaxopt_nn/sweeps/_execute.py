@@ -1,4 +1,4 @@
-"""Executing tasks: some epochs of some lanes each, in this process. :mod:`._ray` does the same on many machines."""
+"""Executing tasks: some epochs of some lanes each, in this process."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,24 +1,17 @@
 """Tasks on many machines: Ray finds a place for each of them, and runs it again where a worker is lost."""
 
-import functools
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-import jax
-import numpy as np
-
 from jaxopt_nn._arguments import check_number
-from jaxopt_nn._safetensors import impl_of, is_key
 from jaxopt_nn.sweeps._execute import Execute, Made, Task
-from jaxopt_nn.sweeps._lanes import Chunk, Lane, Program, Work, advance, compile_lane, trace_lane, values_of
-from jaxopt_nn.sweeps._plan import Group
+from jaxopt_nn.sweeps._lanes import Chunk, Work
 from jaxopt_nn.sweeps._space import Space
+from jaxopt_nn.sweeps._worker import portable, run_task
 
 __all__ = ["ray"]
-
-_KEPT = 32  # programs of a worker
 
 
 def ray(
@@ -54,7 +47,7 @@ def ray(
                 warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # it only starts other programs that way
                 engine.init(address=address, log_to_driver=False, include_dashboard=False, logging_level="error")
         try:
-            job = [engine.put(_portable(work, space, [made.group for made in groups]))]
+            job = [engine.put(portable(work, space, groups))]
             remote = engine.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=max_retries)(_run)
 
             def execute(tasks: Iterable[Task]) -> Iterator[tuple[Task, Chunk | Exception]]:
@@ -84,40 +77,12 @@ def ray(
 
 
 def _run(job: list[Any], task: Task) -> list[tuple[Task, Chunk]]:
-    """What a worker does. ``job`` holds a reference, by which the worker knows what it compiled before."""
-    _, space, groups = _job(job[0])
-    lane, program = _program(job[0], task.group, task.width)
-    done: list[tuple[Task, Chunk]] = []
-    for start in range(0, len(task.trials), program.width):
-        part = task.part(start, start + program.width)
-        values = values_of(space, groups[part.group], part.trials)
-        done.append((part, advance(program, lane, values, part.first, part.epochs, part.state, keep=part.keep)))
-    return done
+    """What a worker does. ``job`` holds a reference, so that not each task brings the data along."""
+    return run_task(_get, job[0], task)
 
 
-@functools.lru_cache(maxsize=1)
-def _job(reference: Any) -> tuple[Work, Space, list[Group]]:
-    work, space, groups, impl = _import_ray().get(reference)
-    key, data = (jax.tree.map(jax.device_put, part) for part in (work.key, work.data))
-    return (
-        work._replace(key=key if impl is None else jax.random.wrap_key_data(key, impl=impl), data=data),
-        space,
-        groups,
-    )
-
-
-@functools.lru_cache(maxsize=_KEPT)
-def _program(reference: Any, group: int, width: int) -> tuple[Lane, Program]:
-    work, space, groups = _job(reference)
-    lane = trace_lane(work, space, groups[group])
-    return lane, compile_lane(work, lane, width)
-
-
-def _portable(work: Work, space: Space, groups: list[Group]) -> Any:
-    """A job as other processes can read it: arrays of NumPy, and the key as numbers."""
-    impl = str(impl_of(work.key)) if is_key(work.key) else None
-    key = np.asarray(jax.random.key_data(work.key))
-    return work._replace(key=key, data=jax.tree.map(np.asarray, work.data)), space, groups, impl
+def _get(reference: Any) -> Any:
+    return _import_ray().get(reference)
 
 
 def _import_ray() -> Any:

@@ -233,7 +233,7 @@ def _checked(wishes: Wishes) -> str:
     if isinstance(wishes.keep, bool) or not isinstance(wishes.keep, int) or wishes.keep < 0:
         raise ValueError(f"keep: expected an int >= 0, got {wishes.keep!r}")
     if wishes.executor is not None and not callable(wishes.executor):
-        raise TypeError(f"executor: expected None or sweeps.ray(), got {wishes.executor!r}")
+        raise TypeError(f"executor: expected None, sweeps.processes() or sweeps.ray(), got {wishes.executor!r}")
     return mode
 
 

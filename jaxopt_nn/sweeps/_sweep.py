@@ -69,7 +69,8 @@ def sweep(
         lanes: static; trials at a time; None for as many as the devices train well at a time, 16 or 256 each. Fewer, if
             these do not fit the memory of a device.
         keep: static; the parameters of so many trials are kept, the best ones: see :meth:`Sweep.result`.
-        executor: where it is run; None for all devices of this process, :func:`ray` for a cluster.
+        executor: where it is run; None for all devices of this process, :func:`processes` for worker processes
+            on this machine, :func:`ray` for a cluster.
         progress: whether a bar is shown (tqdm) and the plan is printed, on standard error; None for at a terminal.
 
     Returns:
