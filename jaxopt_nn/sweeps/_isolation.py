@@ -35,6 +35,10 @@ class Isolated(NamedTuple):
     value: Any
     best: Best | None
 
+    def __str__(self) -> str:
+        value = f"{self.value[0]:.4g} to {self.value[1]:.4g}" if isinstance(self.value, tuple) else str(self.value)
+        return f"{value}: {self.best or 'no configuration ended well in all seeds'}"
+
 
 class Edge(NamedTuple):
     """A hyperparameter whose best value is the last one that was tried.
