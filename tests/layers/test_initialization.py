@@ -251,6 +251,7 @@ def test_he_and_relu_keep_the_signal(moments):
         assert each.min() > 0.5 and each.max() < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "gain"), [("xavier", 1.0), ("xavier 5/3", 5 / 3)])
 def test_xavier_and_tanh_follow_the_theory(moments, name, gain):
     squares, gradients = moments[name]
