@@ -3,6 +3,7 @@
 import os
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_nn.types import Array
@@ -52,9 +53,12 @@ def compiler_options() -> dict[str, int]:
 
 
 def hidden_value(x: Array) -> Array:
-    """``x``, which the compiler does not take for a constant, also where it is one.
+    """``x``, which the compiler does not take for one number in every place, also where it is.
 
-    XLA for CPUs (JAX 0.10 to 0.12) reads freed memory where a matrix product with a constant of one number, as a kernel
-    of zeros, is fused with what follows: the softmax's gradient was NaN in a third of the compilations.
+    XLA for CPUs (JAX 0.10 to 0.12) reads freed memory where a matrix product with such an array, as a kernel of zeros,
+    is fused with what follows: the softmax's gradient was NaN in a third of the compilations. A barrier does not always
+    hide it; a branch that is always taken, though XLA cannot know it, does.
     """
-    return lax.optimization_barrier(x)
+    if platform() != "cpu":
+        return x
+    return lax.cond(lax.optimization_barrier(jnp.asarray(True)), lambda x: x, lambda x: x + jnp.ones((), x.dtype), x)

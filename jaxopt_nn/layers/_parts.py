@@ -30,7 +30,7 @@ def initializer(name: str, init: Any) -> Initializer | None:
         drawn: Any = init(key, shape, dtype)
         if getattr(drawn, "shape", None) != tuple(shape):
             raise ValueError(f"{name}: expected an initializer that makes an array {list(shape)}, got {shown(drawn)}")
-        return _ops.hidden_value(drawn)  # of the same program as the products: zeros would be known to the compiler
+        return _ops.hidden_value(drawn)  # zeros would be known to the compiler
 
     return draw
 

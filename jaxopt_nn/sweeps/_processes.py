@@ -22,7 +22,7 @@ def processes(
 ) -> Callable[[Work, Space, Sequence[Made]], AbstractContextManager[Execute]]:
     """Runs a sweep in worker processes on this machine: ``sweep(..., executor=sweeps.processes())``.
 
-    For CPUs of several cores, once JAX runs with one device. Each chunk of lanes is a task; a worker compiles the
+    For a machine of several cores, once JAX runs with one device. Each chunk of lanes is a task; a worker compiles the
     programs of its tasks itself, so it pays for sweeps that take longer than that. Results come back to this process,
     which writes the store. Functions defined in a script or a notebook are sent along.
 
