@@ -80,8 +80,9 @@ def fit_table(
         table: the **training rows alone**: a pandas or polars data frame, a dictionary of columns, a list of
             dictionaries, an array ``[N, F]`` (its columns are called ``"column 0"``, ...), or the path of a CSV file.
         target: the column to predict; None if there is none.
-        task: ``"classification"`` or ``"regression"``. None takes floats for a regression and all else for classes;
-            floats are classes too if they are two whole numbers, or 0, 1, 2, ... or 1, 2, 3, ... of which all recur.
+        task: ``"classification"`` or ``"regression"``. None takes floats for a regression and all else for classes.
+            Without ``target_scaling`` floats are classes too if they are two whole numbers, or 0, 1, 2, ... or
+            1, 2, 3, ... of which all recur.
         columns: name to kind, where it is not to be read off the values. Numbers and truth values are numeric, dates
             are dates, words are categorical.
         scaling: ``"standard"``, ``"min-max"``, ``"robust"``, ``"quantile"`` (to a normal distribution), ``"power"``
@@ -135,7 +136,8 @@ def fit_table(
         _check_target(target, values)
         if task is None:
             floats = import_pandas().api.types.is_float_dtype(values)
-            task = "regression" if floats and not _are_labels(values) else "classification"
+            measured = floats and (target_scaling is not None or not _are_labels(values))
+            task = "regression" if measured else "classification"
         if task == "classification":
             classes = fit_column(target, "categorical", values, None, "median").categories
         else:
