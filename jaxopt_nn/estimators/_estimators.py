@@ -391,7 +391,8 @@ class JaxRegressor(RegressorMixin, _Estimator):
 
     def _data(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Batch:
         x, y = validate_data(self, X, y, dtype=_dtype(), multi_output=True, y_numeric=True, reset=reset)
-        y = np.asarray(y, _dtype())
+        with np.errstate(over="ignore"):  # said below
+            y = np.asarray(y, _dtype())
         if not np.isfinite(y).all():
             raise ValueError(f"y: expected numbers that fit {y.dtype}, got one that is too large")
         if not reset and y.shape[1:] != self._target_shape:

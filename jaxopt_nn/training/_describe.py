@@ -50,7 +50,7 @@ def describe(status: Any, epochs: Any, best_epoch: Any, first_bad_step: Any, ski
         is_last = best_epoch == epochs - 1
         text += f", {scores}" if is_last else f", at its best (epoch {best_epoch + 1}) {scores}"
     if skipped:
-        text += f"; {skipped} step{'s' * (skipped != 1)} skipped"
+        text += f"; {skipped} step{'' if skipped == 1 else 's'} skipped"
     return text
 
 
