@@ -107,7 +107,7 @@ def test_one_key_of_either_kind_passes():
         (0, r"^key: expected a PRNG key, got 0 of type int; make one with jax\.random\.key\(0\)"),
         (np.int64(5), r"^key: expected a PRNG key, .*jax\.random\.key\(5\)"),
         (None, r"^key: expected a PRNG key, got None of type NoneType$"),
-        (np.zeros(2, np.uint32), r"^key: expected a PRNG key, got array.* of type ndarray"),
+        (np.zeros(2, np.uint32), r"^key: expected a PRNG key, got an array.* of type ndarray"),
         (jnp.zeros(2), r"^key: expected one PRNG key, got an array float32\[2\]"),
         (jnp.array(5), r"^key: expected one PRNG key, got an array int32\[\]"),
     ],
@@ -221,9 +221,13 @@ ARGUMENTS = {
     "targets": np.ones((2, 3), "f4"), "patterns": ["*"], "steps_per_epoch": 3, "boundaries": [3],
     "decay_steps": 3, "period": 3, "total_steps": 3, "step_size": 3, "warmup_steps": 3,
 }  # fmt: skip
-ARRAYS = {"logits", "labels", "outputs", "targets", "predictions", "per_example", "weight", "confusion"}
+ARRAYS = {
+    "logits", "labels", "outputs", "targets", "predictions", "per_example", "weight", "confusion",
+    "scores", "probabilities", "class_weight", "positive_weight",
+}  # fmt: skip
 OTHERWISE = {  # refused for another reason, or under another name
     ("nadam", "momentum_decay"), ("scale_by_nadam", "momentum_decay"), ("sgd", "dampening"), ("by_epoch", "schedule"),
+    ("scale_learning_rate", "scale"),
 }  # fmt: skip
 NUMBERS = [
     (factory, name)

@@ -156,7 +156,7 @@ def test_few_survivors_get_a_narrower_program_where_that_pays(monkeypatch):
         (
             lambda: sweeps.sweep(recipe, SPACE, TRAIN, key=KEY, pruning=sweeps.asha(), objective="epochs", mode="min"),
             ValueError,
-            r"^objective: expected one of \['gradient_norm', 'train_loss'\], got 'epochs'",
+            r"^objective: expected one of \['gradient_norm', 'learning_rate', 'train_loss'\], got 'epochs'",
         ),
         (
             lambda: sweeps.sweep(recipe, SPACE, TRAIN, key=KEY, pruning=sweeps.asha(), store=sweeps.work("a.sqlite")),

@@ -30,7 +30,7 @@ DATA = [
         ValueError,
         r"^train\.x: expected numbers that fit float32",
     ),
-    ("no Batch", (X, Y), TypeError, r"^train: expected a Batch\(x, y, weight\), got a tuple"),
+    ("no Batch", (X, Y), TypeError, r"^train: expected a Batch\(x, y, weight\).*, got a tuple"),
 ]
 
 
