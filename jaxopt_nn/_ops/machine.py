@@ -61,4 +61,13 @@ def hidden_value(x: Array) -> Array:
     """
     if platform() != "cpu":
         return x
-    return lax.cond(lax.optimization_barrier(jnp.asarray(True)), lambda x: x, lambda x: x + jnp.ones((), x.dtype), x)
+    return lax.cond(lax.optimization_barrier(jnp.asarray(True)), _same, _other, x)
+
+
+# Not made anew in each call: outside of jit JAX would compile them each time.
+def _same(x: Array) -> Array:
+    return x
+
+
+def _other(x: Array) -> Array:
+    return x + jnp.ones((), x.dtype)

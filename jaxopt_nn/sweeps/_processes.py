@@ -67,7 +67,7 @@ def processes(
                             pool = loky.ProcessPoolExecutor(number)
                             waiting = submit(waiting.values())
                             break
-                        except Exception as error:
+                        except Exception as error:  # of the recipe's code: it is recorded with its trials
                             yield waiting.pop(future), error
                         else:
                             del waiting[future]
