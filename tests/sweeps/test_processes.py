@@ -56,3 +56,22 @@ def test_a_killed_sweep_loses_and_repeats_nothing(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert run(store) == whole
+
+
+WIDE = """
+import jax
+jax.config.update("jax_enable_x64", True)
+import jax.numpy as jnp, numpy as np
+from jaxopt_nn import sweeps
+result = sweeps.sweep_function(
+    lambda key, hp, x: {"loss": jnp.sum(x * hp["rate"])}, sweeps.grid(rate=[1.0]), np.array([1.0, 1e-12]),
+    key=jax.random.key(0), objective="loss", executor=sweeps.processes(1))
+print(result.records[0].metrics["loss"])
+"""
+
+
+@pytest.mark.slow
+def test_workers_take_over_the_configuration_of_jax():
+    """And functions of a script come along: this one is in no file."""
+    done = subprocess.run([sys.executable, "-c", WIDE], capture_output=True, text=True, check=True)
+    assert float(done.stdout) == 1.0 + 1e-12
